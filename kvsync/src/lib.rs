@@ -1,1 +1,17 @@
-//! Placeholder.
+//! Keeps a key-value store true to the rows you write with Diesel.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+pub mod change;
+pub mod codec;
+pub mod envelope;
+mod error;
+mod key;
+pub mod model;
+pub mod record;
+pub mod store;
+mod version;
+
+pub use self::error::{Error, ErrorKind, Result};
+pub use self::key::{Key, KeyPart, KeyWriter, PartWriter, Scope};
+pub use self::model::Syncable;
+pub use self::version::Version;

@@ -1,0 +1,23 @@
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::Codec;
+use crate::error::{Error, ErrorKind, Result};
+
+/// JSON, for people who look at their store with a text tool.
+#[derive(Debug, Clone, Copy)]
+pub struct Json;
+
+impl Codec for Json {
+    const ID: u8 = 1;
+    const NAME: &'static str = "JSON";
+
+    fn encode<T: Serialize>(model: &T) -> Result<Vec<u8>> {
+        serde_json::to_vec(model)
+            .map_err(|error| Error::new(ErrorKind::Codec, "the model has no form in JSON").with_source(error))
+    }
+
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| Error::new(ErrorKind::Codec, "the stored JSON is not this model").with_source(error))
+    }
+}

@@ -1,0 +1,131 @@
+//! The one error of the crate: what failed, where, and whether a retry helps.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+
+/// What kind of failure an [`Error`] is; it decides whether a retry can help.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The store or the database did not answer, or answered that it cannot serve now. A retry helps.
+    Unavailable,
+    /// A write was cut off before its answer: it may or may not have happened. Repeating it is harmless.
+    UnknownOutcome,
+    /// The server understood and said no: wrong password, no right, value too large. A retry does not help.
+    Rejected,
+    /// Stored bytes are not what kvsync writes, or are damaged.
+    Corrupt,
+    /// The stored bytes have a layout that this version of kvsync does not know.
+    UnknownLayout,
+    /// A codec could not encode a model, or decode its stored bytes.
+    Codec,
+    /// The configuration cannot work as it stands.
+    Config,
+    /// The database refused, or its schema does not fit a model.
+    Database,
+    /// A statement cannot be captured and the policy says that this is an error.
+    Capture,
+    /// A deadline passed first.
+    Deadline,
+    /// The part that was asked has been shut down.
+    Closed,
+}
+
+impl ErrorKind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::UnknownOutcome => "unknown outcome",
+            Self::Rejected => "rejected",
+            Self::Corrupt => "corrupt entry",
+            Self::UnknownLayout => "unknown layout",
+            Self::Codec => "codec",
+            Self::Config => "configuration",
+            Self::Database => "database",
+            Self::Capture => "not captured",
+            Self::Deadline => "deadline passed",
+            Self::Closed => "closed",
+        }
+    }
+}
+
+/// A failure of kvsync: its kind, one line for a person, and the cause it came from.
+///
+/// The text says what failed, where, and what to do. The cause is kept as
+/// [`source`](StdError::source) and is not repeated in the text.
+pub struct Error {
+    // Boxed, so that a `Result` stays one word wide on the paths that succeed.
+    inner: Box<Inner>,
+}
+
+struct Inner {
+    kind: ErrorKind,
+    message: Cow<'static, str>,
+    source: Option<Box<dyn StdError + Send + Sync>>,
+}
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of this kind. The message is lower case, one line, without a full stop.
+    pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { inner: Box::new(Inner { kind, message: message.into(), source: None }) }
+    }
+
+    /// The same error with the failure that caused it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        self.inner.source = Some(source.into());
+        self
+    }
+
+    /// What kind of failure it is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.inner.kind
+    }
+
+    /// Whether the same call may succeed later without anyone changing anything.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Unavailable | ErrorKind::UnknownOutcome | ErrorKind::Deadline)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.inner.kind.as_str(), self.inner.message)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.inner.kind)
+            .field("message", &self.inner.message)
+            .field("source", &self.inner.source)
+            .finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.inner.source.as_deref().map(|source| source as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_chained_and_not_pasted() {
+        let error = Error::new(ErrorKind::Unavailable, "redis at 127.0.0.1:1 did not answer; is it running?")
+            .with_source(std::io::Error::other("connection refused"));
+        assert_eq!(error.to_string(), "unavailable: redis at 127.0.0.1:1 did not answer; is it running?");
+        assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("connection refused"));
+        assert!(error.is_retryable());
+    }
+}

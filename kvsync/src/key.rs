@@ -1,0 +1,293 @@
+//! Keys: their parts, how parts are escaped, and the scope that goes before them.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+/// A key as it stands in the store, after the store's own prefix.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(Box<str>);
+
+impl Key {
+    /// The key with exactly this text.
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// This key within a scope.
+    #[must_use]
+    pub fn within(self, scope: &Scope) -> Self {
+        if scope.is_none() { self } else { Self(format!("{}{}", scope.prefix(), self.0).into()) }
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+/// A tenant or schema whose rows stand apart from all others; part of every key of its rows.
+///
+/// It is set on the connection that writes and on the handle that reads, and never guessed.
+#[derive(Clone, PartialEq, Eq, Hash, Default)]
+pub struct Scope(Option<Arc<str>>);
+
+impl Scope {
+    /// No scope: keys stand as their formats say.
+    pub const NONE: Self = Self(None);
+
+    /// The scope of this name. Its keys begin with `@name:`, where `%` and `:` of the name are escaped.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let mut key = KeyWriter::default();
+        key.literal("@");
+        key.part(&name, Some(':'));
+        key.literal(":");
+        Self(Some(key.text.into()))
+    }
+
+    /// Whether this is [`Scope::NONE`].
+    #[must_use]
+    pub const fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// What goes before a key of this scope; empty for [`Scope::NONE`].
+    #[must_use]
+    pub fn prefix(&self) -> &str {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Scope({:?})", self.prefix())
+    }
+}
+
+/// Builds a key from literal text and parts; used by the code that the derive generates.
+///
+/// Inside a part, `%` and the character that follows the part in the format are percent-encoded. So
+/// the first such character after a part is the format's own, and distinct parts give distinct keys.
+#[derive(Debug, Default)]
+pub struct KeyWriter {
+    text: String,
+    absent: bool,
+}
+
+impl KeyWriter {
+    /// Appends text of the format, as it is.
+    pub fn literal(&mut self, text: &str) {
+        self.text.push_str(text);
+    }
+
+    /// Appends a part; `stop` is the character that follows it in the format.
+    pub fn part<P: KeyPart + ?Sized>(&mut self, part: &P, stop: Option<char>) {
+        part.write(&mut PartWriter { key: self, stop });
+    }
+
+    /// The key, or nothing when a part was absent.
+    #[must_use]
+    pub fn finish(self) -> Option<Key> {
+        (!self.absent).then(|| Key::new(self.text))
+    }
+}
+
+/// Where a [`KeyPart`] writes itself, escaped.
+#[derive(Debug)]
+pub struct PartWriter<'a> {
+    key: &'a mut KeyWriter,
+    stop: Option<char>,
+}
+
+impl PartWriter<'_> {
+    /// Appends text of the part. Two values that differ must write different text.
+    pub fn text(&mut self, text: &str) {
+        for character in text.chars() {
+            if character == '%' || Some(character) == self.stop {
+                for byte in character.encode_utf8(&mut [0; 4]).bytes() {
+                    self.key.text.push_str(&format!("%{byte:02X}"));
+                }
+            } else {
+                self.key.text.push(character);
+            }
+        }
+    }
+
+    /// Says that the value has no place in a key: the row then has no key of this name.
+    pub fn absent(&mut self) {
+        self.key.absent = true;
+    }
+}
+
+/// A value that can be a part of a key.
+///
+/// Floats are left out on purpose: their text is not one for one with their value. For a newtype or
+/// an enum of your own, derive it, or write it in a line:
+///
+/// ```
+/// struct Email(String);
+///
+/// impl kvsync::KeyPart for Email {
+///     fn write(&self, part: &mut kvsync::PartWriter<'_>) {
+///         part.text(&self.0);
+///     }
+/// }
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be a part of a sync key",
+    label = "not a key part",
+    note = "integers, `bool`, `char`, strings, byte strings, `Option` of these and (feature `uuid`) `Uuid` can",
+    note = "for a newtype or an enum of yours, add `#[derive(kvsync::KeyPart)]` or implement `kvsync::KeyPart`"
+)]
+pub trait KeyPart {
+    /// Writes the value's text; different values must write different text.
+    fn write(&self, part: &mut PartWriter<'_>);
+}
+
+macro_rules! display_parts {
+    ($($type:ty)*) => {$(
+        impl KeyPart for $type {
+            fn write(&self, part: &mut PartWriter<'_>) {
+                part.text(&self.to_string());
+            }
+        }
+    )*};
+}
+
+display_parts!(i8 i16 i32 i64 i128 isize u8 u16 u32 u64 u128 usize bool char);
+
+#[cfg(feature = "uuid")]
+display_parts!(uuid::Uuid);
+
+impl KeyPart for str {
+    fn write(&self, part: &mut PartWriter<'_>) {
+        part.text(self);
+    }
+}
+
+impl KeyPart for String {
+    fn write(&self, part: &mut PartWriter<'_>) {
+        part.text(self);
+    }
+}
+
+/// Lower-case hexadecimal.
+impl KeyPart for [u8] {
+    fn write(&self, part: &mut PartWriter<'_>) {
+        for byte in self {
+            part.text(&format!("{byte:02x}"));
+        }
+    }
+}
+
+impl KeyPart for Vec<u8> {
+    fn write(&self, part: &mut PartWriter<'_>) {
+        self.as_slice().write(part);
+    }
+}
+
+impl<const N: usize> KeyPart for [u8; N] {
+    fn write(&self, part: &mut PartWriter<'_>) {
+        self.as_slice().write(part);
+    }
+}
+
+/// `None` is no key.
+impl<P: KeyPart> KeyPart for Option<P> {
+    fn write(&self, part: &mut PartWriter<'_>) {
+        match self {
+            Some(value) => value.write(part),
+            None => part.absent(),
+        }
+    }
+}
+
+impl<P: KeyPart + ?Sized> KeyPart for &P {
+    fn write(&self, part: &mut PartWriter<'_>) {
+        (**self).write(part);
+    }
+}
+
+impl<P: KeyPart + ?Sized> KeyPart for Box<P> {
+    fn write(&self, part: &mut PartWriter<'_>) {
+        (**self).write(part);
+    }
+}
+
+impl<P: KeyPart + ?Sized> KeyPart for Arc<P> {
+    fn write(&self, part: &mut PartWriter<'_>) {
+        (**self).write(part);
+    }
+}
+
+impl<P: KeyPart + ToOwned + ?Sized> KeyPart for Cow<'_, P> {
+    fn write(&self, part: &mut PartWriter<'_>) {
+        (**self).write(part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn joined(parts: &[&str], separator: &str) -> Option<Key> {
+        let mut key = KeyWriter::default();
+        for (index, part) in parts.iter().enumerate() {
+            if index > 0 {
+                key.literal(separator);
+            }
+            key.part(part, if index + 1 < parts.len() { separator.chars().next() } else { None });
+        }
+        key.finish()
+    }
+
+    #[test]
+    fn a_separator_inside_a_part_is_escaped() {
+        assert_eq!(joined(&["a_b", "c"], "_"), Some(Key::new("a%5Fb_c")));
+        assert_eq!(joined(&["a", "b_c"], "_"), Some(Key::new("a_b_c")));
+        assert_eq!(joined(&["100%", "é"], "é"), Some(Key::new("100%25éé")));
+    }
+
+    #[test]
+    fn none_is_no_key() {
+        let mut key = KeyWriter::default();
+        key.part(&None::<String>, None);
+        assert_eq!(key.finish(), None);
+    }
+
+    #[test]
+    fn a_scope_cannot_reach_into_another() {
+        let key = |scope: &str| Key::new("user:1").within(&Scope::named(scope));
+        assert_eq!(key("eu").as_str(), "@eu:user:1");
+        assert_ne!(key("eu:user:1"), Key::new("user:1:user:1").within(&Scope::named("eu")));
+    }
+
+    proptest! {
+        #[test]
+        fn distinct_parts_give_distinct_keys(
+            left in prop::collection::vec("[a%_:é-]{0,4}", 3),
+            right in prop::collection::vec("[a%_:é-]{0,4}", 3),
+            separator in "[_:é-]{1,2}",
+        ) {
+            let left: Vec<&str> = left.iter().map(String::as_str).collect();
+            let right: Vec<&str> = right.iter().map(String::as_str).collect();
+            prop_assert_eq!(joined(&left, &separator) == joined(&right, &separator), left == right);
+        }
+    }
+}
