@@ -1,7 +1,7 @@
 //! Keys: their parts, how parts are escaped, and the scope that goes before them.
 
 use std::borrow::Cow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 /// A key as it stands in the store, after the store's own prefix.
@@ -119,7 +119,8 @@ impl PartWriter<'_> {
         for character in text.chars() {
             if character == '%' || Some(character) == self.stop {
                 for byte in character.encode_utf8(&mut [0; 4]).bytes() {
-                    self.key.text.push_str(&format!("%{byte:02X}"));
+                    // Writing to a string never fails.
+                    write!(self.key.text, "%{byte:02X}").unwrap_or_default();
                 }
             } else {
                 self.key.text.push(character);
@@ -237,6 +238,56 @@ impl<P: KeyPart + ?Sized> KeyPart for Arc<P> {
 impl<P: KeyPart + ToOwned + ?Sized> KeyPart for Cow<'_, P> {
     fn write(&self, part: &mut PartWriter<'_>) {
         (**self).write(part);
+    }
+}
+
+/// The parts of a key that is chosen by name at run time: one part, or a tuple of up to eight.
+pub trait KeyParts {
+    /// How many there are.
+    const COUNT: usize;
+    /// Writes them between the literals of a format, of which there is one more than parts.
+    fn write(&self, literals: &[&str], key: &mut KeyWriter);
+}
+
+impl<P: KeyPart> KeyParts for P {
+    const COUNT: usize = 1;
+
+    fn write(&self, literals: &[&str], key: &mut KeyWriter) {
+        write_parts(&[self], literals, key);
+    }
+}
+
+macro_rules! tuples {
+    ($($count:literal: $($part:ident)*;)*) => {$(
+        impl<$($part: KeyPart),*> KeyParts for ($($part,)*) {
+            const COUNT: usize = $count;
+
+            #[allow(non_snake_case, reason = "the type parameters name the bindings")]
+            fn write(&self, literals: &[&str], key: &mut KeyWriter) {
+                let ($($part,)*) = self;
+                write_parts(&[$($part),*], literals, key);
+            }
+        }
+    )*};
+}
+
+tuples! {
+    1: A;
+    2: A B;
+    3: A B C;
+    4: A B C D;
+    5: A B C D E;
+    6: A B C D E F;
+    7: A B C D E F G;
+    8: A B C D E F G H;
+}
+
+fn write_parts(parts: &[&dyn KeyPart], literals: &[&str], key: &mut KeyWriter) {
+    let (first, rest) = literals.split_first().unwrap_or((&"", &[]));
+    key.literal(first);
+    for (part, literal) in parts.iter().zip(rest) {
+        key.part(*part, literal.chars().next());
+        key.literal(literal);
     }
 }
 

@@ -5,13 +5,17 @@ pub mod change;
 pub mod codec;
 pub mod envelope;
 mod error;
+pub mod fetch;
 mod key;
+mod kvsync;
 pub mod model;
 pub mod record;
 pub mod store;
 mod version;
 
 pub use self::error::{Error, ErrorKind, Result};
-pub use self::key::{Key, KeyPart, KeyWriter, PartWriter, Scope};
+pub use self::fetch::{Lookup, Miss};
+pub use self::key::{Key, KeyPart, KeyParts, KeyWriter, PartWriter, Scope};
+pub use self::kvsync::{Builder, KvSync};
 pub use self::model::Syncable;
 pub use self::version::Version;

@@ -68,11 +68,14 @@ pub struct Schema {
 /// One key of a model.
 #[derive(Debug)]
 #[non_exhaustive]
+#[allow(clippy::struct_excessive_bools, reason = "each is an attribute that a user sets or not")]
 pub struct KeySpec {
     /// The name that `fetch_by_<name>` carries.
     pub name: &'static str,
     /// The format as it was written.
     pub format: &'static str,
+    /// The text of the format before, between and after its parts: one more than there are parts.
+    pub literals: &'static [&'static str],
     /// The columns that its parts come from.
     pub columns: &'static [&'static str],
     /// Whether all its parts are primary-key columns.
@@ -142,17 +145,18 @@ impl KeySpec {
     /// For the derive.
     #[doc(hidden)]
     #[must_use]
-    #[allow(clippy::fn_params_excessive_bools, reason = "called by generated code only")]
+    #[allow(clippy::fn_params_excessive_bools, clippy::too_many_arguments, reason = "called by generated code only")]
     pub const fn new(
         name: &'static str,
         format: &'static str,
+        literals: &'static [&'static str],
         columns: &'static [&'static str],
         of_primary_key: bool,
         immutable: bool,
         pointer: bool,
         assume_unique: bool,
     ) -> Self {
-        Self { name, format, columns, of_primary_key, immutable, pointer, assume_unique }
+        Self { name, format, literals, columns, of_primary_key, immutable, pointer, assume_unique }
     }
 }
 
