@@ -1,0 +1,195 @@
+//! The floors of the house: which file may use which.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// From the ground up. A file uses its own floor and those above it in this list.
+const FLOORS: &[&[&str]] = &[
+    &["error", "key", "version", "clock"],
+    &["codec"],
+    &["model"],
+    &["change", "envelope", "report"],
+    &["record"],
+    &["store"],
+    &["transport"],
+    &["worker", "upkeep"],
+    &["fetch"],
+    &["capture"],
+    &["kvsync"],
+];
+
+/// Parts of the house that never name each other.
+const STRANGERS: &[(&str, &str)] = &[
+    ("capture", "store"),
+    ("capture", "worker"),
+    ("capture", "fetch"),
+    ("capture", "envelope"),
+    ("capture", "record"),
+    ("worker", "fetch"),
+    ("fetch", "worker"),
+    ("fetch", "transport"),
+    ("transport", "store"),
+    ("store/redis", "store/embedded"),
+    ("store/redis", "store/memory"),
+    ("store/embedded", "store/redis"),
+    ("store/embedded", "store/memory"),
+    ("store/memory", "store/redis"),
+    ("store/memory", "store/embedded"),
+];
+
+/// A vendor's crate is named in one place only.
+const VENDORS: &[(&str, &str)] = &[
+    ("redis", "store/redis"),
+    ("rustls", "store/redis"),
+    ("fjall", "store/embedded"),
+    ("diesel", "capture"),
+    ("bson", "codec"),
+    ("serde_json", "codec"),
+    ("rmp_serde", "codec"),
+];
+
+#[test]
+fn a_file_uses_only_what_stands_above_it() {
+    let mut broken = String::new();
+    for (file, text) in sources() {
+        let Some(own) = floor_of(&file) else { continue };
+        for used in crate_modules(&text) {
+            match FLOORS.iter().position(|floor| floor.contains(&used.as_str())) {
+                Some(floor) if floor > own => writeln!(broken, "{file} uses `{used}`, which stands below it").unwrap(),
+                Some(_) => {}
+                None => writeln!(broken, "{file} uses `{used}`, which has no floor: give it one in FLOORS").unwrap(),
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken}");
+}
+
+#[test]
+fn every_file_has_a_floor() {
+    let homeless: Vec<String> =
+        sources().into_iter().map(|(file, _)| file).filter(|file| file != "lib" && floor_of(file).is_none()).collect();
+    assert!(homeless.is_empty(), "no floor in FLOORS for {homeless:?}");
+}
+
+#[test]
+fn strangers_do_not_meet() {
+    let mut broken = String::new();
+    for (file, text) in sources() {
+        for (one, other) in STRANGERS.iter().filter(|(one, _)| within(&file, one)) {
+            let path = format!("crate::{}", other.replace('/', "::"));
+            if mentions(&text, &path) {
+                writeln!(broken, "{file} ({one}) names {path}").unwrap();
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken}");
+}
+
+#[test]
+fn a_vendor_is_named_in_its_own_folder_only() {
+    let mut broken = String::new();
+    for (file, text) in sources() {
+        for (vendor, _) in VENDORS.iter().filter(|(_, folder)| !within(&file, folder)) {
+            let named = code(&text).any(|line| {
+                let line = line.replace("crate::store::", "").replace("self::", "");
+                line.starts_with(&format!("use {vendor}::"))
+                    || line.contains(&format!(" {vendor}::"))
+                    || line.contains(&format!("({vendor}::"))
+            });
+            if named {
+                writeln!(broken, "{file} names the crate `{vendor}`").unwrap();
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken}");
+}
+
+#[test]
+fn a_long_file_says_why() {
+    let long: Vec<String> = sources()
+        .into_iter()
+        .filter(|(_, text)| text.lines().take_while(|line| !line.contains("#[cfg(test)]")).count() > 400)
+        .filter(|(_, text)| {
+            !text.lines().take_while(|line| line.starts_with("//!")).any(|line| line.contains("long because"))
+        })
+        .map(|(file, text)| format!("{file}: {} lines", text.lines().count()))
+        .collect();
+    assert!(long.is_empty(), "over 400 lines and no sentence `long because ..` in the head: {long:?}");
+}
+
+/// Every source file of the library, by its path below `src` without `.rs` and `/mod`.
+fn sources() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../kvsync/src");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    assert!(files.len() > 10, "no sources found under {}", root.display());
+    files
+        .into_iter()
+        .map(|path| {
+            let name = path.strip_prefix(&root).unwrap().with_extension("").to_string_lossy().into_owned();
+            (name.strip_suffix("/mod").unwrap_or(&name).to_owned(), fs::read_to_string(&path).unwrap())
+        })
+        .collect()
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+}
+
+fn floor_of(file: &str) -> Option<usize> {
+    let top = file.split('/').next().unwrap();
+    FLOORS.iter().position(|floor| floor.contains(&top))
+}
+
+fn within(file: &str, folder: &str) -> bool {
+    file == folder || file.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// The lines that are code and not tests.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.lines()
+        .take_while(|line| !line.contains("#[cfg(test)]\nmod"))
+        .map(str::trim)
+        .filter(|line| !line.starts_with("//"))
+}
+
+fn mentions(text: &str, path: &str) -> bool {
+    code(text).any(|line| {
+        line.match_indices(path)
+            .any(|(at, _)| !line[at + path.len()..].starts_with(|next: char| next.is_alphanumeric() || next == '_'))
+    })
+}
+
+/// The first path segment of everything that follows `crate::`.
+fn crate_modules(text: &str) -> Vec<String> {
+    let mut used = Vec::new();
+    for line in code(text) {
+        for (at, _) in line.match_indices("crate::") {
+            if line[..at].ends_with(|before: char| before.is_alphanumeric() || before == '_' || before == '$') {
+                continue;
+            }
+            let name: String =
+                line[at + 7..].chars().take_while(|next| next.is_alphanumeric() || *next == '_').collect();
+            if name.starts_with(char::is_lowercase) {
+                used.push(name);
+            }
+        }
+    }
+    used
+}
