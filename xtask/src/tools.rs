@@ -1,0 +1,149 @@
+//! The programs that the tests need: where they are, and what installs them.
+
+use std::env;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::{Error, Result};
+
+/// A program that the tests need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    /// The Redis server.
+    RedisServer,
+    /// The Redis command line, which forms clusters.
+    RedisCli,
+    /// The Postgres server, beside its `initdb` and `psql`.
+    Postgres,
+    /// A Python that can `import msgpack`: the other language that reads stored values.
+    Python,
+}
+
+impl Tool {
+    /// Every tool, in the order in which they are reported.
+    pub const ALL: [Self; 4] = [Self::RedisServer, Self::RedisCli, Self::Postgres, Self::Python];
+
+    /// The path of the program, if it is on this machine.
+    #[must_use]
+    pub fn find(self) -> Option<PathBuf> {
+        match self {
+            Self::RedisServer => on_path("redis-server").next(),
+            Self::RedisCli => on_path("redis-cli").next(),
+            Self::Postgres => on_path("postgres").chain(debian_postgres()).find_map(|found| with_siblings(&found)),
+            Self::Python => python(),
+        }
+    }
+
+    /// The path of the program.
+    ///
+    /// # Errors
+    /// When the program is missing; the message says how to install it.
+    pub fn require(self) -> Result<PathBuf> {
+        self.find().ok_or_else(|| {
+            Error::new(format!("{} is not on this machine; to install it: {}", self.name(), install_command(&[self])))
+        })
+    }
+
+    /// What the program is called.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RedisServer => "redis-server",
+            Self::RedisCli => "redis-cli",
+            Self::Postgres => "postgres (with initdb and psql)",
+            Self::Python => "python3 with the module msgpack",
+        }
+    }
+
+    /// The Debian and Ubuntu package that brings it.
+    #[must_use]
+    pub fn debian_package(self) -> &'static str {
+        match self {
+            Self::RedisServer => "redis-server",
+            Self::RedisCli => "redis-tools",
+            Self::Postgres => "postgresql",
+            Self::Python => "python3-msgpack",
+        }
+    }
+
+    /// What the program says of its version, or an empty string.
+    #[must_use]
+    pub fn version(self) -> String {
+        let said = self.find().and_then(|path| Command::new(path).arg("--version").output().ok());
+        let said = said.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
+        match said.split_once(" sha=") {
+            Some((version, _)) => version.to_owned(),
+            None => said,
+        }
+    }
+}
+
+/// The command that installs these tools here, or the nearest advice where the system's installer is not known.
+#[must_use]
+pub fn install_command(tools: &[Tool]) -> String {
+    let names: Vec<&str> = if cfg!(target_os = "macos") {
+        tools.iter().map(|tool| homebrew(*tool)).collect()
+    } else {
+        tools.iter().map(|tool| tool.debian_package()).collect()
+    };
+    let names = names.join(" ");
+    if cfg!(target_os = "macos") {
+        format!("brew install {names} && python3 -m pip install msgpack")
+    } else if on_path("apt-get").next().is_some() {
+        format!("sudo apt-get install -y --no-install-recommends {names}")
+    } else {
+        format!("install what Debian calls {names} with this system's package manager")
+    }
+}
+
+/// Every executable of this name on `PATH`, in order.
+pub(crate) fn on_path(name: &str) -> impl Iterator<Item = PathBuf> {
+    let folders: Vec<PathBuf> = env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
+    let name = name.to_owned();
+    folders.into_iter().map(move |folder| folder.join(&name)).filter(|path| is_executable(path))
+}
+
+fn homebrew(tool: Tool) -> &'static str {
+    match tool {
+        Tool::RedisServer | Tool::RedisCli => "redis",
+        Tool::Postgres => "postgresql",
+        Tool::Python => "python",
+    }
+}
+
+fn is_executable(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// Debian keeps the server's programs off `PATH`, in a folder for each version; the newest comes first.
+fn debian_postgres() -> impl Iterator<Item = PathBuf> {
+    let versions = Path::new("/usr/lib/postgresql").read_dir().into_iter().flatten().flatten();
+    let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin/postgres")).collect();
+    found.sort_by_key(|path| std::cmp::Reverse(version_of(path)));
+    found.into_iter().filter(|path| is_executable(path))
+}
+
+fn version_of(path: &Path) -> u32 {
+    path.components().filter_map(|part| part.as_os_str().to_str()?.parse().ok()).next_back().unwrap_or(0)
+}
+
+/// The real place of a `postgres` that has `initdb` and `psql` beside it; on `PATH` it may be a lone link.
+fn with_siblings(postgres: &Path) -> Option<PathBuf> {
+    let real = postgres.canonicalize().ok()?;
+    let folder = real.parent()?;
+    ["initdb", "psql"].iter().all(|name| is_executable(&folder.join(name))).then_some(real)
+}
+
+/// The system's own Python comes last on many paths, but it is the one for which packages bring modules.
+fn python() -> Option<PathBuf> {
+    let chosen = env::var_os("KVSYNC_PYTHON").map(PathBuf::from);
+    let system = PathBuf::from("/usr/bin/python3");
+    chosen.into_iter().chain(on_path("python3")).chain([system]).find(|path| imports_msgpack(path))
+}
+
+fn imports_msgpack(python: &Path) -> bool {
+    let mut command = Command::new(python);
+    command.args(["-c", "import msgpack"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
