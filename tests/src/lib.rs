@@ -1,1 +1,11 @@
-//! Placeholder.
+//! What kvsync's integration tests share: the servers that `cargo xtask test` starts, and databases of their own.
+//!
+//! A test that kills or cuts off a server starts one of its own with [`servers`].
+
+pub mod env;
+pub mod postgres;
+
+pub use xtask::servers;
+
+/// The result of a test: any error fails it, with its message.
+pub type Tested<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -11,7 +11,7 @@ use crate::error::Context;
 /// Paths of the PEM files.
 pub(super) struct Certificate {
     pub(super) authority: PathBuf,
-    pub(super) certificate: PathBuf,
+    pub(super) server: PathBuf,
     pub(super) key: PathBuf,
 }
 
@@ -26,7 +26,7 @@ impl Certificate {
         };
         Ok(Self {
             authority: write("ca.pem", authority)?,
-            certificate: write("server.pem", certificate)?,
+            server: write("server.pem", certificate)?,
             key: write("server.key", key)?,
         })
     }

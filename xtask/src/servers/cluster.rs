@@ -9,7 +9,7 @@ use crate::error::Context;
 use crate::tools::Tool;
 use crate::{Error, Result};
 
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+const READY_DEADLINE: Duration = Duration::from_mins(1);
 
 /// A running Redis Cluster; every node is stopped when dropped. The masters come first and share the slots evenly, in
 /// order. A master that is silent for two seconds is taken for dead.

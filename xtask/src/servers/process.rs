@@ -16,7 +16,7 @@ use super::watchdog::Watchdog;
 use crate::error::Context;
 use crate::{Error, Result};
 
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+const READY_DEADLINE: Duration = Duration::from_mins(1);
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// How a server is started.
@@ -82,7 +82,7 @@ impl Process {
     fn run(&self, slot: &mut Option<Child>) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(self.log_path());
         let log = log.context(|| format!("cannot open the log {}", self.log_path().display()))?;
-        let logged = log.metadata().map(|file| file.len()).unwrap_or(0);
+        let logged = log.metadata().map_or(0, |file| file.len());
         let child = slot.insert(self.spawn(log)?);
         self.watchdog.watch(Pid::from_child(child))?;
         let ready = self.wait_until_ready(child, logged);

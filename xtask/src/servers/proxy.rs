@@ -94,7 +94,7 @@ impl Proxy {
         self.shared.changed.notify_all();
         match fault {
             Fault::Refuse => self.cut(),
-            Fault::HalfOpen => self.shared.each_link(|link| link.close_server()),
+            Fault::HalfOpen => self.shared.each_link(Link::close_server),
             _ if before == Fault::HalfOpen => self.cut(),
             _ => {}
         }
@@ -107,7 +107,7 @@ impl Proxy {
 
     /// Closes every connection that is open now.
     pub fn cut(&self) {
-        self.shared.each_link(|link| link.close());
+        self.shared.each_link(Link::close);
     }
 }
 
@@ -286,8 +286,8 @@ mod tests {
         Ok(client)
     }
 
-    fn ask(mut client: &TcpStream, word: &[u8; 4]) -> io::Result<[u8; 4]> {
-        client.write_all(word)?;
+    fn ask(mut client: &TcpStream, word: [u8; 4]) -> io::Result<[u8; 4]> {
+        client.write_all(&word)?;
         answer(client)
     }
 
@@ -301,10 +301,10 @@ mod tests {
     fn bytes_pass_and_late_ones_when_delayed() -> Tested {
         let proxy = echo()?;
         let client = client(&proxy)?;
-        assert_eq!(&ask(&client, b"ping")?, b"ping");
+        assert_eq!(ask(&client, *b"ping")?, *b"ping");
         proxy.set(Fault::Delay(Duration::from_millis(30)));
         let start = std::time::Instant::now();
-        assert_eq!(&ask(&client, b"late")?, b"late");
+        assert_eq!(ask(&client, *b"late")?, *b"late");
         assert!(start.elapsed() >= Duration::from_millis(60));
         Ok(())
     }
@@ -314,9 +314,9 @@ mod tests {
         let proxy = echo()?;
         let client = client(&proxy)?;
         proxy.set(Fault::Hold);
-        assert!(ask(&client, b"held").is_err());
+        assert!(ask(&client, *b"held").is_err());
         proxy.heal();
-        assert_eq!(&answer(&client)?, b"held");
+        assert_eq!(answer(&client)?, *b"held");
         Ok(())
     }
 
@@ -325,14 +325,14 @@ mod tests {
         let proxy = echo()?;
         let first = client(&proxy)?;
         proxy.set(Fault::CutAfter(Side::FromServer, 6));
-        assert_eq!(&ask(&first, b"fits")?, b"fits");
+        assert_eq!(ask(&first, *b"fits")?, *b"fits");
         let mut rest = Vec::new();
         (&first).write_all(b"over")?;
         // The cut shows as an end or as a reset; what passed before it is two bytes in both cases.
         let _ = (&first).read_to_end(&mut rest);
         assert_eq!(rest, b"ov");
         proxy.heal();
-        assert_eq!(&ask(&client(&proxy)?, b"next")?, b"next");
+        assert_eq!(ask(&client(&proxy)?, *b"next")?, *b"next");
         Ok(())
     }
 
@@ -340,16 +340,16 @@ mod tests {
     fn a_half_open_connection_is_silent_and_then_closed() -> Tested {
         let proxy = echo()?;
         let old = client(&proxy)?;
-        assert_eq!(&ask(&old, b"ping")?, b"ping");
+        assert_eq!(ask(&old, *b"ping")?, *b"ping");
         proxy.set(Fault::HalfOpen);
         let new = client(&proxy)?;
         for client in [&old, &new] {
-            let error = ask(client, b"lost").err().map(|error| error.kind());
+            let error = ask(client, *b"lost").err().map(|error| error.kind());
             assert_eq!(error, Some(io::ErrorKind::WouldBlock));
         }
         proxy.heal();
         assert!(matches!((&old).read(&mut [0; 4]), Ok(0) | Err(_)));
-        assert_eq!(&ask(&client(&proxy)?, b"next")?, b"next");
+        assert_eq!(ask(&client(&proxy)?, *b"next")?, *b"next");
         Ok(())
     }
 
@@ -357,10 +357,10 @@ mod tests {
     fn refused_connections_are_closed_at_once() -> Tested {
         let proxy = echo()?;
         let old = client(&proxy)?;
-        assert_eq!(&ask(&old, b"ping")?, b"ping");
+        assert_eq!(ask(&old, *b"ping")?, *b"ping");
         proxy.set(Fault::Refuse);
-        assert!(ask(&old, b"gone").is_err());
-        assert!(ask(&client(&proxy)?, b"gone").is_err());
+        assert!(ask(&old, *b"gone").is_err());
+        assert!(ask(&client(&proxy)?, *b"gone").is_err());
         assert_eq!(proxy.accepted(), 2);
         Ok(())
     }

@@ -230,7 +230,7 @@ fn spec(options: &RedisOptions, folder: &Path, port: u16, certificate: Option<&C
     match (options.listen, certificate) {
         (Listen::Tls, Some(certificate)) => {
             set("tls-port", &[port.to_string().into()]);
-            set("tls-cert-file", &[certificate.certificate.as_os_str().into()]);
+            set("tls-cert-file", &[certificate.server.as_os_str().into()]);
             set("tls-key-file", &[certificate.key.as_os_str().into()]);
             set("tls-ca-cert-file", &[certificate.authority.as_os_str().into()]);
             set("tls-auth-clients", &["no".into()]);
