@@ -69,13 +69,17 @@ pub struct Terms {
 }
 
 /// The record of a row.
+///
+/// Its version stands in its ledger too, apart from the head: the home key of one generation of a
+/// model's keys may be a slot of another, which writes the head and knows nothing of this ledger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The version of the newest certain change.
     pub version: Version,
     /// Whether that change left the row alive.
     pub alive: bool,
-    /// The version of the newest unknown change. While it is above `version`, the row is not known.
+    /// The version of the newest unknown change, while it is above `version`: the row is not known
+    /// then. [`Version::ZERO`] when the row is known.
     pub mark: Version,
     /// The keys that the row stands under, beside its home key; ascending.
     pub live: Vec<Listed>,
@@ -85,6 +89,9 @@ pub struct Record {
     pub expires_at: u64,
     /// The row's bytes; none when it is dead or not known.
     pub value: Value,
+    /// What another generation of the model's keys wrote under the home key, while it is newer than
+    /// the record. Readers of the key see it; it is kept until the record has caught up.
+    pub foreign: Option<(Head, Value)>,
 }
 
 /// What to write under a key that is not a record.
@@ -138,6 +145,7 @@ impl Record {
             dirty: BTreeMap::new(),
             expires_at: 0,
             value: Value::none(),
+            foreign: None,
         }
     }
 
@@ -147,43 +155,41 @@ impl Record {
         self.version >= self.mark
     }
 
-    /// Merges a change into the record. Merging the same changes in any order, any of them several
-    /// times, ends in a record with the same version, mark, live keys and bytes.
-    pub fn merge(&mut self, change: &Delta, terms: &Terms) {
+    /// Merges a change into the record, and returns whether the record held something newer before.
+    /// Merging the same changes in any order, any of them several times, ends in a record with the same
+    /// version, mark, live keys and bytes.
+    pub fn merge(&mut self, change: &Delta, terms: &Terms) -> bool {
+        let superseded = self.version.max(self.mark) > change.version;
+        let newer = change.version > self.version;
         match &change.content {
-            Content::Unknown => {
-                if change.version > self.version {
-                    self.mark = self.mark.max(change.version);
-                }
+            Content::Unknown if newer => self.mark = self.mark.max(change.version),
+            Content::Put { value, expires_at, keys } if newer => {
+                let mut live = keys.clone();
+                live.retain(|listed| listed.key != change.home);
+                live.sort();
+                live.dedup_by(|a, b| a.key == b.key);
+                self.relist(live, change.version);
+                (self.alive, self.value, self.expires_at) = (true, value.clone(), *expires_at);
             }
-            Content::Put { value, expires_at, keys } => {
-                if change.version > self.version {
-                    let mut live = keys.clone();
-                    live.sort();
-                    live.dedup_by(|a, b| a.key == b.key);
-                    self.relist(live, change.version);
-                    (self.alive, self.value, self.expires_at) = (true, value.clone(), *expires_at);
-                }
+            Content::Delete if newer => {
+                self.relist(Vec::new(), change.version);
+                (self.alive, self.value) = (false, Value::none());
             }
-            Content::Delete => {
-                if change.version > self.version {
-                    self.relist(Vec::new(), change.version);
-                    (self.alive, self.value) = (false, Value::none());
-                }
-            }
+            Content::Unknown | Content::Put { .. } | Content::Delete => {}
         }
         for (key, version) in &change.gone {
-            if !self.lists(key) {
+            if !self.lists(key) && *key != change.home {
                 let last = self.dirty.entry(key.clone()).or_default();
                 *last = (*last).max(*version);
             }
         }
-        if !self.is_known() {
+        if self.is_known() {
+            self.mark = Version::ZERO;
+        } else {
             self.value = Value::none();
         }
-        if !self.alive {
-            self.expires_at = terms.now.saturating_add(terms.dead);
-        }
+        self.stay(terms);
+        superseded
     }
 
     /// What has to be written under the other keys, so that they agree with the record.
@@ -236,30 +242,61 @@ impl Record {
             (true, true) => State::Value,
             (true, false) => State::Tombstone,
         };
-        let head = Head { version: self.version, state, expires_at: self.expires_at };
-        Envelope::encode(&head, Some(&self.ledger()), &self.value)
+        let own = Head { version: self.version, state, expires_at: self.expires_at };
+        let (head, value) = match &self.foreign {
+            Some((head, value)) => (Head { expires_at: later(head.expires_at, own.expires_at), ..*head }, value),
+            None => (own, &self.value),
+        };
+        Envelope::encode(&head, Some(&self.ledger()), value)
     }
 
-    /// The record that this envelope holds. One without a ledger was written by another generation of
-    /// the model's keys: it is a record that lists no key.
+    /// The record that this envelope holds. One without a ledger was written as a slot, by another
+    /// generation of the model's keys: then nothing is known of the row but that
+    /// it was written.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::Corrupt`] when the ledger is damaged.
     pub fn from_envelope(envelope: Envelope) -> Result<Self> {
-        let mut record = Self {
-            version: envelope.head.version,
-            alive: envelope.head.state != State::Tombstone,
-            expires_at: envelope.head.expires_at,
-            value: envelope.value,
-            ..Self::new()
-        };
-        if let Some(ledger) = &envelope.ledger {
+        let Envelope { head, ledger, value } = envelope;
+        let mut record = Self { expires_at: head.expires_at, ..Self::new() };
+        if let Some(ledger) = &ledger {
             record
                 .read_ledger(ledger)
                 .ok_or_else(|| Error::new(ErrorKind::Corrupt, "the ledger of this record is damaged"))?;
         }
+        if head.version > record.version {
+            record.mark = record.mark.max(head.version);
+            record.foreign = Some((head, value));
+        } else if record.is_known() && record.alive {
+            if head.state == State::Value {
+                record.value = value;
+            } else {
+                // The other generation masked or released the key, so the bytes are gone. Whatever
+                // comes next is certain to be newer than what they were.
+                record.mark = record.version.next();
+            }
+        }
         Ok(record)
+    }
+
+    /// An entry under a key that is no record's, unless it is one: what a slot's writer leaves of it.
+    ///
+    /// `stands` is what stands under the key. The answer is what has to stand there instead, or nothing
+    /// where `write` is not newer. A ledger is kept, and an entry with one never ends sooner than it did.
+    #[must_use]
+    pub fn overwrite(stands: Option<&Envelope>, write: &Write) -> Option<Bytes> {
+        let Some(stands) = stands else {
+            return Some(Envelope::encode(&write.head, None, &write.value));
+        };
+        if !write.order.replaces(&write.head, &stands.head) {
+            return None;
+        }
+        let mut head = write.head;
+        if stands.ledger.is_some() {
+            head.expires_at = later(head.expires_at, stands.head.expires_at);
+        }
+        Some(Envelope::encode(&head, stands.ledger.as_deref(), &write.value))
     }
 
     fn lists(&self, key: &Key) -> bool {
@@ -279,13 +316,27 @@ impl Record {
         self.version = version;
     }
 
+    /// Sees to it that the record is kept for as long as a late delivery may need it to be refused.
+    fn stay(&mut self, terms: &Terms) {
+        if self.foreign.as_ref().is_some_and(|(head, _)| head.version <= self.version) {
+            self.foreign = None;
+        }
+        if !self.alive {
+            self.expires_at = terms.now.saturating_add(terms.dead);
+        } else if !self.is_known() && self.expires_at != 0 {
+            // An alive record is forgotten D after it ends; a mark has to last for D from now.
+            self.expires_at = self.expires_at.max(terms.now);
+        }
+    }
+
     /// ```text
-    /// mark (16)  alive (1)
+    /// version (16)  mark (16)  alive (1)
     /// live keys (4 bytes of count): pointer (1)  length (4)  key
     /// dirty keys (4 bytes of count): version (16)  length (4)  key
     /// ```
     fn ledger(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
+        out.extend_from_slice(self.version.as_bytes());
         out.extend_from_slice(self.mark.as_bytes());
         out.push(u8::from(self.alive));
         write_len(&mut out, self.live.len());
@@ -302,6 +353,7 @@ impl Record {
     }
 
     fn read_ledger(&mut self, mut bytes: &[u8]) -> Option<()> {
+        self.version = Version::from_bytes(*take(&mut bytes)?);
         self.mark = Version::from_bytes(*take(&mut bytes)?);
         self.alive = *take::<1>(&mut bytes)? == [1];
         for _ in 0..u32::from_be_bytes(*take(&mut bytes)?) {
@@ -320,6 +372,11 @@ impl Default for Record {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// The later of two ends, where 0 is never.
+fn later(a: u64, b: u64) -> u64 {
+    if a == 0 || b == 0 { 0 } else { a.max(b) }
 }
 
 fn write_len(out: &mut Vec<u8>, len: usize) {
@@ -343,3 +400,6 @@ fn read_key(bytes: &mut &[u8]) -> Option<Key> {
     *bytes = rest;
     std::str::from_utf8(key).ok().map(Key::new)
 }
+
+#[cfg(test)]
+mod tests;

@@ -35,6 +35,12 @@ impl Version {
         &self.0
     }
 
+    /// The lowest version above this one.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        Self(u128::from_be_bytes(self.0).saturating_add(1).to_be_bytes())
+    }
+
     /// The epoch: raised once a database was restored to an earlier state.
     #[must_use]
     pub fn epoch(&self) -> u32 {

@@ -7,6 +7,7 @@ pub mod embedded;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod steps;
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::memory::MemoryStore;
 use crate::error::Result;
 use crate::key::Key;
 use crate::record::{Delta, Record, Terms, Write};
