@@ -1,0 +1,33 @@
+//! `cargo xtask ci`.
+
+use xtask::Result;
+
+use crate::run::{cargo, succeed};
+use crate::steps::Steps;
+use crate::test::{self, EVERYTHING};
+
+/// Feature sets that users choose and that nothing else compiles: each must stand on its own.
+const FEATURE_SETS: [&str; 4] =
+    ["", "sqlite,embedded", "postgres,redis", "sqlite,postgres,r2d2,redis,redis-tls,json,bson,uuid"];
+
+/// Every step runs, so that one failure does not hide the next.
+pub(crate) fn run() -> Result<()> {
+    let mut steps = Steps::default();
+    steps.take("format", || succeed(&mut cargo(&["fmt", "--all", "--check"])))?;
+    steps.take("lints", || {
+        succeed(cargo(&["clippy", "--all-targets"]).args(EVERYTHING).args(["--", "-D", "warnings"]))
+    })?;
+    steps.take("documentation", || {
+        succeed(cargo(&["doc", "--no-deps"]).args(EVERYTHING).env("RUSTDOCFLAGS", "-D warnings"))
+    })?;
+    for features in FEATURE_SETS {
+        let name = if features.is_empty() { "none" } else { features };
+        steps.take(&format!("features: {name}"), || {
+            let mut clippy = cargo(&["clippy", "--package", "kvsync", "--no-default-features", "--features", features]);
+            succeed(clippy.args(["--", "-D", "warnings"]))
+        })?;
+    }
+    steps.take("test", || test::run(&[]))?;
+    println!("\n== Steps of ci");
+    steps.finish()
+}
