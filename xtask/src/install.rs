@@ -53,7 +53,8 @@ fn install(packages: &[&str]) -> Result<()> {
     run::succeed(apt_get(&["install", "-y", "--no-install-recommends"]).args(packages))
 }
 
-/// The packages register system services. In run level 1 they are not started now; we use private servers anyway.
+/// The packages register system services. Outside of run level 1 they would be started too, and under systemd they may be
+/// all the same; we use private servers in any case.
 fn apt_get(arguments: &[&str]) -> Command {
     let mut command = Command::new("apt-get");
     command.args(["-q", "-o", "DPkg::Lock::Timeout=300"]).args(arguments);

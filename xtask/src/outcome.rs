@@ -44,14 +44,14 @@ impl Outcome {
         let total = self.total();
         let mut complaints = Vec::new();
         if total.failed > 0 {
-            complaints.push(format!("{} tests failed", total.failed));
+            complaints.push(format!("failed tests: {}", total.failed));
         }
         for binary in self.binaries.iter().filter(|binary| !binary.finished) {
             complaints.push(format!("{} ended without a result", binary.name));
         }
         if total.ignored > 0 {
             let names = self.ignored.join(", ");
-            complaints.push(format!("{} tests are ignored, and every test must run: {names}", total.ignored));
+            complaints.push(format!("ignored tests, where every test must run: {} ({names})", total.ignored));
         }
         if total.passed == 0 {
             complaints.push("no test passed".to_owned());
@@ -170,9 +170,9 @@ mod tests {
         assert_eq!(
             outcome.complaints(),
             [
-                "2 tests failed",
+                "failed tests: 2",
                 "b (tests/b.rs) ended without a result",
-                "1 tests are ignored, and every test must run: slow::one",
+                "ignored tests, where every test must run: 1 (slow::one)",
             ]
         );
     }

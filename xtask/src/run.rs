@@ -1,7 +1,7 @@
 //! Commands that can be interrupted: each leads a process group, which ends as a whole.
 
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -18,6 +18,10 @@ use crate::interrupt;
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     command.args(arguments).current_dir(workspace_root());
+    // What `cargo run` tells us about ourselves is not for the build scripts of others: some would run again for it.
+    for (name, _) in env::vars_os().filter(|(name, _)| is_about_us(name)) {
+        command.env_remove(name);
+    }
     command
 }
 
@@ -69,6 +73,11 @@ pub(crate) fn line_of(command: &Command) -> String {
     let program = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let arguments = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
     [program].into_iter().chain(arguments).collect::<Vec<_>>().join(" ")
+}
+
+fn is_about_us(name: &OsStr) -> bool {
+    let name = name.to_string_lossy();
+    name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
 }
 
 fn workspace_root() -> PathBuf {

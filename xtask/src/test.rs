@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use xtask::{Error, Result};
 
+use crate::install;
 use crate::outcome::Outcome;
 use crate::run::{self, cargo};
 use crate::steps::Steps;
@@ -21,6 +22,7 @@ const EXAMPLE_LIMIT: Duration = Duration::from_mins(2);
 
 /// Runs the tests against real servers, then the examples, and says what ran against what.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    install::missing_tools()?;
     // Compiled before the servers start, so that a mistake shows at once and no server idles.
     run::succeed(cargo(&["test", "--no-run"]).args(scope(arguments)).args(before_dashes(arguments)))?;
     let suite = Suite::start()?;
