@@ -1,6 +1,7 @@
 //! Keeps a key-value store true to the rows you write with Diesel.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+pub mod capture;
 pub mod change;
 pub mod codec;
 pub mod envelope;
