@@ -106,6 +106,20 @@ impl KeyWriter {
     }
 }
 
+/// For the derive: the key, or one that nothing stands under when a part was absent. No format can
+/// begin with its `!`.
+#[doc(hidden)]
+#[must_use]
+pub fn key(writer: KeyWriter) -> Key {
+    writer.finish().unwrap_or_else(|| Key::new("!absent"))
+}
+
+/// For the derive: says that there is no such key.
+#[doc(hidden)]
+pub fn no_key(writer: &mut KeyWriter) {
+    writer.absent = true;
+}
+
 /// Where a [`KeyPart`] writes itself, escaped.
 #[derive(Debug)]
 pub struct PartWriter<'a> {

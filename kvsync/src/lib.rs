@@ -20,3 +20,14 @@ pub use self::key::{Key, KeyPart, KeyParts, KeyWriter, PartWriter, Scope};
 pub use self::kvsync::{Builder, KvSync};
 pub use self::model::Syncable;
 pub use self::version::Version;
+
+pub use kvsync_derive::{KeyPart, Syncable};
+
+/// What generated code calls. Not for others.
+#[doc(hidden)]
+pub mod __private {
+    pub use serde::Serialize;
+    pub use serde::de::DeserializeOwned;
+
+    pub use crate::key::{key, no_key};
+}
