@@ -132,7 +132,9 @@ impl fmt::Display for Table {
         let head = ["row", "measured", "median", "p10 .. p90", "goal", "verdict", "sides"].map(str::to_owned);
         let lines = || std::iter::once(&head).chain(&self.lines);
         let widths: Vec<usize> = (0..head.len())
-            .map(|column| lines().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+            .map(|column| {
+                lines().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+            })
             .collect();
         for line in lines() {
             let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();

@@ -14,8 +14,7 @@ pub(crate) struct Row {
 }
 
 /// All of them, in the order of the table.
-pub(crate) const ALL: &[Row] =
-    &[Row { name: "size", about: "stored bytes ÷ BSON", run: size::run }];
+pub(crate) const ALL: &[Row] = &[Row { name: "size", about: "stored bytes ÷ BSON", run: size::run }];
 
 /// Does what the process that a row measures from outside has to do.
 pub(crate) fn run_child(name: &str) -> Result {
