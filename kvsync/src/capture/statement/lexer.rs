@@ -79,16 +79,18 @@ impl<'a> Lexer<'a> {
     fn skip_blank(&mut self) -> bool {
         let mut broken = false;
         loop {
-            match (self.peek(0), self.peek(1)) {
-                (b' ' | b'\t' | 0x0b | 0x0c, _) => self.position += 1,
-                (b'\n' | b'\r', _) => {
+            match self.peek(0) {
+                b' ' | b'\t' | 0x0b | 0x0c => self.position += 1,
+                b'\n' | b'\r' => {
                     broken = true;
                     self.position += 1;
                 }
-                (b'-', b'-') => self.skip_while(|byte| byte != b'\n' && byte != b'\r'),
-                (b'/', b'*') => self.skip_comment(),
+                b'-' if self.peek(1) == b'-' => self.skip_while(|byte| byte != b'\n' && byte != b'\r'),
+                b'/' if self.peek(1) == b'*' => self.skip_comment(),
                 // SQLite takes a byte order mark for a space.
-                (0xef, 0xbb) if self.dialect == Dialect::Sqlite && self.peek(2) == 0xbf => self.position += 3,
+                0xef if self.dialect == Dialect::Sqlite && self.peek(1) == 0xbb && self.peek(2) == 0xbf => {
+                    self.position += 3;
+                }
                 _ => return broken,
             }
         }
@@ -227,6 +229,7 @@ impl<'a> Lexer<'a> {
 impl Iterator for Lexer<'_> {
     type Item = Token;
 
+    #[inline]
     fn next(&mut self) -> Option<Token> {
         self.skip_blank();
         let start = self.position;

@@ -1,6 +1,7 @@
 //! Reads INSERT, UPDATE, DELETE and REPLACE: their target and their top-level clauses.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use super::cursor::Cursor;
 use super::lexer::{Kind, Lexer};
@@ -167,6 +168,9 @@ impl Clauses {
         }
         write.end = self.tail.unwrap_or(cursor.behind);
         write.returning = self.returning.map(|start| start..write.end);
+        if write.returning.as_ref().is_some_and(Range::is_empty) {
+            return Err(Stopped::NotUnderstood);
+        }
         while cursor.eat_sign(b';') {}
         if cursor.token.is_some() { Err(Stopped::Several) } else { Ok(()) }
     }

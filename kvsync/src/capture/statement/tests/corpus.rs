@@ -298,6 +298,11 @@ const CORPUS: &[(&[Dialect], &str, &str)] = &[
         "uncapturable: a statement that is not understood: delete from users returning",
     ),
     (BOTH, "INSERT INTO users VALUES (1", "uncapturable: a statement that is not understood: insert into users values"),
+    (
+        BOTH,
+        "DELETE FROM users RETURNING ;",
+        "uncapturable: a statement that is not understood: delete from users returning",
+    ),
     (BOTH, "FROB INTO app.users", "uncapturable: a statement that is not understood: frob into app.users"),
 ];
 
