@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 
 /// What kind of failure an [`Error`] is; it decides whether a retry can help.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -53,16 +54,19 @@ impl ErrorKind {
 /// A failure of kvsync: its kind, one line for a person, and the cause it came from.
 ///
 /// The text says what failed, where, and what to do. The cause is kept as
-/// [`source`](StdError::source) and is not repeated in the text.
+/// [`source`](StdError::source) and is not repeated in the text. Clones share the cause: one failure
+/// may answer many steps.
+#[derive(Clone)]
 pub struct Error {
-    // Boxed, so that a `Result` stays one word wide on the paths that succeed.
-    inner: Box<Inner>,
+    // Shared, so that a clone is cheap and a `Result` stays one word wide on the paths that succeed.
+    inner: Arc<Inner>,
 }
 
+#[derive(Clone)]
 struct Inner {
     kind: ErrorKind,
     message: Cow<'static, str>,
-    source: Option<Box<dyn StdError + Send + Sync>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 /// A result whose error is [`Error`].
@@ -71,13 +75,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// An error of this kind. The message is lower case, one line, without a full stop.
     pub fn new(kind: ErrorKind, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { inner: Box::new(Inner { kind, message: message.into(), source: None }) }
+        Self { inner: Arc::new(Inner { kind, message: message.into(), source: None }) }
     }
 
     /// The same error with the failure that caused it.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
-        self.inner.source = Some(source.into());
+        Arc::make_mut(&mut self.inner).source = Some(source.into().into());
         self
     }
 

@@ -1,0 +1,178 @@
+//! Several writers at once.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::ground::{
+    Checked, Dice, check, deliver, merge, put, record, same, scan, stands, step, steps, terms, value, version, write,
+};
+use super::{Case, Needs};
+use crate::envelope::{Envelope, State};
+use crate::key::Key;
+use crate::record::{Delta, Order, Record};
+use crate::store::{Outcome, Step, SyncStore};
+
+pub(super) const CASES: &[Case] = &[
+    Case { name: "racing_writes_end_with_the_highest_version", needs: Needs::Nothing, run: writes },
+    Case { name: "racing_merges_lose_none", needs: Needs::Nothing, run: merges },
+    Case { name: "racing_deliveries_end_like_one_after_the_other", needs: Needs::Nothing, run: deliveries },
+    Case { name: "no_reader_sees_a_version_fall", needs: Needs::Nothing, run: monotone },
+    Case { name: "a_scan_beside_writers_finds_what_stands", needs: Needs::Nothing, run: scans },
+];
+
+const THREADS: u64 = 4;
+
+/// Runs `work` in several threads, each with its number.
+fn race(work: impl Fn(u64) -> Checked + Sync) -> Checked {
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|number| {
+                scope.spawn({
+                    let work = &work;
+                    move || work(number)
+                })
+            })
+            .collect();
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?)
+    })
+}
+
+fn writes(store: &dyn SyncStore) -> Checked {
+    let terms = terms();
+    race(|number| {
+        let mut dice = Dice(number);
+        let mut versions: Vec<u64> = (1..=200).collect();
+        dice.shuffle(&mut versions);
+        for at in versions {
+            for order in super::ground::ORDERS {
+                let own = write(&format!("{order:?}"), version(at), State::Value, order);
+                step(store, Step::Write(own), &terms)?;
+            }
+        }
+        Ok(())
+    })?;
+    for order in super::ground::ORDERS {
+        let last = write(&format!("{order:?}"), version(200), State::Value, order);
+        same!(stands(store, last.key.as_str())?, Some((version(200), State::Value, last.value.clone())), "{order:?}");
+    }
+    Ok(())
+}
+
+/// The changes of a row that moves to a new key each time.
+fn moves(home: &str) -> Vec<Delta> {
+    (1..=60).map(|at| put(home, at, &[&format!("{home}:{}", at % 7), &format!("{home}:only:{at}")])).collect()
+}
+
+fn merges(store: &dyn SyncStore) -> Checked {
+    let terms = terms();
+    race(|number| {
+        let mut changes = moves("home");
+        Dice(number).shuffle(&mut changes);
+        for change in changes.iter().filter(|change| change.version.sequence() % THREADS == number) {
+            merge(store, change, &terms)?;
+        }
+        Ok(())
+    })?;
+    let mut pure = Record::new();
+    for change in moves("home") {
+        pure.merge(&change, &terms);
+    }
+    let found = record(store, "home")?;
+    same!((found.version, &found.live, &found.value), (pure.version, &pure.live, &pure.value), "the raced record");
+    // Which keys were ever listed depends on the order; that what was listed is live or dirty does not.
+    same!(found.dirty.keys().all(|key| pure.dirty.contains_key(key) || key.as_str().contains(':')), true, "dirty keys");
+    Ok(())
+}
+
+fn deliveries(store: &dyn SyncStore) -> Checked {
+    let terms = terms();
+    let rows = ["r1", "r2", "r3"];
+    race(|number| {
+        // Every change is delivered by two threads.
+        let mut changes: Vec<Delta> = rows.iter().flat_map(|row| moves(row)).collect();
+        changes.retain(|change| {
+            let at = change.version.sequence();
+            at % THREADS == number || (at + 1) % THREADS == number
+        });
+        Dice(number).shuffle(&mut changes);
+        changes.iter().try_for_each(|change| deliver(store, change, &terms))
+    })?;
+    for row in rows {
+        let Some(last) = moves(row).pop() else { continue };
+        let live: Vec<String> = vec![format!("{row}:{}", 60 % 7), format!("{row}:only:60"), row.to_owned()];
+        for key in &live {
+            same!(
+                stands(store, key)?,
+                Some((last.version, State::Value, value(&format!("{row} at 60")))),
+                "what stands under {key}"
+            );
+        }
+        for key in scan(store, &format!("{row}:"), 100)? {
+            if live.iter().all(|live| live != key.as_str()) {
+                let state = stands(store, key.as_str())?.map(|(_, state, _)| state);
+                check!(state != Some(State::Value), "{key} still answers, though its row has left it");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn monotone(store: &dyn SyncStore) -> Checked {
+    let terms = terms();
+    let done = AtomicBool::new(false);
+    let keys = [Key::new("home"), Key::new("a")];
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut last = [version(0); 2];
+            while !done.load(Ordering::Acquire) {
+                let found = store.get_many(&keys).map_err(|error| error.to_string())?;
+                for ((last, bytes), key) in last.iter_mut().zip(found).zip(&keys) {
+                    let Some(bytes) = bytes else { continue };
+                    let at = Envelope::parse(&bytes).map_err(|error| error.to_string())?.head.version;
+                    check!(at >= *last, "{key} fell from {last} to {at}");
+                    *last = at;
+                }
+            }
+            Ok(())
+        });
+        let written = (1..=150).try_for_each(|at| {
+            // Newest first of each three, so that there is something to supersede.
+            let at = at / 3 * 3 + (2 - at % 3) + 1;
+            deliver(store, &put("home", at, &["a"]), &terms)
+        });
+        done.store(true, Ordering::Release);
+        let read = reader.join().map_err(|_| "the reader panicked".to_owned())?;
+        written.and(read)
+    })
+}
+
+fn scans(store: &dyn SyncStore) -> Checked {
+    let terms = terms();
+    let at = |key: String| Step::Write(write(&key, version(1), State::Value, Order::Slot));
+    let stay: Vec<Step> = (0..500).map(|number| at(format!("stays:{number}"))).collect();
+    for answer in steps(store, &stay, &terms)? {
+        same!(answer, Outcome::Written, "a write before the scan");
+    }
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut number = 0;
+            while !done.load(Ordering::Acquire) {
+                steps(store, &[at(format!("stays:{}:new", number % 500)), at(format!("more:{number}"))], &terms)?;
+                number += 1;
+            }
+            Ok::<_, String>(())
+        });
+        let scanned = (0..3).try_for_each(|_| {
+            let found: BTreeSet<Key> = scan(store, "stays:", 50)?.into_iter().collect();
+            let missing = (0..500).map(|number| Key::new(format!("stays:{number}"))).find(|key| !found.contains(key));
+            same!(missing, None, "a key that stood all along and was not found");
+            let foreign = found.iter().find(|key| !key.as_str().starts_with("stays:"));
+            same!(foreign, None, "a key found without the prefix");
+            Ok(())
+        });
+        done.store(true, Ordering::Release);
+        let wrote = writer.join().map_err(|_| "the writer panicked".to_owned())?;
+        scanned.and(wrote)
+    })
+}

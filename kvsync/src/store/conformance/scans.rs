@@ -1,0 +1,67 @@
+//! Scanning by prefix.
+
+use super::ground::{Checked, check, same, scan, steps, terms, version, write};
+use super::{Case, Needs};
+use crate::envelope::State;
+use crate::key::Key;
+use crate::record::Order;
+use crate::store::{Cursor, Step, SyncStore};
+
+pub(super) const CASES: &[Case] = &[
+    Case { name: "a_scan_finds_every_key_with_the_prefix", needs: Needs::Nothing, run: complete },
+    Case { name: "a_prefix_is_text_and_no_pattern", needs: Needs::Nothing, run: literal },
+    Case { name: "a_cursor_of_another_store_is_refused", needs: Needs::Nothing, run: foreign },
+];
+
+fn fill(store: &dyn SyncStore, keys: &[String]) -> Checked {
+    let writes: Vec<Step> =
+        keys.iter().map(|key| Step::Write(write(key, version(1), State::Value, Order::Slot))).collect();
+    steps(store, &writes, &terms()).map(|_| ())
+}
+
+fn complete(store: &dyn SyncStore) -> Checked {
+    let inside: Vec<String> = (0..257).map(|number| format!("user:{number}")).collect();
+    let outside = ["use", "user", "userx", "user;", "uses:1", "USER:1", "xuser:1", "é", ""].map(ToOwned::to_owned);
+    fill(store, &[&inside[..], &outside[..]].concat())?;
+    store.raise_epoch(1).map_err(|error| error.to_string())?;
+    let sorted = |keys: &[&[String]]| {
+        let mut keys: Vec<Key> = keys.concat().into_iter().map(Key::new).collect();
+        keys.sort();
+        keys
+    };
+    for limit in [1, 2, 10, 256, 257, 258, 10_000] {
+        same!(scan(store, "user:", limit)?, sorted(&[&inside]), "a scan by pages of {limit}");
+    }
+    same!(scan(store, "", 100)?, sorted(&[&inside, &outside]), "a scan for everything");
+    same!(scan(store, "nobody:", 100)?, Vec::new(), "a scan for nothing");
+    same!(scan(store, "user:256", 1)?, [Key::new("user:256")], "a scan for a whole key");
+    Ok(())
+}
+
+fn literal(store: &dyn SyncStore) -> Checked {
+    let prefixes =
+        ["a*", "a?", "a[b]", "a[^b]", "a[a-z]", "a\\", "a\\*", "a{b}", "a%", "a_", "a.", "a ", "a\0", "a\n", "ä"];
+    let keys: Vec<String> = prefixes
+        .iter()
+        .map(|prefix| format!("{prefix}:1"))
+        // What the prefixes would also find if they were patterns.
+        .chain(["ab:1", "axyz:1", "ac:1", "a:1", "a/:1", "a-:1", "abc", "ä:2", "a\u{308}:1"].map(ToOwned::to_owned))
+        .collect();
+    fill(store, &keys)?;
+    for prefix in prefixes {
+        let mut wanted: Vec<Key> =
+            keys.iter().filter(|key| key.starts_with(prefix)).map(|key| Key::new(key.as_str())).collect();
+        wanted.sort();
+        wanted.dedup();
+        check!(!wanted.is_empty(), "nothing to find");
+        same!(scan(store, prefix, 3)?, wanted, "a scan for {prefix:?}");
+    }
+    Ok(())
+}
+
+fn foreign(store: &dyn SyncStore) -> Checked {
+    fill(store, &["a:1".to_owned(), "a:2".to_owned(), "b:1".to_owned()])?;
+    let answer = store.scan("a:", Some(Cursor(vec![0xff, 0xfe, 0x00, 0x80])), 10);
+    check!(answer.is_err(), "a cursor that this store never gave was taken: {answer:?}");
+    Ok(())
+}

@@ -1,0 +1,149 @@
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+
+use super::fault::Fault;
+use crate::error::{Error, ErrorKind, Result};
+use crate::key::Key;
+use crate::store::steps::Entries;
+
+/// The longest key that fjall takes is 65535 bytes; one is ours.
+pub(super) const MAX_KEY: usize = 65_534;
+/// Before each key: fjall takes no empty key, and the store's own entry stands apart.
+const KEY: u8 = b'k';
+const EPOCH: [u8; 1] = [b'e'];
+
+/// fjall halts a writer, without a deadline, from 4 sealed tables in memory or 30 in the first level
+/// on disk. The store waits below that, with a deadline.
+const MAX_SEALED: usize = 3;
+const MAX_FIRST_LEVEL: usize = 26;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A fjall database that is open, and the one tree that the store keeps in it.
+pub(super) struct Tree {
+    entries: Keyspace,
+    // After the keyspace, so that it is dropped last and lets go of the directory.
+    database: Database,
+}
+
+impl Tree {
+    pub(super) fn open(dir: &Path) -> Result<Self> {
+        Self::open_with(dir, KeyspaceCreateOptions::default)
+    }
+
+    pub(super) fn open_with(dir: &Path, options: fn() -> KeyspaceCreateOptions) -> Result<Self> {
+        let open = || {
+            let database = Database::builder(dir).open()?;
+            let entries = database.keyspace("entries", options)?;
+            database.persist(PersistMode::SyncAll)?;
+            Ok(Self { entries, database })
+        };
+        // fjall panics on some of what it does not expect to find in its directory.
+        match catch_unwind(AssertUnwindSafe(open)) {
+            Ok(opened) => opened.map_err(|error: fjall::Error| Fault::from(error).opening(dir)),
+            Err(_) => Err(Fault::Damaged(None).opening(dir)),
+        }
+    }
+
+    pub(super) fn get(&self, key: &Key) -> Result<Option<Bytes>, Fault> {
+        // What cannot be stored is not there.
+        if key.as_str().len() > MAX_KEY {
+            return Ok(None);
+        }
+        Ok(self.entries.get(stored(key))?.map(|entry| Bytes::copy_from_slice(&entry)))
+    }
+
+    /// What stands under a key that is about to be written.
+    pub(super) fn get_to_write(&self, key: &Key) -> Result<Option<Bytes>, Fault> {
+        let len = key.as_str().len();
+        if len > MAX_KEY {
+            let message = format!("a key of {len} bytes is too long for an embedded store, which takes {MAX_KEY}");
+            return Err(Fault::Refused(Error::new(ErrorKind::Rejected, message)));
+        }
+        self.get(key)
+    }
+
+    /// The keys from `begin` on that start with `prefix`, ascending, at most `limit`.
+    pub(super) fn keys(&self, begin: Bound<Key>, prefix: &str, limit: usize) -> Result<Vec<Key>, Fault> {
+        let begin = match begin {
+            Bound::Included(key) => Bound::Included(stored(&key)),
+            Bound::Excluded(key) => Bound::Excluded(stored(&key)),
+            Bound::Unbounded => Bound::Included(vec![KEY]),
+        };
+        let mut keys = Vec::new();
+        for guard in self.entries.range::<Vec<u8>, _>((begin, Bound::Unbounded)).take(limit) {
+            let stored = guard.key()?;
+            let key = stored.strip_prefix(&[KEY]).and_then(|key| std::str::from_utf8(key).ok());
+            match key {
+                Some(key) if key.starts_with(prefix) => keys.push(Key::new(key)),
+                _ => break,
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Writes entries, all or none, and hands them to the operating system; with `sync` to the disk.
+    pub(super) fn commit(&self, entries: Entries, sync: bool) -> Result<(), Fault> {
+        let mut batch = self.database.batch().durability(Some(mode(sync)));
+        for (key, entry) in entries {
+            match entry {
+                Some(entry) => batch.insert(&self.entries, stored(&key), entry.as_ref()),
+                None => batch.remove(&self.entries, stored(&key)),
+            }
+        }
+        self.wait_for_room()?;
+        Ok(batch.commit()?)
+    }
+
+    pub(super) fn epoch(&self) -> Result<u32, Fault> {
+        match self.entries.get(EPOCH)? {
+            None => Ok(0),
+            Some(bytes) => Ok(u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| Fault::Damaged(None))?)),
+        }
+    }
+
+    pub(super) fn raise_epoch(&self, epoch: u32) -> Result<u32, Fault> {
+        let stands = self.epoch()?;
+        if epoch > stands {
+            let mut batch = self.database.batch().durability(Some(mode(true)));
+            batch.insert(&self.entries, EPOCH, epoch.to_be_bytes());
+            batch.commit()?;
+        }
+        Ok(stands.max(epoch))
+    }
+
+    pub(super) fn close(self) -> Result<(), Fault> {
+        Ok(self.database.persist(PersistMode::SyncAll)?)
+    }
+
+    fn wait_for_room(&self) -> Result<(), Fault> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.entries.sealed_memtable_count() >= MAX_SEALED || self.entries.l0_table_count() >= MAX_FIRST_LEVEL {
+            // It fails once a thread of fjall's has failed to write, and then nobody makes room.
+            self.database.persist(PersistMode::Buffer)?;
+            if Instant::now() > deadline {
+                return Err(Fault::Refused(Error::new(
+                    ErrorKind::Deadline,
+                    format!("the disk did not keep up for {PATIENCE:?}; nothing was written, try again later"),
+                )));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}
+
+fn mode(sync: bool) -> PersistMode {
+    if sync { PersistMode::SyncAll } else { PersistMode::Buffer }
+}
+
+fn stored(key: &Key) -> Vec<u8> {
+    let mut stored = Vec::with_capacity(key.as_str().len() + 1);
+    stored.push(KEY);
+    stored.extend_from_slice(key.as_str().as_bytes());
+    stored
+}

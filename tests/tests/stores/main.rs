@@ -1,0 +1,76 @@
+//! Every store keeps the contract of `SyncStore`: one table of cases, run over each of them.
+//!
+//! A trial is a store and a case. A case that asks for what a store does not have is named as such, and
+//! a store whose server is missing is a failure.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod broken;
+mod embedded;
+
+use std::sync::Arc;
+
+use kvsync::store::conformance::{self, Harness, Verdict};
+use kvsync::store::{MemoryStore, SyncStore};
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A store, and how it is made; an error says why it cannot be.
+type Store = (&'static str, Result<Arc<dyn Harness>, String>);
+
+/// Every store of this crate. A new one is one line here.
+fn stores() -> Vec<Store> {
+    vec![
+        ("memory", Ok(Arc::new(Memory))),
+        ("embedded", Ok(Arc::new(embedded::Fresh::new(false)))),
+        ("embedded_sync", Ok(Arc::new(embedded::Fresh::new(true)))),
+    ]
+}
+
+fn main() {
+    if let Some(task) = std::env::var_os(embedded::CHILD) {
+        return embedded::child(&task.to_string_lossy());
+    }
+    let mut trials: Vec<Trial> = stores().into_iter().flat_map(|(name, store)| conforms(name, store)).collect();
+    trials.extend(broken::trials());
+    trials.extend(embedded::trials());
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+}
+
+/// One trial for each case.
+fn conforms(name: &'static str, store: Result<Arc<dyn Harness>, String>) -> Vec<Trial> {
+    let harness = match store {
+        Ok(harness) => harness,
+        Err(missing) => return vec![Trial::test(name, || Err(Failed::from(missing)))],
+    };
+    let can = harness.fresh().capabilities();
+    let trial = |case: &'static conformance::Case| match case.applies(&*harness, can) {
+        Err(why) => Trial::test(format!("{name}::{} (not applicable: {why})", case.name), || Ok(())),
+        Ok(()) => {
+            let harness = Arc::clone(&harness);
+            Trial::test(format!("{name}::{}", case.name), move || match case.run(&*harness) {
+                Verdict::Passed => Ok(()),
+                Verdict::NotApplicable(why) => Err(Failed::from(why)),
+                Verdict::Failed(why) => Err(Failed::from(why)),
+            })
+        }
+    };
+    conformance::cases().map(trial).collect()
+}
+
+struct Memory;
+
+impl Harness for Memory {
+    fn fresh(&self) -> Arc<dyn SyncStore> {
+        Arc::new(MemoryStore::new())
+    }
+
+    fn unreachable(&self) -> Option<Arc<dyn SyncStore>> {
+        None
+    }
+}
