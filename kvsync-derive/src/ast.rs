@@ -51,12 +51,27 @@ impl<'a> Input<'a> {
 
     /// The name of the table: Diesel's own default where none is given.
     pub(crate) fn table(&self) -> String {
-        self.diesel.table.clone().unwrap_or_else(|| snake_case(&self.ident.unraw().to_string()) + "s")
+        self.diesel.table.clone().unwrap_or_else(|| self.prefix() + "s")
     }
 
     /// The names of its fields.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.fields.iter().map(|field| field.name.as_str())
+    }
+
+    /// Their columns.
+    pub(crate) fn columns(&self) -> impl Iterator<Item = &str> {
+        self.fields.iter().map(Field::column)
+    }
+
+    /// What the formats of its keys could begin with, for messages.
+    pub(crate) fn prefix(&self) -> String {
+        snake_case(&self.ident.unraw().to_string())
+    }
+
+    /// A format for a key of this field, for messages.
+    pub(crate) fn example(&self, field: &str) -> String {
+        format!("{}:{field}:<{field}>", self.prefix())
     }
 
     /// The field of this name.
@@ -91,7 +106,7 @@ impl Field<'_> {
 }
 
 /// `HTTPLog` is `h_t_t_p_log`, as Diesel has it.
-pub(crate) fn snake_case(name: &str) -> String {
+fn snake_case(name: &str) -> String {
     let mut snake = String::with_capacity(name.len() + 4);
     for character in name.chars() {
         if character.is_uppercase() && !snake.is_empty() {

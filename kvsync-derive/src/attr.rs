@@ -67,9 +67,9 @@ impl KeyAttr {
             match item.key.to_string().as_str() {
                 "name" => set(cx, &item.key, &mut this.name, item.string(cx, "name = \"id\"")),
                 "fmt" => set(cx, &item.key, &mut this.fmt, item.string(cx, "fmt = \"user:id:<id>\"")),
-                "immutable" => set(cx, &item.key, &mut this.immutable, item.flag(cx)),
-                "pointer" => set(cx, &item.key, &mut this.pointer, item.flag(cx)),
-                "assume_unique" => set(cx, &item.key, &mut this.assume_unique, item.flag(cx)),
+                "immutable" => set(cx, &item.key, &mut this.immutable, Some(item.flag(cx))),
+                "pointer" => set(cx, &item.key, &mut this.pointer, Some(item.flag(cx))),
+                "assume_unique" => set(cx, &item.key, &mut this.assume_unique, Some(item.flag(cx))),
                 _ => unknown(cx, &item.key, "sync_key", &KEY_KEYS, &SYNC_KEYS, "sync"),
             }
         }
@@ -156,12 +156,11 @@ impl Item {
         text.parse_with(syn::Path::parse_mod_style).ok().or_else(|| self.wrong(cx, "a path in quotes", form))
     }
 
-    fn flag(&self, cx: &Ctxt) -> Option<Ident> {
-        match &self.value {
-            None => {}
-            Some(value) => cx.error(value, format!("`{0}` takes no value; write `{0}` alone", self.key)),
+    fn flag(&self, cx: &Ctxt) -> Ident {
+        if let Some(value) = &self.value {
+            cx.error(value, format!("`{0}` takes no value; write `{0}` alone", self.key));
         }
-        Some(self.key.clone())
+        self.key.clone()
     }
 
     fn idents(&self, cx: &Ctxt, form: &str) -> Option<Vec<Ident>> {
@@ -249,7 +248,7 @@ fn set<T>(cx: &Ctxt, key: &Ident, slot: &mut Option<T>, value: Option<T>) {
 fn unknown(cx: &Ctxt, key: &Ident, attr: &str, valid: &[&str], elsewhere: &[&str], other: &str) {
     let name = key.to_string();
     let help = if valid.len() > 1 && elsewhere.contains(&name.as_str()) {
-        format!("it belongs into `#[{other}(..)]`")
+        format!("it belongs in `#[{other}(..)]`")
     } else if let Some(near) = nearest(&name, valid.iter().copied()) {
         format!("did you mean `{near}`? `#[{attr}(..)]` takes {}", list(valid.iter().copied()))
     } else {

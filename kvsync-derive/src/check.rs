@@ -3,7 +3,7 @@
 use quote::{ToTokens, quote};
 use syn::{Ident, LitStr, Path, Type, Visibility};
 
-use crate::ast::{Field, Input, snake_case};
+use crate::ast::{Field, Input};
 use crate::ctxt::Ctxt;
 use crate::fields::{fingerprint, read_name, stored_name};
 use crate::keys::{self, Key};
@@ -68,7 +68,7 @@ pub(crate) fn krate(given: Option<&Path>) -> Path {
 fn primary_key<'a>(cx: &Ctxt, input: &'a Input<'a>) -> Vec<&'a Field<'a>> {
     let before = cx.count();
     let mut found: Vec<&Field<'_>> = Vec::new();
-    let mut add = |at: &Ident, field: Option<&'a Field<'a>>, names: &str| match field {
+    let mut add = |at: &Ident, field: Option<&'a Field<'a>>, what: &str, names: Vec<&str>| match field {
         Some(field) if found.iter().any(|other| other.name == field.name) => {
             cx.error(at, format!("`{at}` stands in the primary key twice; once is enough"));
         }
@@ -80,22 +80,21 @@ fn primary_key<'a>(cx: &Ctxt, input: &'a Input<'a>) -> Vec<&'a Field<'a>> {
         }
         None => {
             let name = at.to_string();
-            let near = nearest(name.trim_start_matches("r#"), input.names());
-            let help =
-                near.map_or_else(|| format!("it has {}", list(input.names())), |n| format!("did you mean `{n}`?"));
-            cx.error(at, format!("`{}` has no {names} `{name}` for its primary key; {help}", input.ident));
+            let near = nearest(name.trim_start_matches("r#"), names.iter().copied());
+            let help = near.map_or_else(|| format!("it has {}", list(names)), |near| format!("did you mean `{near}`?"));
+            cx.error(at, format!("`{}` has no {what} `{name}` for its primary key; {help}", input.ident));
         }
     };
     if let Some((_, names)) = &input.sync.primary_key {
         for name in names {
-            add(name, input.field(name.to_string().trim_start_matches("r#")), "field");
+            add(name, input.field(name.to_string().trim_start_matches("r#")), "field", input.names().collect());
         }
     } else if let Some(columns) = &input.diesel.primary_key {
         for column in columns {
-            add(column, input.column(column.to_string().trim_start_matches("r#")), "column");
+            add(column, input.column(column.to_string().trim_start_matches("r#")), "column", input.columns().collect());
         }
     } else if let Some(id) = input.column("id") {
-        add(input.ident, Some(id), "field");
+        add(input.ident, Some(id), "column", Vec::new());
     }
     if found.is_empty() && cx.count() == before {
         let first = input.fields.first().map_or("id", |field| field.name.as_str());
@@ -179,14 +178,13 @@ fn lifetime(cx: &Ctxt, text: &LitStr) -> Option<u64> {
         cx.error(text, format!("{what}, such as `90s`, `15m`, `12h` or `365d`, and not `{value}`"));
         return None;
     };
-    match count.checked_mul(unit).filter(|seconds| (1..=LONGEST).contains(seconds)) {
-        None if count == 0 => {
-            cx.error(text, "an entry that lives for no time is never read; leave `ttl` out to keep it for ever")
-        }
-        None => cx.error(text, format!("`{value}` is longer than 100 years; leave `ttl` out to keep entries for ever")),
-        seconds => return seconds,
+    let seconds = count.checked_mul(unit).filter(|seconds| *seconds <= LONGEST);
+    if count == 0 {
+        cx.error(text, "an entry that lives for no time is never read; leave `ttl` out to keep it for ever");
+    } else if seconds.is_none() {
+        cx.error(text, format!("`{value}` is longer than 100 years; leave `ttl` out to keep entries for ever"));
     }
-    None
+    seconds
 }
 
 fn share(cx: &Ctxt, text: &LitStr) -> Option<f64> {
@@ -206,11 +204,6 @@ fn generation(cx: &Ctxt, input: &Input<'_>) -> u32 {
         cx.error(number, format!("a generation is a whole number from 0 to {}", u32::MAX));
         0
     })
-}
-
-/// The start of a format for this model, for messages: `user:id:<id>`.
-pub(crate) fn example(input: &Input<'_>, field: &str) -> String {
-    format!("{}:{field}:<{field}>", snake_case(&input.ident.to_string()))
 }
 
 impl Model<'_> {

@@ -93,10 +93,7 @@ impl Part {
 
     fn write(&self, key: &Ident, stop: Option<char>) -> TokenStream {
         let Self { ty, value, at } = self;
-        let stop = match stop {
-            Some(stop) => quote!(::core::option::Option::Some(#stop)),
-            None => quote!(::core::option::Option::None),
-        };
+        let stop = option(stop);
         quote_spanned!(*at=> #key.part::<#ty>(#value, #stop);)
     }
 }
@@ -171,7 +168,8 @@ fn schema(model: &Model<'_>) -> TokenStream {
 
 fn spec(model: &Model<'_>, key: &Key<'_>) -> TokenStream {
     let krate = &model.krate;
-    let Key { name, format, literals, of_primary_key, immutable, pointer, assume_unique, .. } = key;
+    let Key { name, format, literals, of_primary, attr, .. } = key;
+    let flags = [&attr.immutable, &attr.pointer, &attr.assume_unique].map(Option::is_some);
     let columns = key.fields().map(Field::column);
     quote! {
         #krate::model::KeySpec::new(
@@ -179,17 +177,12 @@ fn spec(model: &Model<'_>, key: &Key<'_>) -> TokenStream {
             #format,
             &[#(#literals),*],
             &[#(#columns),*],
-            #of_primary_key,
-            #immutable,
-            #pointer,
-            #assume_unique,
+            #of_primary,
+            #(#flags),*
         )
     }
 }
 
 fn option(value: Option<impl ToTokens>) -> TokenStream {
-    match value {
-        Some(value) => quote!(::core::option::Option::Some(#value)),
-        None => quote!(::core::option::Option::None),
-    }
+    value.map_or_else(|| quote!(::core::option::Option::None), |value| quote!(::core::option::Option::Some(#value)))
 }

@@ -21,7 +21,7 @@ pub(crate) struct Placeholder {
 }
 
 /// Characters that no format begins with: kvsync's own keys do.
-pub(crate) const RESERVED: [char; 3] = ['@', '~', '!'];
+const RESERVED: [char; 3] = ['@', '~', '!'];
 
 impl Format {
     /// Takes a format apart and notes everything in its syntax that is wrong.
@@ -58,10 +58,10 @@ impl Format {
 
     /// Mistakes of the text around the placeholders.
     fn check_literals(&mut self, text: &str) {
-        if text.is_empty() {
-            self.mistakes.push("the format is empty; write one such as `user:id:<id>`".to_owned());
-        } else if let Some(first) = text.chars().next().filter(|first| RESERVED.contains(first)) {
-            self.mistakes.push(format!("a format cannot begin with `{first}`: kvsync keeps such keys for itself"));
+        if let Some(first) = text.chars().next().filter(|first| RESERVED.contains(first)) {
+            self.mistakes.push(format!(
+                "kvsync keeps keys that begin with `{first}` for itself; begin with text such as `user:`"
+            ));
         }
         let mut found = Vec::new();
         for (index, after) in self.literals.iter().enumerate().skip(1) {

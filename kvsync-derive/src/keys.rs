@@ -4,10 +4,10 @@ use syn::LitStr;
 
 use crate::ast::{Field, Input};
 use crate::attr::KeyAttr;
-use crate::check::example;
+use crate::automaton::Piece;
 use crate::ctxt::Ctxt;
 use crate::format::{Format, Placeholder};
-use crate::overlap::{Piece, collision};
+use crate::overlap::collision;
 use crate::suggest::{list, nearest};
 use crate::types::{PartType, Text};
 
@@ -21,10 +21,10 @@ pub(crate) struct Key<'a> {
     pub(crate) literals: Vec<String>,
     /// The fields in its placeholders; `None` for one that is a mistake.
     pub(crate) parts: Vec<Option<&'a Field<'a>>>,
-    pub(crate) of_primary_key: bool,
-    pub(crate) immutable: bool,
-    pub(crate) pointer: bool,
-    pub(crate) assume_unique: bool,
+    /// Whether all its parts are primary-key columns.
+    pub(crate) of_primary: bool,
+    /// What else its attribute says.
+    pub(crate) attr: &'a KeyAttr,
     /// Whether a mistake was found in it: it then gets methods in name only.
     pub(crate) broken: bool,
 }
@@ -33,7 +33,7 @@ impl Key<'_> {
     /// Whether its parts are the whole primary key and nothing else.
     pub(crate) fn is_primary(&self, primary_key: &[&Field<'_>]) -> bool {
         !self.broken
-            && self.of_primary_key
+            && self.of_primary
             && primary_key.iter().all(|field| self.fields().any(|part| part.name == field.name))
     }
 
@@ -59,7 +59,7 @@ impl Key<'_> {
 pub(crate) fn check<'a>(cx: &Ctxt, input: &'a Input<'a>, primary_key: &[&'a Field<'a>]) -> Vec<Key<'a>> {
     if input.keys.is_empty() {
         let field = primary_key.first().map_or("id", |field| field.name.as_str());
-        let help = format!("`#[sync_key(name = \"{field}\", fmt = \"{}\")]`", example(input, field));
+        let help = format!("`#[sync_key(name = \"{field}\", fmt = \"{}\")]`", input.example(field));
         cx.error(input.ident, format!("`{}` has no key to be found under; add {help}", input.ident));
     }
     let mut keys: Vec<Key<'_>> = Vec::new();
@@ -80,7 +80,7 @@ pub(crate) fn check<'a>(cx: &Ctxt, input: &'a Input<'a>, primary_key: &[&'a Fiel
             continue;
         }
         let Some(fmt) = &attr.fmt else { continue };
-        let of_primary_key = parts.iter().flatten().all(|part| primary_key.iter().any(|field| field.name == part.name));
+        let of_primary = parts.iter().flatten().all(|part| primary_key.iter().any(|field| field.name == part.name));
         keys.push(Key {
             name: name.value(),
             at: name,
@@ -88,10 +88,8 @@ pub(crate) fn check<'a>(cx: &Ctxt, input: &'a Input<'a>, primary_key: &[&'a Fiel
             format: fmt.value(),
             literals: format.literals,
             parts,
-            of_primary_key,
-            immutable: attr.immutable.is_some(),
-            pointer: attr.pointer.is_some(),
-            assume_unique: attr.assume_unique.is_some(),
+            of_primary,
+            attr,
             broken: broken || attr.broken,
         });
         if let (Some(pointer), Some(key)) = (&attr.pointer, keys.last())
@@ -101,17 +99,21 @@ pub(crate) fn check<'a>(cx: &Ctxt, input: &'a Input<'a>, primary_key: &[&'a Fiel
             cx.error(pointer, format!("key `{}` is made of the primary key alone: {help}", key.name));
         }
     }
-    collisions(cx, &mut keys);
+    collisions(cx, input, &mut keys);
     keys
 }
 
 /// Says what an attribute lacks, unless another mistake in it was already told.
 fn missing(cx: &Ctxt, attr: &KeyAttr) {
-    let help = "write `#[sync_key(name = \"id\", fmt = \"user:id:<id>\")]`";
-    for (given, what) in [(&attr.name, "`name`"), (&attr.fmt, "`fmt`")] {
-        if given.is_none() && !attr.broken {
-            cx.error_at(attr.at, format!("this key has no {what}; {help}"));
-        }
+    let what = match (&attr.name, &attr.fmt) {
+        (None, None) => "neither `name` nor `fmt`",
+        (None, Some(_)) => "no `name`",
+        (Some(_), None) => "no `fmt`",
+        (Some(_), Some(_)) => return,
+    };
+    if !attr.broken {
+        let help = "write `#[sync_key(name = \"id\", fmt = \"user:id:<id>\")]`";
+        cx.error_at(attr.at, format!("this key has {what}; {help}"));
     }
 }
 
@@ -154,10 +156,12 @@ fn read_format<'a>(cx: &Ctxt, input: &'a Input<'a>, attr: &KeyAttr, fmt: &LitStr
         }
         parts.push(part.ok());
     }
-    if format.placeholders.is_empty() && format.mistakes.is_empty() {
+    if text.is_empty() {
+        cx.error(fmt, "the format is empty; write one such as `user:id:<id>`");
+    } else if format.placeholders.is_empty() && format.mistakes.is_empty() {
         let field = attr.name.as_ref().map(LitStr::value).filter(|name| input.field(name).is_some());
         let field = field.as_deref().or(input.names().next()).unwrap_or("id");
-        let help = format!("name a field that tells rows apart, as in `{}`", example(input, field));
+        let help = format!("name a field that tells rows apart, as in `{}`", input.example(field));
         cx.error(fmt, format!("the format `{text}` gives every row the same key; {help}"));
     }
     if let (Some(""), Some(Some(field))) = (format.literals.first().map(String::as_str), parts.first())
@@ -169,7 +173,7 @@ fn read_format<'a>(cx: &Ctxt, input: &'a Input<'a>, attr: &KeyAttr, fmt: &LitStr
             format!(
                 "the format `{text}` begins with `<{name}>`, whose text could then reach into any other key; begin \
                  with text of the format's own, as in `{}`",
-                example(input, name)
+                input.example(name)
             ),
         );
     }
@@ -207,7 +211,7 @@ fn find<'a>(input: &'a Input<'a>, placeholder: &Placeholder) -> Result<&'a Field
 }
 
 /// Tells of each key that can be the same as one before it.
-fn collisions(cx: &Ctxt, keys: &mut [Key<'_>]) {
+fn collisions(cx: &Ctxt, input: &Input<'_>, keys: &mut [Key<'_>]) {
     let mut broken = vec![false; keys.len()];
     for (index, (key, broken)) in keys.iter().zip(&mut broken).enumerate() {
         for other in keys.iter().take(index).filter(|other| !other.broken && !key.broken) {
@@ -224,7 +228,7 @@ fn collisions(cx: &Ctxt, keys: &mut [Key<'_>]) {
                     key.fmt,
                     format!(
                         "keys `{0}` and `{1}` can be the same, such as `{2}`: `{3}` gives it for {4}, `{5}` for {6}; \
-                         put different text before their first placeholders, such as their names",
+                         begin each with text of its own, such as `{7}:{0}:` and `{7}:{1}:`",
                         other.name,
                         key.name,
                         found.key,
@@ -232,6 +236,7 @@ fn collisions(cx: &Ctxt, keys: &mut [Key<'_>]) {
                         when(other, &found.left),
                         key.format,
                         when(key, &found.right),
+                        input.prefix(),
                     ),
                 );
                 *broken = true;

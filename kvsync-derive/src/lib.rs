@@ -7,6 +7,7 @@
 
 mod ast;
 mod attr;
+mod automaton;
 mod check;
 mod ctxt;
 mod expand;
@@ -54,13 +55,12 @@ fn run(input: proc_macro::TokenStream, derive: fn(&DeriveInput) -> Derived) -> p
 
 fn derive_syncable(input: &DeriveInput) -> Derived {
     let cx = Ctxt::default();
-    let code = match Input::read(&cx, input) {
-        Some(read) => expand::expand(&check::check(&cx, &read)),
-        None => {
-            // The attributes were read, and their mistakes told, on the way.
-            let sync = SyncAttr::read(&Ctxt::default(), &input.attrs, Derive::Syncable);
-            fallback::syncable(input, &check::krate(sync.krate.as_ref()))
-        }
+    let code = if let Some(read) = Input::read(&cx, input) {
+        expand::expand(&check::check(&cx, &read))
+    } else {
+        // The attributes were read, and their mistakes told, on the way.
+        let sync = SyncAttr::read(&Ctxt::default(), &input.attrs, Derive::Syncable);
+        fallback::syncable(input, &check::krate(sync.krate.as_ref()))
     };
     (code, cx.finish())
 }

@@ -38,8 +38,8 @@ fn methods(model: &Model<'_>, key: &Key<'_>, index: usize) -> TokenStream {
     let parts: Vec<Param<'_>> = key.fields().map(Param::of).collect();
     let (params, args) = (parts.iter().map(Param::declared), parts.iter().map(Param::name));
     let (params, args) = (quote!(#(#params),*), quote!(#(#args),*));
-    let (kv, writer, many) = (local("kv"), local("key"), local("parts"));
-    let writes = write(key, &writer, |field| {
+    let (kv, builder, many) = (local("kv"), local("key"), local("parts"));
+    let writes = write(key, &builder, |field| {
         let param = Param::of(field);
         Part::of(field, param.written(), param.borrowed())
     });
@@ -65,9 +65,9 @@ fn methods(model: &Model<'_>, key: &Key<'_>, index: usize) -> TokenStream {
         #[doc = #key_doc]
         #[must_use]
         #vis fn #key_by(#params) -> #krate::Key {
-            let mut #writer = <#krate::KeyWriter as ::core::default::Default>::default();
+            let mut #builder = <#krate::KeyWriter as ::core::default::Default>::default();
             #writes
-            #krate::__private::key(#writer)
+            #krate::__private::key(#builder)
         }
 
         #[doc = #fetch_doc]

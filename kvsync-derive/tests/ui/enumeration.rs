@@ -1,0 +1,6 @@
+#[derive(Syncable)]
+#[sync_key(name = "id", fmt = "user:id:<id>")]
+enum User {
+    A,
+    B,
+}

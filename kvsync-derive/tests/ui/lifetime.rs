@@ -1,0 +1,6 @@
+#[derive(Syncable)]
+#[sync_key(name = "id", fmt = "user:id:<id>")]
+struct User<'a> {
+    id: i32,
+    name: &'a str,
+}

@@ -1,0 +1,6 @@
+#[derive(KeyPart)]
+enum Role {
+    Admin,
+    User(i32),
+    Guest { since: i32 },
+}

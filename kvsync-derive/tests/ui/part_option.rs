@@ -1,0 +1,3 @@
+#[derive(KeyPart)]
+#[sync(krate = "x", crate = "my kvsync")]
+struct Id(i32);

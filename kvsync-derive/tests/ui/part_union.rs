@@ -1,0 +1,5 @@
+#[derive(KeyPart)]
+union Bits {
+    int: u32,
+    float: f32,
+}

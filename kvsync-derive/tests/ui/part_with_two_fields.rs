@@ -1,0 +1,2 @@
+#[derive(KeyPart)]
+struct Point(i32, i32);

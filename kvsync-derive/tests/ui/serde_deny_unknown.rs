@@ -1,0 +1,7 @@
+#[derive(Syncable)]
+#[serde(deny_unknown_fields)]
+#[sync_key(name = "id", fmt = "user:id:<id>")]
+struct User {
+    id: i32,
+    uuid: String,
+}

@@ -1,0 +1,6 @@
+#[derive(Syncable)]
+#[sync_key(name = "id", fmt = "user:id:< id >")]
+struct User {
+    id: i32,
+    uuid: String,
+}

@@ -1,0 +1,3 @@
+#[derive(Syncable)]
+#[sync_key(name = "id", fmt = "user:id:<id>")]
+struct User;
