@@ -77,7 +77,7 @@ pub enum Row {
 }
 
 /// A row whose content is not at hand.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Unknown {
     /// Its primary key.
     pub primary_key: PrimaryKey,
@@ -118,14 +118,45 @@ impl Change {
     /// The same change without the row's content: what is kept of it when there is no room for more.
     #[must_use]
     pub fn into_unknown(self) -> Self {
-        let row = match self.row {
-            Row::Unknown(unknown) => unknown,
+        let unknown = self.unknown();
+        let size = size_of::<Self>() + unknown.size();
+        Self { row: Row::Unknown(unknown), size, ..self }
+    }
+
+    /// What is left of the change when the row's content is let go of.
+    #[must_use]
+    pub fn unknown(&self) -> Unknown {
+        match &self.row {
+            Row::Unknown(unknown) => unknown.clone(),
             Row::Live(row) | Row::Hidden(row) | Row::Deleted { row, .. } => {
-                Unknown { primary_key: row.primary_key(), kept: kept_keys(&*row), certain: true }
+                Unknown { primary_key: row.primary_key(), kept: kept_keys(&**row), certain: true }
             }
+        }
+    }
+
+    /// The key whose entry tells, by its version, that the change has reached a store: the row's
+    /// record, or one of its keys where it has none. Listed in a [`CommitToken`] for other processes.
+    #[must_use]
+    pub fn witness(&self) -> Key {
+        if self.schema.has_mutable_key() || self.schema.home().is_some() {
+            return self.home();
+        }
+        let key = match &self.row {
+            Row::Live(row) | Row::Hidden(row) | Row::Deleted { row, .. } => {
+                (0..self.schema.keys.len()).find_map(|index| row.key(index))
+            }
+            Row::Unknown(unknown) => unknown.kept.first().cloned(),
         };
-        let size = size_of::<Self>() + 64 + row.kept.iter().map(|key| key.as_str().len() + 16).sum::<usize>();
-        Self { row: Row::Unknown(row), size, ..self }
+        key.map_or_else(|| self.home(), |key| key.within(&self.scope))
+    }
+}
+
+impl Unknown {
+    /// About how many bytes of memory it holds beside its own fixed size.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let kept: usize = self.kept.iter().map(|key| size_of::<Key>() + key.as_str().len() + 16).sum();
+        self.primary_key.home().as_str().len() + 64 + kept
     }
 }
 
@@ -162,7 +193,7 @@ pub struct CommitToken {
     pub process: u64,
     /// Its place among the commits of that process.
     pub sequence: u64,
-    /// The home keys of its rows with their versions; empty unless asked for.
+    /// A key of each of its rows ([`Change::witness`]) with the row's version; empty unless asked for.
     pub rows: Vec<(String, [u8; Version::LEN])>,
 }
 

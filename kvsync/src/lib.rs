@@ -3,6 +3,7 @@
 
 pub mod capture;
 pub mod change;
+pub mod clock;
 pub mod codec;
 pub mod envelope;
 mod error;
@@ -11,14 +12,19 @@ mod key;
 mod kvsync;
 pub mod model;
 pub mod record;
+pub mod report;
 pub mod store;
+pub mod transport;
+mod upkeep;
 mod version;
+pub mod worker;
 
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::fetch::{Lookup, Miss};
 pub use self::key::{Key, KeyPart, KeyParts, KeyWriter, PartWriter, Scope};
 pub use self::kvsync::{Builder, KvSync};
 pub use self::model::Syncable;
+pub use self::report::Report;
 pub use self::version::Version;
 
 pub use kvsync_derive::{KeyPart, Syncable};

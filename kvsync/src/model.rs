@@ -126,10 +126,12 @@ impl Schema {
         self.keys.iter().position(|key| key.name == name)
     }
 
-    /// Whether a row can leave one of its keys while it lives. Only then is a ledger kept for it.
+    /// Whether a row can leave one of its keys while it stands in its table. Only then is a ledger kept
+    /// for it. A row that stops to be live leaves all its keys, and another row may take those that are
+    /// not made of the primary key.
     #[must_use]
     pub fn has_mutable_key(&self) -> bool {
-        self.keys.iter().any(|key| !key.of_primary_key && !key.immutable)
+        self.keys.iter().any(|key| !key.of_primary_key && (!key.immutable || self.live_if.is_some()))
     }
 
     /// The index of the declared key under which the row's record stands; `None` when the record

@@ -1,0 +1,125 @@
+//! What became of changes, as it is told to the application.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::change::{Action, Missed};
+use crate::error::Error;
+use crate::key::Key;
+use crate::version::Version;
+
+/// Something that the application may want to know. Handed to the callback given to the builder, on a
+/// thread of its own: a slow callback holds up no write, and a report for which there is no room is
+/// dropped and counted.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Report {
+    /// What became of one key of one change, in one store.
+    Key(KeyReport),
+    /// A write was seen that could not be captured.
+    Missed(Missed),
+    /// A table's rows in a store can no longer be trusted to be the database's.
+    Dirty(DirtyTable),
+    /// Code panicked, and was survived.
+    Panicked {
+        /// The thread's name.
+        thread: String,
+        /// What the panic said.
+        message: String,
+    },
+}
+
+/// What became of one key of one change, in one store.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct KeyReport {
+    /// The store's name.
+    pub store: Arc<str>,
+    /// The model's name.
+    pub model: &'static str,
+    /// The table's name.
+    pub table: &'static str,
+    /// The database's name.
+    pub database: Arc<str>,
+    /// The key's name; `None` for a row's hidden record, and for keys of which only the text is known.
+    pub key_name: Option<&'static str>,
+    /// The key, within its scope.
+    pub key: Key,
+    /// What the statement did.
+    pub action: Action,
+    /// The version of the change.
+    pub version: Version,
+    /// What became of it.
+    pub outcome: Outcome,
+    /// Why it failed, or why the value could not be written and readers are sent to the database.
+    pub error: Option<Arc<Error>>,
+    /// How often the store was asked.
+    pub attempts: u32,
+    /// How long the change waited for a worker.
+    pub queued: Duration,
+    /// How long it took from there to the store's answer, encoding and retries included.
+    pub writing: Duration,
+}
+
+/// What became of one key of one change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The key answers with the change: its value, or that no row stands there.
+    Written,
+    /// Something newer stood there already, or came in the same batch.
+    Superseded,
+    /// The row has left the key, and the key says so.
+    Released,
+    /// The row's content is not known: readers of the key are sent to the database until it is.
+    Masked,
+    /// There was no room for the change: its primary key is kept, and the row will be read again.
+    Deferred,
+    /// The store refused it, or it had no form that could be stored; the error says why.
+    Failed,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Written => "written",
+            Self::Superseded => "superseded",
+            Self::Released => "released",
+            Self::Masked => "masked",
+            Self::Deferred => "deferred",
+            Self::Failed => "failed",
+        })
+    }
+}
+
+/// A table whose rows in a store may be older than the database's, until they are filled in again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DirtyTable {
+    /// The database's name.
+    pub database: Arc<str>,
+    /// The table; `None` when it is not known which.
+    pub table: Option<String>,
+    /// Since when.
+    pub since: SystemTime,
+    /// How many changes or statements were lost.
+    pub lost: u64,
+    /// Why, the first time.
+    pub reason: String,
+}
+
+impl DirtyTable {
+    /// A table that has been dirty since this moment, for this reason.
+    #[must_use]
+    pub fn new(database: Arc<str>, table: Option<String>, since: SystemTime, reason: impl Into<String>) -> Self {
+        Self { database, table, since, lost: 0, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for DirtyTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = self.table.as_deref().unwrap_or("some table");
+        write!(f, "{table} of {} is dirty ({} lost): {}", self.database, self.lost, self.reason)
+    }
+}

@@ -1,0 +1,66 @@
+//! What keeps stores in order beside the writes: the epoch, and entries that have expired.
+
+mod sweep;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use self::sweep::Sweep;
+use crate::record::Terms;
+use crate::store::SyncStore;
+
+/// Keeps stores in order, again and again.
+pub(crate) struct Upkeep {
+    stores: Vec<Arc<dyn SyncStore>>,
+    epoch: Arc<AtomicU32>,
+    terms: Box<dyn Fn() -> Terms + Send + Sync>,
+}
+
+impl Upkeep {
+    /// Of these stores. `epoch` is what everyone shares; `terms` says what time it is.
+    pub(crate) fn new(
+        stores: Vec<Arc<dyn SyncStore>>,
+        epoch: Arc<AtomicU32>,
+        terms: impl Fn() -> Terms + Send + Sync + 'static,
+    ) -> Self {
+        Self { stores, epoch, terms: Box::new(terms) }
+    }
+
+    /// Works every so often until `wait` says that it is time to stop.
+    pub(crate) fn run(&self, every: Duration, wait: impl Fn(Duration) -> bool) {
+        let mut sweeps: Vec<Sweep> =
+            self.stores.iter().filter(|store| !store.capabilities().expires).map(Sweep::new).collect();
+        while !wait(every) {
+            self.refresh_epoch();
+            for sweep in &mut sweeps {
+                sweep.go_on(&*self.terms, || wait(Duration::ZERO));
+            }
+        }
+    }
+
+    /// Takes over the highest epoch of the stores, and raises those that stand lower: one that was down
+    /// when the epoch was raised. Stores that do not answer are left for the next time.
+    pub(crate) fn refresh_epoch(&self) {
+        let read: Vec<_> = self.stores.iter().map(|store| store.epoch()).collect();
+        let highest = read.iter().flatten().copied().max().unwrap_or(0);
+        let epoch = self.epoch.fetch_max(highest, Ordering::AcqRel).max(highest);
+        for (store, read) in self.stores.iter().zip(read) {
+            let told = match read {
+                Ok(read) if read < epoch => store.raise_epoch(epoch).map(|_| ()),
+                Ok(_) => Ok(()),
+                Err(error) => Err(error),
+            };
+            if let Err(error) = told {
+                tracing::warn!(store = store.name(), %error, "the epoch could not be read or raised");
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Upkeep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Upkeep").field("stores", &self.stores).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,183 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::error::Error;
+
+/// How many commits that failed are remembered for whoever asks later.
+const FAILED: usize = 1024;
+
+/// The commits of this process that are on their way.
+#[derive(Debug, Default)]
+pub(crate) struct Commits {
+    state: Mutex<State>,
+    progress: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: u64,
+    open: BTreeMap<u64, Open>,
+    failed: BTreeMap<u64, Arc<Error>>,
+    finished: u64,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// Changes, counted once for each store.
+    left: usize,
+    since: Instant,
+}
+
+/// What has not been dealt with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Left {
+    /// Commits.
+    pub(crate) commits: usize,
+    /// Changes, counted once for each store.
+    pub(crate) changes: usize,
+}
+
+/// What came of waiting for a commit.
+#[derive(Debug)]
+pub(crate) enum Waited {
+    /// All its changes are dealt with.
+    Done,
+    /// They are, and one of them failed.
+    Failed(Arc<Error>),
+    /// The deadline passed first.
+    TooLong,
+}
+
+impl Commits {
+    /// Gives a commit its number. It is open until as many changes as this are finished.
+    pub(crate) fn open(&self, changes: usize) -> u64 {
+        let mut state = self.state.lock();
+        state.last += 1;
+        let commit = state.last;
+        if changes > 0 {
+            state.open.insert(commit, Open { left: changes, since: Instant::now() });
+        }
+        commit
+    }
+
+    /// The newest commit.
+    pub(crate) fn last(&self) -> u64 {
+        self.state.lock().last
+    }
+
+    /// This many changes of a commit are finished; with an error, one of them failed for good. To be
+    /// called once for each change, so when its delivery ends and not before.
+    pub(crate) fn finish(&self, commit: u64, changes: usize, error: Option<Arc<Error>>) {
+        let mut state = self.state.lock();
+        if let Some(error) = error {
+            state.failed.insert(commit, error);
+            if state.failed.len() > FAILED {
+                state.failed.pop_first();
+            }
+        }
+        state.finished += u64::try_from(changes).unwrap_or(u64::MAX);
+        if let Some(open) = state.open.get_mut(&commit) {
+            open.left = open.left.saturating_sub(changes);
+            if open.left == 0 {
+                state.open.remove(&commit);
+            }
+        }
+        drop(state);
+        self.progress.notify_all();
+    }
+
+    /// Something moved on elsewhere that a waiter may be waiting for.
+    pub(crate) fn touch(&self) {
+        // The lock is what a waiter holds from its check to its wait.
+        drop(self.state.lock());
+        self.progress.notify_all();
+    }
+
+    /// Waits until this commit is neither open nor held up, or the deadline has passed.
+    pub(crate) fn wait(&self, commit: u64, deadline: Instant, held_up: impl Fn(u64) -> bool) -> Waited {
+        match self.until(deadline, |state| !state.open.contains_key(&commit) && !held_up(commit)) {
+            Some(state) => state.failed.get(&commit).cloned().map_or(Waited::Done, Waited::Failed),
+            None => Waited::TooLong,
+        }
+    }
+
+    /// Waits until no commit up to this one is open or held up, or the deadline has passed. Whether all
+    /// are done.
+    pub(crate) fn flush(&self, commit: u64, deadline: Instant, held_up: impl Fn() -> bool) -> bool {
+        let done = |state: &State| state.open.first_key_value().is_none_or(|(first, _)| *first > commit) && !held_up();
+        self.until(deadline, done).is_some()
+    }
+
+    /// What is open.
+    pub(crate) fn left(&self) -> Left {
+        let state = self.state.lock();
+        Left { commits: state.open.len(), changes: state.open.values().map(|open| open.left).sum() }
+    }
+
+    /// Changes that were finished, counted once for each store.
+    pub(crate) fn finished(&self) -> u64 {
+        self.state.lock().finished
+    }
+
+    /// When the oldest open commit was published.
+    pub(crate) fn oldest(&self) -> Option<Instant> {
+        self.state.lock().open.first_key_value().map(|(_, open)| open.since)
+    }
+
+    fn until(&self, deadline: Instant, done: impl Fn(&State) -> bool) -> Option<MutexGuard<'_, State>> {
+        let mut state = self.state.lock();
+        while !done(&state) {
+            if self.progress.wait_until(&mut state, deadline).timed_out() {
+                return done(&state).then_some(state);
+            }
+        }
+        Some(state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::error::ErrorKind;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_millis(1)
+    }
+
+    #[test]
+    fn a_commit_is_done_when_its_last_change_is() {
+        let commits = Commits::default();
+        let commit = commits.open(2);
+        commits.finish(commit, 1, None);
+        assert!(matches!(commits.wait(commit, soon(), |_| false), Waited::TooLong));
+        commits.finish(commit, 1, None);
+        assert!(matches!(commits.wait(commit, soon(), |_| false), Waited::Done));
+        assert!(matches!(commits.wait(commit, soon(), |_| true), Waited::TooLong));
+    }
+
+    #[test]
+    fn a_flush_does_not_wait_for_later_commits() {
+        let commits = Commits::default();
+        let (first, _later) = (commits.open(1), commits.open(1));
+        assert!(!commits.flush(first, soon(), || false));
+        commits.finish(first, 1, None);
+        assert!(commits.flush(first, soon(), || false));
+        assert_eq!(commits.left(), Left { commits: 1, changes: 1 });
+    }
+
+    #[test]
+    fn a_failure_is_remembered_and_the_oldest_forgotten() {
+        let commits = Commits::default();
+        for _ in 0..=FAILED {
+            let commit = commits.open(1);
+            commits.finish(commit, 1, Some(Arc::new(Error::new(ErrorKind::Codec, "no form"))));
+        }
+        assert!(matches!(commits.wait(1, soon(), |_| false), Waited::Done));
+        assert!(matches!(commits.wait(2, soon(), |_| false), Waited::Failed(_)));
+    }
+}

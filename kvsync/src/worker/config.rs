@@ -1,0 +1,138 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::{Clock, SystemClock};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Source, Ttl};
+use crate::report::Report;
+use crate::store::SyncStore;
+
+/// What a report is handed to.
+pub type Callback = Box<dyn Fn(&Report) + Send + Sync>;
+
+/// What a [`Pipeline`](super::Pipeline) is made of.
+#[non_exhaustive]
+pub struct PipelineConfig {
+    /// The stores; each gets every change, by workers of its own, so that one that is down holds up
+    /// no other.
+    pub stores: Vec<Arc<dyn SyncStore>>,
+    /// Where rows are read again, one source for each database.
+    pub sources: Vec<Arc<dyn Source>>,
+    /// Workers for each store; 4.
+    pub workers: usize,
+    /// Bytes of changes that wait, for all stores together: three quarters whole, one quarter as
+    /// primary keys of rows that will be read again; 64 MiB.
+    pub queue_bytes: usize,
+    /// How long a publisher waits for room before values are let go of and primary keys kept; 100 ms.
+    /// While there is no room, only the first publisher waits.
+    pub overflow_block: Duration,
+    /// How long entries that only guard against late deliveries are kept.
+    pub retention: Retention,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Is told what became of each key.
+    pub on_report: Option<Callback>,
+    /// How long entries live whose model does not say; `None` is for ever.
+    pub default_ttl: Option<Ttl>,
+    /// How much a worker takes at once.
+    pub batch: Batch,
+    /// How long to wait before a store that failed is asked again.
+    pub backoff: Backoff,
+    /// How long reading rows again may wait for their locks; 10 s.
+    pub reread_deadline: Duration,
+    /// How often the epoch is read again, and expired entries are looked for; 30 s.
+    pub upkeep_every: Duration,
+    /// How long dropping the pipeline may wait for what is queued; 5 s.
+    pub drop_deadline: Duration,
+}
+
+/// How long entries that only guard against late deliveries are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// W: tombstones of left keys, and masks. Longer than any delay between two steps of a worker;
+    /// 10 minutes.
+    pub left: Duration,
+    /// D: records of deleted rows. Longer than any delivery; 7 days. A change older than half of it
+    /// is not written: its row is read again.
+    pub dead: Duration,
+}
+
+/// How much a worker takes at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Batch {
+    /// Rows; 256. A commit larger than that is cut.
+    pub rows: usize,
+    /// Bytes, as changes count them; 1 MiB.
+    pub bytes: usize,
+}
+
+/// How long to wait before a store or a database that failed is asked again: twice as long each time,
+/// with chance added.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Backoff {
+    /// The first wait; 20 ms.
+    pub min: Duration,
+    /// The longest; 5 s.
+    pub max: Duration,
+}
+
+impl PipelineConfig {
+    /// These stores and sources, and the default of everything else.
+    #[must_use]
+    pub fn new(stores: Vec<Arc<dyn SyncStore>>, sources: Vec<Arc<dyn Source>>) -> Self {
+        Self {
+            stores,
+            sources,
+            workers: 4,
+            queue_bytes: 64 << 20,
+            overflow_block: Duration::from_millis(100),
+            retention: Retention::default(),
+            clock: Arc::new(SystemClock),
+            on_report: None,
+            default_ttl: None,
+            batch: Batch { rows: 256, bytes: 1 << 20 },
+            backoff: Backoff { min: Duration::from_millis(20), max: Duration::from_secs(5) },
+            reread_deadline: Duration::from_secs(10),
+            upkeep_every: Duration::from_secs(30),
+            drop_deadline: Duration::from_secs(5),
+        }
+    }
+
+    pub(super) fn check(&self) -> Result<()> {
+        let error = |message: String| Err(Error::new(ErrorKind::Config, message));
+        if self.stores.is_empty() {
+            return error("no store was given; call `.store(..)` on the builder".into());
+        }
+        if self.workers == 0 || self.batch.rows == 0 || self.queue_bytes / self.stores.len() < 1 << 16 {
+            return error("at least one worker, one row a batch, and 64 KiB of queue for each store are needed".into());
+        }
+        if self.retention.left < Duration::from_secs(1) || self.retention.dead < self.retention.left {
+            return error(
+                "left keys have to be kept for a second at least, and deleted rows for longer than these".into(),
+            );
+        }
+        for (index, source) in self.sources.iter().enumerate() {
+            if self.sources.iter().skip(index + 1).any(|other| other.name() == source.name()) {
+                return error(format!("two databases are named `{}`", source.name()));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self { left: Duration::from_mins(10), dead: Duration::from_hours(7 * 24) }
+    }
+}
+
+impl fmt::Debug for PipelineConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PipelineConfig")
+            .field("stores", &self.stores)
+            .field("workers", &self.workers)
+            .field("queue_bytes", &self.queue_bytes)
+            .finish_non_exhaustive()
+    }
+}

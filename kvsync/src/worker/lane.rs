@@ -1,0 +1,215 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use parking_lot::Mutex;
+
+use super::apply::Applier;
+use super::commits::Commits;
+use super::config::{Backoff, Batch, Retention};
+use super::dirty::DirtyTables;
+use super::encode::{Encoder, named_keys, unknown_of};
+use super::pool::Stop;
+use super::reporter::Reporter;
+use super::settle::{Row, Stage, Unsettled};
+use crate::change::Change;
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind};
+use crate::key::Key;
+use crate::model::{Source, Ttl};
+use crate::report::{KeyReport, Outcome, Report};
+use crate::store::SyncStore;
+use crate::transport::{Part, Queue, Transport};
+
+/// What all lanes share.
+pub(crate) struct Shared {
+    pub(crate) commits: Commits,
+    pub(crate) dirty: DirtyTables,
+    pub(crate) reporter: Reporter,
+    pub(crate) stop: Stop,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) retention: Retention,
+    pub(crate) sources: Vec<Arc<dyn Source>>,
+    pub(crate) default_ttl: Option<Ttl>,
+    pub(crate) batch: Batch,
+    pub(crate) backoff: Backoff,
+    pub(crate) overflow_block: Duration,
+    pub(crate) reread_deadline: Duration,
+    pub(crate) epoch: Arc<AtomicU32>,
+    /// No change is taken any longer.
+    pub(crate) closing: AtomicBool,
+}
+
+/// One store, and what waits for it.
+pub(crate) struct Lane {
+    pub(crate) store: Arc<dyn SyncStore>,
+    pub(crate) name: Arc<str>,
+    pub(crate) queue: Queue,
+    pub(crate) unsettled: Unsettled,
+    pub(crate) shared: Arc<Shared>,
+    /// There was no room, and the queue has not been half empty since: nobody waits for room.
+    overflowing: AtomicBool,
+    limit: usize,
+    last_error: Mutex<Option<Arc<Error>>>,
+}
+
+/// What is told of each key of a change.
+pub(crate) struct Telling<'a> {
+    pub(crate) change: &'a Change,
+    pub(crate) error: Option<Arc<Error>>,
+    pub(crate) attempts: u32,
+    pub(crate) queued: Duration,
+    pub(crate) writing: Duration,
+}
+
+impl Lane {
+    pub(crate) fn new(store: Arc<dyn SyncStore>, bytes: usize, shared: Arc<Shared>) -> Self {
+        let limit = bytes - bytes / 4;
+        Self {
+            name: store.name().into(),
+            store,
+            queue: Queue::new(limit),
+            unsettled: Unsettled::new(bytes / 4),
+            shared,
+            overflowing: AtomicBool::new(false),
+            limit,
+            last_error: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn applier(&self) -> Applier {
+        Applier::new(Arc::clone(&self.store), Arc::clone(&self.shared.clock), self.shared.retention)
+    }
+
+    pub(crate) fn encoder(&self) -> Encoder {
+        Encoder {
+            store: Arc::clone(&self.name),
+            capabilities: self.store.capabilities(),
+            default_ttl: self.shared.default_ttl,
+        }
+    }
+
+    /// Queues a part; what there is no room for by the deadline is deferred.
+    pub(crate) fn accept(&self, part: Part, deadline: Instant) {
+        let mut deadline = deadline;
+        if self.overflowing.load(Ordering::Relaxed) {
+            if self.queue.depth().bytes > self.limit / 2 {
+                deadline = Instant::now();
+            } else {
+                self.overflowing.store(false, Ordering::Relaxed);
+            }
+        }
+        if let Err(part) = self.queue.publish(part, deadline) {
+            if !self.overflowing.swap(true, Ordering::Relaxed) {
+                tracing::warn!(store = &*self.name, "the queue is full: rows are kept by their primary keys only");
+            }
+            self.defer_part(&part);
+        }
+    }
+
+    /// Lets go of the contents of a part; its rows will be read again.
+    pub(crate) fn defer_part(&self, part: &Part) {
+        let mut lost = None;
+        for change in part.changes.iter() {
+            if let Err(error) = self.defer(change, part.commit, Stage::Unmasked) {
+                lost = Some(error);
+            } else if self.shared.reporter.listens() {
+                let queued = part.published.elapsed();
+                let telling = Telling { change, error: None, attempts: 0, queued, writing: Duration::ZERO };
+                self.tell_all(&telling, Outcome::Deferred);
+            }
+        }
+        self.shared.commits.finish(part.commit, part.changes.len(), lost);
+    }
+
+    /// Sees to it that the row of a change is read again; where there is no room for that either, its
+    /// table is dirty.
+    ///
+    /// # Errors
+    ///
+    /// Why the table is dirty now.
+    pub(crate) fn defer(&self, change: &Change, commit: u64, stage: Stage) -> Result<(), Arc<Error>> {
+        let error = match unknown_of(change) {
+            Ok(unknown) => match self.unsettled.insert(Row::new(change, unknown, commit, stage)) {
+                Ok(()) => return Ok(()),
+                Err(_) if self.shared.closing.load(Ordering::Relaxed) => {
+                    Error::new(ErrorKind::Closed, "it was committed while kvsync shut down")
+                }
+                Err(_) => {
+                    let name = &self.name;
+                    Error::new(
+                        ErrorKind::Unavailable,
+                        format!("more was written than {name} took and memory was given for"),
+                    )
+                }
+            },
+            Err(error) => error,
+        };
+        Err(self.give_up(change, Arc::new(error)))
+    }
+
+    /// Lets go of a change for good: its table is dirty, and the application is told.
+    pub(crate) fn give_up(&self, change: &Change, error: Arc<Error>) -> Arc<Error> {
+        let now = self.shared.clock.now();
+        self.shared.dirty.mark(&change.database, Some(change.schema.table), 1, now, &error.to_string());
+        error
+    }
+
+    /// Reports the same of every key of a change.
+    pub(crate) fn tell_all(&self, telling: &Telling<'_>, outcome: Outcome) {
+        for (name, key) in named_keys(telling.change) {
+            self.tell(telling, name, key, outcome);
+        }
+    }
+
+    /// Reports what became of one key of a change.
+    pub(crate) fn tell(&self, telling: &Telling<'_>, key_name: Option<&'static str>, key: Key, outcome: Outcome) {
+        let change = telling.change;
+        self.shared.reporter.report(Report::Key(KeyReport {
+            store: Arc::clone(&self.name),
+            model: change.schema.model,
+            table: change.schema.table,
+            database: Arc::clone(&change.database),
+            key_name,
+            key,
+            action: change.action,
+            version: change.version,
+            outcome,
+            error: telling.error.clone(),
+            attempts: telling.attempts,
+            queued: telling.queued,
+            writing: telling.writing,
+        }));
+    }
+
+    /// Remembers an error for `health` and `flush`.
+    pub(crate) fn note(&self, error: Option<Arc<Error>>) {
+        if error.is_some() {
+            *self.last_error.lock() = error;
+        }
+    }
+
+    /// The last error of the store, or of reading rows again for it.
+    pub(crate) fn last_error(&self) -> Option<Arc<Error>> {
+        self.last_error.lock().clone()
+    }
+}
+
+impl Backoff {
+    /// The waits from the first on.
+    pub(crate) fn waits(&self) -> ExponentialBackoff {
+        ExponentialBuilder::new()
+            .with_min_delay(self.min)
+            .with_max_delay(self.max)
+            .without_max_times()
+            .with_jitter()
+            .build()
+    }
+
+    /// The wait after this many attempts in vain.
+    pub(crate) fn after(&self, attempts: u32) -> Duration {
+        let attempts = usize::try_from(attempts.clamp(1, 32)).unwrap_or(32);
+        self.waits().nth(attempts - 1).unwrap_or(self.max)
+    }
+}

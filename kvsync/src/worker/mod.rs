@@ -1,0 +1,327 @@
+//! The workers: what takes committed changes and writes them into stores.
+
+mod apply;
+mod batch;
+mod commits;
+mod config;
+mod dirty;
+mod encode;
+mod health;
+mod lane;
+mod pool;
+mod publisher;
+mod reporter;
+mod reread;
+mod settle;
+mod sync;
+mod work;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+pub use self::config::{Backoff, Batch, Callback, PipelineConfig, Retention};
+pub use self::health::{PipelineHealth, StoreHealth};
+
+use self::commits::{Commits, Waited};
+use self::dirty::DirtyTables;
+use self::lane::{Lane, Shared};
+use self::pool::{Pool, Stop};
+use self::publisher::Publisher;
+use self::reporter::Reporter;
+use self::reread::Settler;
+use self::work::Worker;
+use crate::change::{Change, CommitToken, Publish};
+use crate::error::{Error, ErrorKind, Result};
+use crate::report::DirtyTable;
+use crate::transport::Transport;
+use crate::upkeep::Upkeep;
+
+/// How long threads that were told to stop are waited for beyond a deadline that has passed.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// The way of changes from the connections that commit them to the stores: queues, workers, and what
+/// keeps the stores in order. Dropping it shuts it down, within
+/// [`drop_deadline`](PipelineConfig::drop_deadline).
+pub struct Pipeline {
+    publisher: Arc<Publisher>,
+    shared: Arc<Shared>,
+    pool: Pool,
+    /// Ends after the others, so that what they report is still told.
+    listener: Pool,
+    listener_stop: Stop,
+    drop_deadline: Duration,
+    ended: Mutex<Option<Shutdown>>,
+}
+
+/// What a pipeline wrote, and what it left.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// Changes that were dealt with since the start, counted once for each store.
+    pub written: u64,
+    /// Changes that were still queued, counted once for each store. They are lost with the process,
+    /// unless they are in an outbox.
+    pub left: usize,
+    /// Rows that a store does not know and that were still to be read again.
+    pub unsettled: usize,
+    /// Tables of which changes were lost.
+    pub dirty: Vec<DirtyTable>,
+    /// Threads that were still busy, in a store or a callback that did not return.
+    pub threads: usize,
+    /// The last error of each store that had one and of which something was left.
+    pub errors: Vec<Arc<Error>>,
+}
+
+impl Shutdown {
+    /// Whether nothing was left.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.left == 0 && self.unsettled == 0 && self.threads == 0
+    }
+}
+
+impl Pipeline {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when there is no store, no worker or no room, when the retention is too
+    /// short, or when two sources have one name; [`ErrorKind::Unavailable`] when a thread cannot be
+    /// started. A store that is down is no error: its changes wait.
+    pub fn start(config: PipelineConfig) -> Result<Self> {
+        config.check()?;
+        let stop = Stop::new();
+        let listener_stop = Stop::new();
+        let (reporter, listening) = Reporter::new(config.on_report, &listener_stop);
+        let shared = Arc::new(Shared {
+            commits: Commits::default(),
+            dirty: DirtyTables::new(reporter.clone()),
+            reporter: reporter.clone(),
+            stop: stop.clone(),
+            clock: config.clock,
+            retention: config.retention,
+            sources: config.sources,
+            default_ttl: config.default_ttl,
+            batch: config.batch,
+            backoff: config.backoff,
+            overflow_block: config.overflow_block,
+            reread_deadline: config.reread_deadline,
+            epoch: Arc::new(AtomicU32::new(0)),
+            closing: AtomicBool::new(false),
+        });
+        let bytes = config.queue_bytes / config.stores.len();
+        let lanes: Vec<Arc<Lane>> = config
+            .stores
+            .iter()
+            .map(|store| Arc::new(Lane::new(Arc::clone(store), bytes, Arc::clone(&shared))))
+            .collect();
+        let publisher = Publisher { shared: Arc::clone(&shared), lanes, process: rand::random() };
+        let pipeline = Self {
+            publisher: Arc::new(publisher),
+            shared: Arc::clone(&shared),
+            pool: Pool::new(stop.clone(), reporter.clone()),
+            listener: Pool::new(listener_stop.clone(), reporter),
+            listener_stop,
+            drop_deadline: config.drop_deadline,
+            ended: Mutex::default(),
+        };
+        let upkeep = Upkeep::new(config.stores, Arc::clone(&shared.epoch), pipeline.terms());
+        upkeep.refresh_epoch();
+        if let Some(listening) = listening {
+            pipeline.listener.spawn("kvsync-report", move || listening.run())?;
+        }
+        for (number, lane) in pipeline.lanes().iter().enumerate() {
+            for worker in 0..config.workers {
+                let lane = Arc::clone(lane);
+                let name = format!("kvsync-worker-{}", number * config.workers + worker);
+                pipeline.pool.spawn(&name, move || Worker::new(Arc::clone(&lane)).run())?;
+            }
+            let lane = Arc::clone(lane);
+            pipeline.pool.spawn(&format!("kvsync-settle-{number}"), move || {
+                lane.unsettled.release(Duration::ZERO);
+                Settler::new(Arc::clone(&lane)).run();
+            })?;
+        }
+        let every = config.upkeep_every;
+        pipeline.pool.spawn("kvsync-upkeep", move || upkeep.run(every, |long| stop.wait(long)))?;
+        Ok(pipeline)
+    }
+
+    /// Where connections hand on what they have committed.
+    #[must_use]
+    pub fn publisher(&self) -> Arc<dyn Publish> {
+        Arc::clone(&self.publisher) as Arc<dyn Publish>
+    }
+
+    /// The lowest epoch whose entries count; readers share it.
+    #[must_use]
+    pub fn epoch(&self) -> Arc<AtomicU32> {
+        Arc::clone(&self.shared.epoch)
+    }
+
+    /// Raises the epoch of every store by one above the highest, and uses it from now on: everything
+    /// written before reads as unknown.
+    ///
+    /// # Errors
+    ///
+    /// When a store could not be asked or told. The others may have been; call it again.
+    pub fn raise_epoch(&self) -> Result<u32> {
+        let mut epoch = self.shared.epoch.load(Ordering::Acquire);
+        for lane in self.lanes() {
+            epoch = epoch.max(lane.store.epoch()?);
+        }
+        let raised = epoch.saturating_add(1);
+        for lane in self.lanes() {
+            lane.store.raise_epoch(raised)?;
+        }
+        self.shared.epoch.fetch_max(raised, Ordering::AcqRel);
+        Ok(raised)
+    }
+
+    /// Waits until everything that was published before the call is in every store, rows that had to be
+    /// read again included.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Deadline`] when it took too long; the text says what is left, the source is the
+    /// last error met.
+    pub fn flush(&self, deadline: Duration) -> Result<()> {
+        let last = self.shared.commits.last();
+        let held_up = || self.lanes().iter().any(|lane| lane.unsettled.holds_up_any(last));
+        if self.shared.commits.flush(last, after(deadline), held_up) {
+            return Ok(());
+        }
+        let left = self.shared.commits.left();
+        let message = format!(
+            "{} changes of {} commits are not written yet, {} rows are to be read again; is the store up?",
+            left.changes,
+            left.commits,
+            self.unsettled()
+        );
+        Err(self.with_last_error(Error::new(ErrorKind::Deadline, message)))
+    }
+
+    /// Waits until every row of a commit is in every store, at the commit's version or a newer one. For a
+    /// commit of another process, the stores are asked again and again.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Deadline`] when it took too long; the failure of a row that could not be written;
+    /// [`ErrorKind::Config`] for a token of another process that lists no rows.
+    pub fn wait(&self, token: &CommitToken, deadline: Duration) -> Result<()> {
+        let deadline = after(deadline);
+        if token.process != self.publisher.process {
+            return self.wait_for_rows(token, deadline);
+        }
+        let held_up = |commit| self.lanes().iter().any(|lane| lane.unsettled.holds_up(commit));
+        match self.shared.commits.wait(token.sequence, deadline, held_up) {
+            Waited::Done => Ok(()),
+            Waited::Failed(error) => {
+                let message = "a row of the commit could not be written; readers ask the database for it";
+                Err(Error::new(error.kind(), message).with_source(error))
+            }
+            Waited::TooLong => {
+                Err(self.with_last_error(Error::new(ErrorKind::Deadline, "the commit is not in every store yet")))
+            }
+        }
+    }
+
+    /// Writes changes at once into every store, past the queue, and returns when they are there.
+    ///
+    /// # Errors
+    ///
+    /// The first failure: of the codec, or of a store. What was written stays.
+    pub fn apply_now(&self, changes: &[Change]) -> Result<()> {
+        self.lanes().iter().try_for_each(|lane| lane.apply_now(changes))
+    }
+
+    /// The tables whose rows in a store can no longer be trusted.
+    #[must_use]
+    pub fn dirty_tables(&self) -> Vec<DirtyTable> {
+        self.shared.dirty.list()
+    }
+
+    /// Says that a table's rows were compared with the database's, or filled in again.
+    pub fn clear_dirty(&self, database: &str, table: Option<&str>) {
+        self.shared.dirty.clear(database, table);
+    }
+
+    /// Takes no more changes, writes what is queued until the deadline, and stops the threads. What is
+    /// committed from then on makes its tables dirty. A second call says the same as the first.
+    pub fn shutdown(&self, deadline: Duration) -> Shutdown {
+        let mut ended = self.ended.lock();
+        if let Some(ended) = &*ended {
+            return ended.clone();
+        }
+        let deadline = after(deadline);
+        self.shared.closing.store(true, Ordering::Release);
+        let last = self.shared.commits.last();
+        let held_up = || self.lanes().iter().any(|lane| lane.unsettled.holds_up_any(last));
+        let drained = self.shared.commits.flush(last, deadline, held_up);
+        self.shared.stop.stop();
+        for lane in self.lanes() {
+            lane.queue.close();
+            lane.unsettled.close();
+        }
+        let mut threads = self.pool.join(deadline.max(Instant::now() + GRACE));
+        self.listener_stop.stop();
+        threads += self.listener.join(deadline.max(Instant::now() + GRACE));
+        let left = self.shared.commits.left().changes;
+        let errors = self.lanes().iter().filter_map(|lane| lane.last_error());
+        let outcome = Shutdown {
+            written: self.shared.commits.finished(),
+            left,
+            unsettled: self.unsettled(),
+            dirty: self.dirty_tables(),
+            threads,
+            errors: if drained { Vec::new() } else { errors.collect() },
+        };
+        *ended = Some(outcome.clone());
+        outcome
+    }
+
+    fn lanes(&self) -> &[Arc<Lane>] {
+        &self.publisher.lanes
+    }
+
+    fn terms(&self) -> impl Fn() -> crate::record::Terms + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || apply::terms(&*shared.clock, &shared.retention)
+    }
+
+    fn unsettled(&self) -> usize {
+        self.lanes().iter().map(|lane| lane.unsettled.depth().0).sum()
+    }
+
+    fn with_last_error(&self, error: Error) -> Error {
+        match self.lanes().iter().find_map(|lane| lane.last_error()) {
+            Some(last) => error.with_source(last),
+            None => error,
+        }
+    }
+}
+
+impl Drop for Pipeline {
+    fn drop(&mut self) {
+        let outcome = self.shutdown(self.drop_deadline);
+        if !outcome.is_clean() {
+            tracing::error!(left = outcome.left, unsettled = outcome.unsettled, "kvsync ended with changes unwritten");
+        }
+    }
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline").field("health", &self.health()).finish_non_exhaustive()
+    }
+}
+
+/// The moment at which this much time has passed.
+fn after(long: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(long).unwrap_or_else(|| now + Duration::from_hours(365 * 24))
+}

@@ -1,0 +1,64 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::lane::{Lane, Shared};
+use crate::change::{Change, ChangeSet, CommitToken, Missed, Publish};
+use crate::report::Report;
+use crate::transport::Part;
+
+/// Hands the changes of commits to every lane.
+pub(crate) struct Publisher {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) lanes: Vec<Arc<Lane>>,
+    pub(crate) process: u64,
+}
+
+impl Publish for Publisher {
+    fn publish(&self, set: ChangeSet) -> CommitToken {
+        let published = Instant::now();
+        let commit = self.shared.commits.open(set.changes.len() * self.lanes.len());
+        let deadline = published.checked_add(self.shared.overflow_block).unwrap_or(published + DAY);
+        for changes in self.cut(set.changes) {
+            let part = Part { commit, published, changes: changes.into() };
+            for lane in &self.lanes {
+                lane.accept(part.clone(), deadline);
+            }
+        }
+        CommitToken { process: self.process, sequence: commit, rows: Vec::new() }
+    }
+
+    fn epoch(&self) -> u32 {
+        self.shared.epoch.load(Ordering::Acquire)
+    }
+
+    fn missed(&self, missed: Missed) {
+        let now = self.shared.clock.now();
+        self.shared.dirty.mark(&missed.database, missed.table.as_deref(), 1, now, &missed.reason);
+        self.shared.reporter.report(Report::Missed(missed));
+    }
+}
+
+const DAY: Duration = Duration::from_hours(24);
+
+impl Publisher {
+    /// Cuts a commit into parts that fit into a batch, so that a large one is written by many workers.
+    fn cut(&self, changes: Vec<Change>) -> Vec<Vec<Change>> {
+        let limits = self.shared.batch;
+        let bytes: usize = changes.iter().map(|change| change.size).sum();
+        if changes.len() <= limits.rows && bytes <= limits.bytes {
+            return if changes.is_empty() { Vec::new() } else { vec![changes] };
+        }
+        let (mut parts, mut part, mut size) = (Vec::new(), Vec::new(), 0);
+        for change in changes {
+            if !part.is_empty() && (part.len() >= limits.rows || size + change.size > limits.bytes) {
+                parts.push(std::mem::take(&mut part));
+                size = 0;
+            }
+            size += change.size;
+            part.push(change);
+        }
+        parts.push(part);
+        parts
+    }
+}

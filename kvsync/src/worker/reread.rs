@@ -1,0 +1,290 @@
+//! Settles rows that a store does not know: masks them where that has not been done, reads them again
+//! from their database, and writes what was read.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::apply::{Applier, Job};
+use super::encode::{Encoder, Form, register, unknown_form};
+use super::lane::{Lane, Telling};
+use super::pool::panic_message;
+use super::settle::{Row, Stage};
+use crate::change::{self, Action, Change};
+use crate::envelope::State;
+use crate::error::{Error, ErrorKind};
+use crate::key::Key;
+use crate::model::{Reread, Source};
+use crate::record::{Content, Delta, Terms};
+use crate::report::{Outcome, Report};
+
+/// How many rows are read at once, where that goes well.
+const MOST: usize = 256;
+/// How often a row may be refused for good before it is let go of.
+const GIVE_UP: u32 = 8;
+/// How many rounds a job may take in one go: a refusal is asked again at once, an outage is not.
+const ROUNDS: u32 = 8;
+
+pub(crate) struct Settler {
+    lane: Arc<Lane>,
+    encoder: Encoder,
+    applier: Applier,
+}
+
+impl Settler {
+    pub(crate) fn new(lane: Arc<Lane>) -> Self {
+        let (encoder, applier) = (lane.encoder(), lane.applier());
+        Self { lane, encoder, applier }
+    }
+
+    /// Settles rows until it is told to stop. A row that fails makes the next portions smaller, so that
+    /// it holds up no others.
+    pub(crate) fn run(&mut self) {
+        let lane = Arc::clone(&self.lane);
+        let mut most = MOST;
+        loop {
+            let rows = lane.unsettled.take(most);
+            if rows.is_empty() {
+                return;
+            }
+            match catch_unwind(AssertUnwindSafe(|| self.settle(&rows))) {
+                Ok(true) => most = (most * 2).min(MOST),
+                Ok(false) => most = (rows.len() / 4).max(1),
+                Err(panic) => {
+                    let message = panic_message(&*panic);
+                    let thread = std::thread::current().name().unwrap_or_default().to_owned();
+                    lane.shared.reporter.report(Report::Panicked { thread, message: message.clone() });
+                    if let [row] = rows.as_slice() {
+                        let error = Error::new(ErrorKind::Rejected, format!("reading it again panicked: {message}"));
+                        self.give_up(row, &Arc::new(error));
+                    } else {
+                        for row in &rows {
+                            lane.unsettled.again(row, row.stage, row.attempts, Duration::ZERO);
+                        }
+                    }
+                    most = 1;
+                }
+            }
+            self.applier.confirm();
+            lane.shared.commits.touch();
+        }
+    }
+
+    /// Takes rows as far as they go. Whether all of them went well.
+    fn settle(&mut self, rows: &[Row]) -> bool {
+        let (masked, unmasked): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.stage == Stage::Masked);
+        let count = masked.len() + unmasked.len();
+        let mut ready = masked;
+        ready.extend(self.mask(&unmasked));
+        let mut well = ready.len() == count;
+        while let Some(first) = ready.first() {
+            let database = Arc::clone(&first.database);
+            let (of_it, others): (Vec<&Row>, Vec<&Row>) = ready.into_iter().partition(|row| row.database == database);
+            well &= self.reread(&database, &of_it);
+            ready = others;
+        }
+        well
+    }
+
+    /// Tells the store that it does not know the rows; returns those of which it has taken note.
+    fn mask<'a>(&mut self, rows: &[&'a Row]) -> Vec<&'a Row> {
+        let terms = self.applier.terms();
+        let mut jobs: Vec<Job> = rows.iter().map(|row| Job::new(mask_form(row, &terms))).collect();
+        self.drive(&mut jobs);
+        let mut masked = Vec::with_capacity(rows.len());
+        for (row, job) in rows.iter().zip(jobs) {
+            match job.fate {
+                Some(Outcome::Failed) => self.refused(row, job.error),
+                Some(_) => masked.push(*row),
+                None => self.again(row, row.stage),
+            }
+        }
+        masked
+    }
+
+    /// Reads rows of one database again and writes what was read. Whether that went well.
+    fn reread(&mut self, database: &Arc<str>, rows: &[&Row]) -> bool {
+        let sources = &self.lane.shared.sources;
+        let Some(source) = sources.iter().find(|source| source.name() == &**database).map(Arc::clone) else {
+            let message = format!("rows of `{database}` have to be read again, and it was not given to the builder");
+            let error = Arc::new(Error::new(ErrorKind::Config, message));
+            for row in rows {
+                self.give_up(row, &error);
+            }
+            return true;
+        };
+        match self.ask(&*source, rows) {
+            Ok(read) => self.write(rows, read),
+            Err(error) => {
+                self.lane.note(Some(Arc::new(error)));
+                for row in rows {
+                    self.again(row, Stage::Masked);
+                }
+                false
+            }
+        }
+    }
+
+    fn ask(&self, source: &dyn Source, rows: &[&Row]) -> Result<Vec<Reread>, Error> {
+        let wanted: Vec<_> = rows.iter().map(|row| row.wanted()).collect();
+        let read = source.reread(&wanted, self.lane.shared.reread_deadline)?;
+        let too_low = read.iter().zip(rows).any(|(read, row)| read.version < row.version);
+        if read.len() != rows.len() || too_low {
+            let message =
+                format!("`{}` answered other rows than it was asked for, or too low a version", source.name());
+            return Err(Error::new(ErrorKind::Database, message));
+        }
+        Ok(read)
+    }
+
+    fn write(&mut self, rows: &[&Row], read: Vec<Reread>) -> bool {
+        let began = Instant::now();
+        let terms = self.applier.terms();
+        let mut changes = Vec::with_capacity(rows.len());
+        let mut jobs = Vec::with_capacity(rows.len());
+        for (row, read) in rows.iter().zip(read) {
+            let change = self.change(row, read);
+            match self.form(row, &change, &terms) {
+                Ok(form) => {
+                    jobs.push(Job::new(form));
+                    changes.push((*row, change));
+                }
+                Err(error) => self.unwritable(row, &change, Arc::new(error), 0, began),
+            }
+        }
+        self.drive(&mut jobs);
+        let mut well = true;
+        for ((row, change), job) in changes.iter().zip(jobs) {
+            match job.fate {
+                Some(Outcome::Failed) => self.refused(row, job.error),
+                // The store holds no such value: its row stays unknown until it is changed.
+                Some(Outcome::Masked) => {
+                    let error = job.error.unwrap_or_else(|| Arc::new(Error::new(ErrorKind::Rejected, "not taken")));
+                    self.unwritable(row, change, error, job.attempts, began);
+                }
+                Some(outcome) => {
+                    self.tell(change, None, job.attempts, began, outcome);
+                    if let Some(mark) = job.mark {
+                        // Another process has marked the row meanwhile, and may not live to settle it.
+                        self.lane.unsettled.raise(row, mark);
+                        self.again(row, Stage::Masked);
+                    } else {
+                        self.lane.unsettled.settled(row);
+                    }
+                }
+                None => {
+                    well = false;
+                    self.again(row, Stage::Masked);
+                }
+            }
+        }
+        well
+    }
+
+    fn change(&self, row: &Row, read: Reread) -> Change {
+        let unknown = || change::Unknown { primary_key: row.primary_key.clone(), kept: Vec::new(), certain: true };
+        Change {
+            schema: row.schema,
+            database: Arc::clone(&row.database),
+            scope: row.scope.clone(),
+            action: Action::Reread,
+            version: read.version,
+            captured_at: self.lane.shared.clock.now(),
+            row: read.row.map_or_else(|| change::Row::Unknown(unknown()), change::Row::Live),
+            size: 0,
+        }
+    }
+
+    /// The form of a row that was read again, or that is not there any more.
+    fn form(&self, row: &Row, change: &Change, terms: &Terms) -> Result<Form, Error> {
+        let absent = matches!(change.row, change::Row::Unknown(_));
+        if row.schema.has_mutable_key() && absent {
+            let delta = Delta { home: row.home(), version: change.version, content: Content::Delete, gone: Vec::new() };
+            return Ok(Form::Row(delta));
+        }
+        let mut writes = match if absent { None } else { Some(self.encoder.certain(change, terms)?.form) } {
+            Some(Form::Row(delta)) => return Ok(Form::Row(delta)),
+            Some(Form::Registers(writes)) => writes,
+            None => Vec::new(),
+        };
+        // At the version at which the row was written there and no higher: by now another row may stand
+        // under the key.
+        for (key, version) in &row.kept {
+            let key = key.clone().within(&row.scope);
+            if !writes.iter().any(|write| write.key == key) {
+                writes.push(register(key, *version, State::Tombstone, terms));
+            }
+        }
+        Ok(Form::Registers(writes))
+    }
+
+    fn drive(&mut self, jobs: &mut [Job]) {
+        for _ in 0..ROUNDS {
+            let mut left: Vec<&mut Job> = jobs.iter_mut().filter(|job| job.fate.is_none()).collect();
+            if left.is_empty() || self.lane.shared.stop.is_stopped() {
+                return;
+            }
+            let round = self.applier.round(&mut left);
+            let outage = round.error.as_ref().is_some_and(|error| error.is_retryable());
+            self.lane.note(round.error);
+            if outage {
+                return;
+            }
+        }
+    }
+
+    fn again(&self, row: &Row, stage: Stage) {
+        let attempts = row.attempts.saturating_add(1);
+        self.lane.unsettled.again(row, stage, attempts, self.lane.shared.backoff.after(attempts));
+    }
+
+    /// The store refuses even to note that it does not know the row. That may be cured from outside.
+    fn refused(&self, row: &Row, error: Option<Arc<Error>>) {
+        let error = error.unwrap_or_else(|| Arc::new(Error::new(ErrorKind::Rejected, "the store refused it")));
+        self.lane.note(Some(Arc::clone(&error)));
+        self.fail_commits(row, &error);
+        if row.attempts >= GIVE_UP {
+            self.give_up(row, &error);
+        } else {
+            self.again(row, Stage::Refused);
+        }
+    }
+
+    /// The row has no form that the store would hold: it stays unknown until it is changed.
+    fn unwritable(&self, row: &Row, change: &Change, error: Arc<Error>, attempts: u32, began: Instant) {
+        tracing::error!(%error, row = %row.home(), "a row cannot be stored");
+        self.lane.note(Some(Arc::clone(&error)));
+        self.fail_commits(row, &error);
+        self.lane.unsettled.settled(row);
+        self.tell(change, Some(error), attempts, began, Outcome::Failed);
+    }
+
+    fn give_up(&self, row: &Row, error: &Arc<Error>) {
+        let now = self.lane.shared.clock.now();
+        self.lane.note(Some(Arc::clone(error)));
+        self.fail_commits(row, error);
+        self.lane.shared.dirty.mark(&row.database, Some(row.schema.table), 1, now, &error.to_string());
+        self.lane.unsettled.settled(row);
+    }
+
+    fn fail_commits(&self, row: &Row, error: &Arc<Error>) {
+        self.lane.shared.commits.finish(row.commits.0, 0, Some(Arc::clone(error)));
+        self.lane.shared.commits.finish(row.commits.1, 0, Some(Arc::clone(error)));
+    }
+
+    fn tell(&self, change: &Change, error: Option<Arc<Error>>, attempts: u32, began: Instant, outcome: Outcome) {
+        if self.lane.shared.reporter.listens() {
+            let telling = Telling { change, error, attempts, queued: Duration::ZERO, writing: began.elapsed() };
+            self.lane.tell_all(&telling, outcome);
+        }
+    }
+}
+
+/// What tells the store that it does not know the row.
+fn mask_form(row: &Row, terms: &Terms) -> Form {
+    if row.schema.has_mutable_key() {
+        return unknown_form(row.schema, &row.scope, row.primary_key.home(), row.version, &[], terms);
+    }
+    let mask = |(key, version): &(Key, _)| register(key.clone().within(&row.scope), *version, State::Unknown, terms);
+    Form::Registers(row.kept.iter().map(mask).collect())
+}

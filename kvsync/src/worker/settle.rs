@@ -1,0 +1,258 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::change::{Change, Unknown};
+use crate::key::{Key, Scope};
+use crate::model::{PrimaryKey, Schema, Wanted};
+use crate::version::Version;
+
+/// The rows whose content a store does not know and that have to be read again: deferred, in doubt, or
+/// impossible to encode. One entry a row, bounded in bytes.
+#[derive(Debug)]
+pub(crate) struct Unsettled {
+    state: Mutex<State>,
+    wake: Condvar,
+    limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    rows: HashMap<Key, Row>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// A row that has to be read again.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) schema: &'static Schema,
+    pub(crate) database: Arc<str>,
+    pub(crate) scope: Scope,
+    pub(crate) primary_key: PrimaryKey,
+    /// The newest version that is not known.
+    pub(crate) version: Version,
+    /// Keys without a ledger, each with the version at which the row was written there.
+    pub(crate) kept: Vec<(Key, Version)>,
+    /// The oldest and the newest commit that wait for it.
+    pub(crate) commits: (u64, u64),
+    /// How far it is.
+    pub(crate) stage: Stage,
+    /// How often it was tried in vain.
+    pub(crate) attempts: u32,
+    due: Instant,
+    busy: bool,
+}
+
+/// How far a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// The store has not been told that it does not know the row.
+    Unmasked,
+    /// Readers are sent to the database.
+    Masked,
+    /// The store refuses the row for good, or nobody can read it again; nobody waits for it any longer.
+    Refused,
+}
+
+impl Row {
+    /// The row of a change, without its content.
+    pub(crate) fn new(change: &Change, unknown: Unknown, commit: u64, stage: Stage) -> Self {
+        Self {
+            schema: change.schema,
+            database: Arc::clone(&change.database),
+            scope: change.scope.clone(),
+            primary_key: unknown.primary_key,
+            version: change.version,
+            kept: unknown.kept.into_iter().map(|key| (key, change.version)).collect(),
+            commits: (commit, commit),
+            stage,
+            attempts: 0,
+            due: Instant::now(),
+            busy: false,
+        }
+    }
+
+    /// The key that names it.
+    pub(crate) fn home(&self) -> Key {
+        self.primary_key.home().clone().within(&self.scope)
+    }
+
+    /// What to ask of a source.
+    pub(crate) fn wanted(&self) -> Wanted {
+        Wanted {
+            schema: self.schema,
+            scope: self.scope.clone(),
+            primary_key: self.primary_key.clone(),
+            floor: self.version,
+        }
+    }
+
+    fn size(&self) -> usize {
+        let kept: usize = self.kept.iter().map(|(key, _)| size_of::<(Key, Version)>() + key.as_str().len() + 16).sum();
+        // The row, its key in the map and in its primary key, and what the allocator adds.
+        size_of::<Self>() + size_of::<Key>() + 2 * self.primary_key.home().as_str().len() + 160 + kept
+    }
+
+    fn absorb(&mut self, other: Self) {
+        if other.version > self.version {
+            // The mark of a newer version has yet to be written, unless it was.
+            self.stage = other.stage;
+            self.version = other.version;
+        }
+        for (key, version) in other.kept {
+            match self.kept.iter_mut().find(|(known, _)| *known == key) {
+                Some((_, known)) => *known = (*known).max(version),
+                None => self.kept.push((key, version)),
+            }
+        }
+        self.commits = (self.commits.0.min(other.commits.0), self.commits.1.max(other.commits.1));
+        self.due = self.due.min(other.due);
+    }
+}
+
+impl Unsettled {
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { state: Mutex::default(), wake: Condvar::new(), limit }
+    }
+
+    /// Takes a row in, or gives it back when there is no room.
+    pub(crate) fn insert(&self, row: Row) -> Result<(), Box<Row>> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(Box::new(row));
+        }
+        let home = row.home();
+        if let Some(mut known) = state.rows.remove(&home) {
+            let before = known.size();
+            known.absorb(row);
+            state.bytes = state.bytes.saturating_sub(before) + known.size();
+            state.rows.insert(home, known);
+        } else {
+            let size = row.size();
+            if state.bytes + size > self.limit {
+                return Err(Box::new(row));
+            }
+            state.bytes += size;
+            state.rows.insert(home, row);
+        }
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
+    }
+
+    /// A certain change of this version is in the store: what was unknown up to it is no longer wanted.
+    /// A row without a ledger stays, because keys were kept that the change may not have written.
+    /// Whether a row was lifted.
+    pub(crate) fn lift(&self, home: &Key, version: Version) -> bool {
+        let mut state = self.state.lock();
+        let lifted = state.rows.get(home).is_some_and(|row| row.version <= version && row.kept.is_empty() && !row.busy);
+        if lifted {
+            remove(&mut state, home);
+        }
+        lifted
+    }
+
+    /// The next rows that are due, at most `most`; waits for some. Empty only when it is time to stop.
+    /// Each has to be given back by [`settled`](Self::settled) or [`again`](Self::again).
+    pub(crate) fn take(&self, most: usize) -> Vec<Row> {
+        let mut state = self.state.lock();
+        loop {
+            if state.closed {
+                return Vec::new();
+            }
+            let now = Instant::now();
+            let due = state.rows.values_mut().filter(|row| !row.busy && row.due <= now).take(most);
+            let taken: Vec<Row> = due
+                .map(|row| {
+                    row.busy = true;
+                    row.clone()
+                })
+                .collect();
+            if !taken.is_empty() {
+                return taken;
+            }
+            match state.rows.values().filter(|row| !row.busy).map(|row| row.due).min() {
+                Some(due) => {
+                    self.wake.wait_until(&mut state, due);
+                }
+                None => self.wake.wait(&mut state),
+            }
+        }
+    }
+
+    /// The row is settled, as far as it was known when it was taken. Whether nothing newer came.
+    pub(crate) fn settled(&self, taken: &Row) -> bool {
+        let mut state = self.state.lock();
+        let home = taken.home();
+        let Some(row) = state.rows.get_mut(&home) else { return true };
+        if row.version > taken.version || row.kept.len() > taken.kept.len() {
+            row.busy = false;
+            row.attempts = 0;
+            return false;
+        }
+        remove(&mut state, &home);
+        true
+    }
+
+    /// The row has to be tried again, after a while.
+    pub(crate) fn again(&self, taken: &Row, stage: Stage, attempts: u32, after: Duration) {
+        let mut held = self.state.lock();
+        let Some(row) = held.rows.get_mut(&taken.home()) else { return };
+        row.busy = false;
+        row.attempts = attempts;
+        row.due = Instant::now() + after;
+        if row.version == taken.version {
+            row.stage = stage;
+        }
+    }
+
+    /// The store holds a mark of this version, higher than what was read again.
+    pub(crate) fn raise(&self, taken: &Row, mark: Version) {
+        if let Some(row) = self.state.lock().rows.get_mut(&taken.home()) {
+            row.version = row.version.max(mark);
+        }
+    }
+
+    /// Gives back rows that were taken by a thread that panicked.
+    pub(crate) fn release(&self, after: Duration) {
+        let mut state = self.state.lock();
+        for row in state.rows.values_mut().filter(|row| row.busy) {
+            row.busy = false;
+            row.attempts = row.attempts.saturating_add(1);
+            row.due = Instant::now() + after;
+        }
+    }
+
+    /// Whether this commit waits for a row.
+    pub(crate) fn holds_up(&self, commit: u64) -> bool {
+        let state = self.state.lock();
+        state.rows.values().any(|row| row.stage != Stage::Refused && row.commits.0 <= commit && commit <= row.commits.1)
+    }
+
+    /// Whether a commit up to this one waits for a row.
+    pub(crate) fn holds_up_any(&self, up_to: u64) -> bool {
+        let state = self.state.lock();
+        state.rows.values().any(|row| row.stage != Stage::Refused && row.commits.0 <= up_to)
+    }
+
+    /// How many rows there are, and how many bytes they take.
+    pub(crate) fn depth(&self) -> (usize, usize) {
+        let state = self.state.lock();
+        (state.rows.len(), state.bytes)
+    }
+
+    /// Takes nothing more and hands out nothing more.
+    pub(crate) fn close(&self) {
+        self.state.lock().closed = true;
+        self.wake.notify_all();
+    }
+}
+
+fn remove(state: &mut State, home: &Key) {
+    if let Some(row) = state.rows.remove(home) {
+        state.bytes = state.bytes.saturating_sub(row.size());
+    }
+}

@@ -1,0 +1,383 @@
+//! Models, a store that fails to order, and a database that is a map.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use kvsync::change::{Action, Change, ChangeSet, Row, Unknown};
+use kvsync::codec::Codec;
+use kvsync::envelope::{Body, Envelope, State};
+use kvsync::model::{Model, PrimaryKey, Reread, Source, Wanted};
+use kvsync::record::{Record, Terms};
+use kvsync::report::Report;
+use kvsync::store::{Capabilities, Cursor, Health, MemoryStore, Outcome, Page, Step, SyncStore};
+use kvsync::worker::{Backoff, Pipeline, PipelineConfig};
+use kvsync::{Error, ErrorKind, Key, Result, Scope, Syncable, Version};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize, Serializer};
+
+/// Long enough for anything that should happen.
+pub const LONG: Duration = Duration::from_secs(30);
+/// Long enough to see that something does not happen, where nothing else would tell.
+pub const SHORT: Duration = Duration::from_millis(30);
+
+/// Keys that change: a record is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Syncable)]
+#[diesel(table_name = users)]
+#[sync_key(name = "id", fmt = "user:id:<id>")]
+#[sync_key(name = "email", fmt = "user:email:<email>")]
+pub struct User {
+    pub id: i32,
+    pub email: Option<String>,
+    pub name: Touchy,
+}
+
+/// Keys that never change: no record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Syncable)]
+#[diesel(table_name = sessions)]
+#[sync_key(name = "id", fmt = "session:id:<id>")]
+#[sync_key(name = "token", fmt = "session:token:<token>", immutable)]
+pub struct Session {
+    pub id: i32,
+    pub token: String,
+}
+
+/// Keys that never change, none of them of the primary key.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Syncable)]
+#[diesel(table_name = tickets)]
+#[sync_key(name = "code", fmt = "ticket:code:<code>", immutable)]
+pub struct Ticket {
+    pub id: i32,
+    pub code: String,
+}
+
+/// Rows that can be hidden, a hidden home, a pointer, and an end.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Syncable)]
+#[diesel(table_name = posts)]
+#[sync_key(name = "slug", fmt = "post:slug:<slug>")]
+#[sync_key(name = "hash", fmt = "post:hash:<hash>", pointer)]
+#[sync(live_if = "deleted_at IS NULL", ttl = "1h", jitter = "50%")]
+pub struct Post {
+    pub id: i32,
+    pub slug: String,
+    pub hash: String,
+}
+
+/// Text that cannot be encoded when it says so.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Touchy(pub String);
+
+impl Serialize for Touchy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_str() {
+            "panic" => panic!("the model would rather not"),
+            "error" => Err(serde::ser::Error::custom("no form")),
+            text => serializer.serialize_str(text),
+        }
+    }
+}
+
+pub fn user(id: i32, email: &str, name: &str) -> User {
+    User { id, email: (!email.is_empty()).then(|| email.to_owned()), name: Touchy(name.to_owned()) }
+}
+
+pub fn v(sequence: u64) -> Version {
+    Version::new(0, 0, sequence)
+}
+
+/// A change of the database `main`.
+pub fn change<M: Syncable>(version: u64, row: Row) -> Change {
+    let action = match &row {
+        Row::Deleted { .. } => Action::Delete,
+        _ => Action::Update,
+    };
+    Change {
+        schema: M::SCHEMA,
+        database: "main".into(),
+        scope: Scope::NONE,
+        action,
+        version: v(version),
+        captured_at: SystemTime::now(),
+        row,
+        size: 400,
+    }
+}
+
+pub fn put<M: Syncable>(version: u64, row: M) -> Change {
+    change::<M>(version, Row::Live(Box::new(row)))
+}
+
+pub fn delete<M: Syncable>(version: u64, row: M) -> Change {
+    change::<M>(version, Row::Deleted { row: Box::new(row), live: true })
+}
+
+pub fn in_doubt<M: Syncable>(version: u64, row: &M) -> Change {
+    let unknown = Unknown { primary_key: Model::primary_key(row), kept: Vec::new(), certain: false };
+    change::<M>(version, Row::Unknown(unknown))
+}
+
+pub fn set(changes: impl IntoIterator<Item = Change>) -> ChangeSet {
+    ChangeSet { changes: changes.into_iter().collect() }
+}
+
+/// Decides what a step meets in place of the store.
+pub type Fault = Box<dyn FnMut(&Step) -> Option<Error> + Send>;
+
+/// A store in memory that fails to order and can do no more than it is told.
+pub struct TestStore {
+    pub memory: MemoryStore,
+    pub capabilities: Capabilities,
+    pub fault: Mutex<Option<Fault>>,
+    pub steps: AtomicUsize,
+    /// The most steps that came in one call.
+    pub largest: AtomicUsize,
+}
+
+impl std::fmt::Debug for TestStore {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("TestStore")
+    }
+}
+
+impl TestStore {
+    /// Takes whole changes, or one key at a time.
+    pub fn new(whole: bool) -> Arc<Self> {
+        Self::with(if whole {
+            Capabilities::new(1024, 1 << 20, 64).with_whole_changes()
+        } else {
+            Capabilities::new(1024, 1 << 20, 64)
+        })
+    }
+
+    pub fn with(capabilities: Capabilities) -> Arc<Self> {
+        Arc::new(Self {
+            memory: MemoryStore::new(),
+            capabilities,
+            fault: Mutex::new(None),
+            steps: AtomicUsize::new(0),
+            largest: AtomicUsize::new(0),
+        })
+    }
+
+    pub fn fail(&self, fault: impl FnMut(&Step) -> Option<Error> + Send + 'static) {
+        *self.fault.lock() = Some(Box::new(fault));
+    }
+
+    pub fn heal(&self) {
+        *self.fault.lock() = None;
+    }
+
+    pub fn down(&self) {
+        self.fail(|_| Some(down()));
+    }
+
+    /// The model that a reader finds under a key.
+    pub fn get<M: Syncable>(&self, key: &str) -> Option<M> {
+        let envelope = self.envelope(key).filter(|envelope| envelope.head.state == State::Value)?;
+        match envelope.body().unwrap() {
+            Body::Model { bytes, .. } => Some(M::Codec::decode(bytes).unwrap()),
+            Body::Pointer(home) => self.get(home),
+            Body::None => None,
+        }
+    }
+
+    pub fn state(&self, key: &str) -> Option<State> {
+        self.envelope(key).map(|envelope| envelope.head.state)
+    }
+
+    pub fn envelope(&self, key: &str) -> Option<Envelope> {
+        let bytes = self.memory.get_many(&[Key::new(key)]).unwrap().pop().flatten()?;
+        Some(Envelope::parse(&bytes).unwrap())
+    }
+
+    pub fn record(&self, key: &str) -> Option<Record> {
+        self.envelope(key).map(|envelope| Record::from_envelope(envelope).unwrap())
+    }
+
+    /// Everything in it that readers can see, with what times and other runs cannot change.
+    pub fn contents(&self) -> Vec<(String, Version, State, Bytes)> {
+        let keys = self.memory.scan("", None, usize::MAX).unwrap().keys;
+        let entries = self.memory.get_many(&keys).unwrap();
+        keys.iter()
+            .zip(entries)
+            .map(|(key, bytes)| {
+                let envelope = Envelope::parse(&bytes.unwrap()).unwrap();
+                let version = match &envelope.ledger {
+                    Some(_) => Record::from_envelope(envelope.clone()).unwrap().version,
+                    None => envelope.head.version,
+                };
+                (key.as_str().to_owned(), version, envelope.head.state, envelope.value.as_bytes().clone())
+            })
+            .collect()
+    }
+}
+
+pub fn down() -> Error {
+    Error::new(ErrorKind::Unavailable, "the store is down")
+}
+
+pub fn refused() -> Error {
+    Error::new(ErrorKind::Rejected, "the store says no")
+}
+
+impl SyncStore for TestStore {
+    fn name(&self) -> &'static str {
+        "test"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities
+    }
+
+    fn execute(&self, steps: &[Step], terms: &Terms) -> Vec<Result<Outcome>> {
+        self.steps.fetch_add(steps.len(), Ordering::SeqCst);
+        self.largest.fetch_max(steps.len(), Ordering::SeqCst);
+        steps
+            .iter()
+            .map(|step| {
+                let fault = self.fault.lock().as_mut().and_then(|fault| fault(step));
+                match fault {
+                    Some(error) => Err(error),
+                    None => self.memory.execute(std::slice::from_ref(step), terms).pop().unwrap(),
+                }
+            })
+            .collect()
+    }
+
+    fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>> {
+        self.memory.get_many(keys)
+    }
+
+    fn scan(&self, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page> {
+        self.memory.scan(prefix, cursor, limit)
+    }
+
+    fn epoch(&self) -> Result<u32> {
+        self.memory.epoch()
+    }
+
+    fn raise_epoch(&self, epoch: u32) -> Result<u32> {
+        self.memory.raise_epoch(epoch)
+    }
+
+    fn health(&self, deadline: Duration) -> Health {
+        self.memory.health(deadline)
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The database `main`: what was committed, under the keys of the rows' records.
+#[derive(Default)]
+pub struct Database {
+    pub rows: Mutex<HashMap<String, Box<dyn Fn() -> Box<dyn Model> + Send>>>,
+    pub version: AtomicU64,
+    pub fault: Mutex<Option<Box<dyn FnMut(&[Wanted]) -> Option<Error> + Send>>>,
+    pub asked: AtomicUsize,
+}
+
+impl Database {
+    pub fn new() -> Arc<Self> {
+        let database = Self::default();
+        database.version.store(1_000_000, Ordering::SeqCst);
+        Arc::new(database)
+    }
+
+    pub fn insert<M: Syncable + Clone>(&self, row: M) {
+        let home = PrimaryKey::of::<M>(Syncable::primary_key(&row)).home().as_str().to_owned();
+        self.rows.lock().insert(home, Box::new(move || Box::new(row.clone())));
+    }
+
+    pub fn remove<M: Syncable>(&self, row: &M) {
+        self.rows.lock().remove(Model::primary_key(row).home().as_str());
+    }
+
+    pub fn fail(&self, fault: impl FnMut(&[Wanted]) -> Option<Error> + Send + 'static) {
+        *self.fault.lock() = Some(Box::new(fault));
+    }
+
+    pub fn heal(&self) {
+        *self.fault.lock() = None;
+    }
+}
+
+impl Source for Database {
+    fn name(&self) -> &'static str {
+        "main"
+    }
+
+    fn reread(&self, wanted: &[Wanted], _deadline: Duration) -> Result<Vec<Reread>> {
+        self.asked.fetch_add(wanted.len(), Ordering::SeqCst);
+        if let Some(error) = self.fault.lock().as_mut().and_then(|fault| fault(wanted)) {
+            return Err(error);
+        }
+        let rows = self.rows.lock();
+        let read = |wanted: &Wanted| {
+            let own = self.version.fetch_add(1, Ordering::SeqCst);
+            let version = v(own.max(wanted.floor.sequence()));
+            Reread { row: rows.get(wanted.primary_key.home().as_str()).map(|row| row()), version }
+        };
+        Ok(wanted.iter().map(read).collect())
+    }
+}
+
+/// A pipeline with its store and database.
+pub struct Rig {
+    pub pipeline: Pipeline,
+    pub store: Arc<TestStore>,
+    pub database: Arc<Database>,
+    pub reports: Arc<Mutex<Vec<Report>>>,
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        Self::with(TestStore::new(false), |_| {})
+    }
+
+    pub fn with(store: Arc<TestStore>, configure: impl FnOnce(&mut PipelineConfig)) -> Self {
+        let database = Database::new();
+        let reports: Arc<Mutex<Vec<Report>>> = Arc::default();
+        let mut config = PipelineConfig::new(vec![Arc::clone(&store) as _], vec![Arc::clone(&database) as _]);
+        config.workers = 2;
+        config.backoff = Backoff { min: Duration::from_millis(1), max: Duration::from_millis(5) };
+        config.drop_deadline = SHORT;
+        let told = Arc::clone(&reports);
+        config.on_report = Some(Box::new(move |report| told.lock().push(report.clone())));
+        configure(&mut config);
+        let pipeline = Pipeline::start(config).unwrap();
+        Self { pipeline, store, database, reports }
+    }
+
+    pub fn publish(&self, changes: impl IntoIterator<Item = Change>) -> kvsync::change::CommitToken {
+        self.pipeline.publisher().publish(set(changes))
+    }
+
+    pub fn flush(&self) {
+        self.pipeline.flush(LONG).unwrap();
+    }
+
+    /// Publishes and waits.
+    pub fn write(&self, changes: impl IntoIterator<Item = Change>) {
+        let token = self.publish(changes);
+        self.pipeline.wait(&token, LONG).unwrap();
+    }
+
+    /// Everything that was reported, once nothing more can come.
+    pub fn ended(self) -> Vec<Report> {
+        assert!(self.pipeline.shutdown(LONG).is_clean());
+        std::mem::take(&mut *self.reports.lock())
+    }
+}
+
+/// Waits for something that another thread does.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + LONG;
+    while !done() {
+        assert!(std::time::Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
