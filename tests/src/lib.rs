@@ -4,6 +4,7 @@
 
 pub mod env;
 pub mod postgres;
+pub mod recorder;
 
 pub use xtask::servers;
 

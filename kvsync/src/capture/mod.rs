@@ -1,4 +1,28 @@
 //! Catches what ordinary Diesel statements write.
+//!
+//! A [`SyncConnection`] makes each INSERT, UPDATE and DELETE of a registered table return the columns
+//! of its models and a version, hides these from the caller, and hands the changes on once the
+//! outermost COMMIT has returned.
 
-#[allow(dead_code, unused_imports, reason = "the connection that scans statements comes next")]
-pub(crate) mod statement;
+mod backend;
+mod connection;
+mod database;
+mod fragment;
+mod hub;
+mod look;
+mod pending;
+mod plan;
+mod row;
+mod run;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod state;
+mod statement;
+mod table;
+mod transaction;
+
+pub use self::backend::{Inner, SyncBackend};
+pub use self::connection::SyncConnection;
+pub use self::database::{AnyDatabase, Attached, Database, Policy, Unattached};
+pub use self::row::{SyncCursor, SyncField, SyncRow};
+pub use self::transaction::SyncTransactionManager;

@@ -1,0 +1,138 @@
+//! What capture needs to know of a database, in one trait.
+
+use std::ops::Range;
+use std::time::SystemTime;
+
+use diesel::backend::Backend;
+use diesel::connection::{DefaultLoadingMode, LoadConnection, TransactionManagerStatus};
+use diesel::query_builder::QueryBuilder;
+use diesel::row::Row;
+use diesel::{Connection, QueryResult, deserialize};
+
+use super::hub::Hub;
+use super::pending::Pending;
+use super::plan::Plan;
+use super::statement::Dialect;
+use crate::error::Result;
+use crate::version::Version;
+
+/// A database whose writes can be captured: Diesel's `Sqlite` or `Pg`. Implemented by this crate only.
+pub trait SyncBackend: Inside {
+    /// Diesel's own connection to it.
+    type Connection: Inner<Backend = Self>;
+}
+
+/// A connection that can be wrapped: Diesel's own, or one around it that hands out the same rows, such
+/// as a pooled one. Implemented for all of them.
+pub trait Inner:
+    Connection<Backend: SyncBackend>
+    + for<'conn, 'query> LoadConnection<
+        DefaultLoadingMode,
+        Row<'conn, 'query> = <<Self as Connection>::Backend as Inside>::Row<'conn, 'query>,
+    > + 'static
+{
+}
+
+impl<C> Inner for C where
+    C: Connection<Backend: SyncBackend>
+        + for<'conn, 'query> LoadConnection<
+            DefaultLoadingMode,
+            Row<'conn, 'query> = <<C as Connection>::Backend as Inside>::Row<'conn, 'query>,
+        > + 'static
+{
+}
+
+/// The part of [`SyncBackend`] that is nobody else's business.
+#[doc(hidden)]
+pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default + 'static {
+    /// A row as Diesel's own connection gives it.
+    type Row<'conn, 'query>: Row<'conn, Self>;
+    /// A row that has left its connection.
+    type Owned: for<'row> Row<'row, Self> + 'static;
+    /// What is shared between the rows of one statement when they leave.
+    type Owning: Default;
+    /// What one connection remembers.
+    type Session: Default + Send + 'static;
+
+    /// Whose SQL it is.
+    #[allow(private_interfaces, reason = "implemented by this crate only")]
+    const DIALECT: Dialect;
+    /// The schema of a table that is named without one; nothing where that is not always the same.
+    const DEFAULT_SCHEMA: Option<&'static str>;
+    /// Whether the database may end a transaction by itself when a statement fails.
+    const LOSES_TRANSACTIONS: bool;
+    /// Whether columns are named with their table.
+    const QUALIFIED: bool;
+    /// How many values [`suffix`](Self::suffix) adds.
+    const SUFFIX: usize;
+
+    /// What is returned of each row beside the models' columns.
+    fn suffix(reference: &str) -> String;
+    /// `live_if` as an expression that means the written row, whatever else is joined. The statement
+    /// calls the table `reference`, the condition calls it `table`.
+    fn live(condition: &str, table: &str, reference: &str) -> String;
+    /// The name as it stands in SQL.
+    fn quote(name: &str) -> String;
+    /// Takes a row out of its connection.
+    fn own(row: Self::Row<'_, '_>, owning: &mut Self::Owning) -> Self::Owned;
+    /// Reads a boolean.
+    fn flag(row: &Self::Row<'_, '_>, at: usize) -> Option<bool>;
+    /// The bytes of the text and binary values in these columns.
+    fn bytes(row: &Self::Row<'_, '_>, columns: Range<usize>) -> usize;
+
+    /// Looks at a new connection.
+    fn greet<C: Inner<Backend = Self>>(conn: &mut C) -> Result<()>
+    where
+        Self: SyncBackend;
+    /// Makes ready for a captured write. Returns whether it must run in a transaction.
+    fn prepare<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        session: &mut Self::Session,
+        hub: &Hub<Self>,
+        plan: &Plan<Self>,
+    ) -> QueryResult<bool>
+    where
+        Self: SyncBackend;
+    /// Runs as the first statement of the transaction that [`prepare`](Self::prepare) asked for, or of
+    /// one that is open.
+    fn lock<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Self::Session) -> QueryResult<()>
+    where
+        Self: SyncBackend;
+    /// The version of a row, whose suffix stands at `at`. Its lock is held.
+    fn stamp(
+        session: &mut Self::Session,
+        row: &Self::Row<'_, '_>,
+        at: usize,
+        now: SystemTime,
+        epoch: u32,
+    ) -> deserialize::Result<Stamp>;
+    /// Decides where changes belong, once their statement has ended: gives them their scope, or drops
+    /// and reports them. Of each change that [`stamp`](Self::stamp) named a relation for, there is its
+    /// place and the relation.
+    fn settle<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        session: &mut Self::Session,
+        hub: &Hub<Self>,
+        plan: &Plan<Self>,
+        pending: &mut Pending,
+        relations: &[(usize, u32)],
+    ) where
+        Self: SyncBackend;
+    /// The schema was changed on this connection.
+    fn altered(session: &mut Self::Session);
+    /// A transaction or savepoint ended.
+    fn ended(session: &mut Self::Session, outermost: bool, rolled_back: bool);
+    /// Whether a transaction whose COMMIT or ROLLBACK failed may have been committed, or a part of it.
+    fn in_doubt(after: &TransactionManagerStatus, committing: bool) -> bool;
+    /// Whether the statement failed for a prepared plan that is out of date.
+    fn is_stale_plan(error: &diesel::result::Error) -> bool;
+}
+
+/// The place of a captured row in the order of its changes.
+#[derive(Debug, Clone, Copy)]
+pub struct Stamp {
+    /// The version.
+    pub version: Version,
+    /// What tells where the row belongs; 0 where nothing does.
+    pub relation: u32,
+}

@@ -1,0 +1,139 @@
+//! The connection that users hold.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use diesel::connection::{
+    CacheSize, ConnectionSealed, Instrumentation, SimpleConnection, TransactionManager, TransactionManagerStatus,
+};
+use diesel::query_builder::{QueryFragment, QueryId};
+use diesel::result::ConnectionError;
+use diesel::{Connection, ConnectionResult, QueryResult};
+
+use super::backend::Inner;
+use super::hub::Hub;
+use super::state::State;
+use super::transaction::SyncTransactionManager;
+use crate::change::{Change, CommitToken};
+use crate::key::Scope;
+
+/// A Diesel connection that catches what is written through it.
+///
+/// It is used like the connection that it wraps. What it catches is handed on once the outermost
+/// transaction has been committed, and forgotten when that is rolled back.
+pub struct SyncConnection<C: Inner> {
+    pub(super) inner: C,
+    pub(super) state: State<C::Backend>,
+}
+
+impl<C: Inner> SyncConnection<C> {
+    pub(super) fn new(mut inner: C, hub: Arc<Hub<C::Backend>>) -> Self {
+        clear_statements(&mut inner);
+        Self { inner, state: State::new(hub) }
+    }
+
+    /// The wrapped connection. Nothing that is written through it is caught or reported; verify the
+    /// tables that it writes. Do not begin or end a transaction on it.
+    pub fn unsynced(&mut self) -> &mut C {
+        &mut self.inner
+    }
+
+    /// The wrapped connection, for good. Changes of an open transaction are lost.
+    pub fn into_inner(mut self) -> C {
+        clear_statements(&mut self.inner);
+        self.inner
+    }
+
+    /// Sets the scope of the rows that are written from now on. Where the database was told the scopes
+    /// of its schemas, these decide instead.
+    pub fn set_scope(&mut self, scope: Scope) {
+        self.state.scope = scope;
+    }
+
+    /// The scope of the rows that are written.
+    pub fn scope(&self) -> &Scope {
+        &self.state.scope
+    }
+
+    /// What the last commit on this connection handed on, to be waited for. `None` before the first
+    /// that changed a row of a registered table.
+    pub fn last_commit(&self) -> Option<&CommitToken> {
+        self.state.last_commit.as_ref()
+    }
+
+    /// Whether the tokens of later commits list their rows, so that another process can wait for them.
+    pub fn set_portable_tokens(&mut self, portable: bool) {
+        self.state.portable_tokens = portable;
+    }
+
+    /// The changes of the open transaction, as they will be handed on if it is committed. In a test
+    /// transaction this shows what would have been synced.
+    pub fn captured(&self) -> &[Change] {
+        self.state.pending.changes()
+    }
+}
+
+/// How many transactions and savepoints are open; nothing when the connection is broken.
+pub(super) fn depth_of<C: Connection>(conn: &mut C) -> Option<u32> {
+    match C::TransactionManager::transaction_manager_status_mut(conn) {
+        TransactionManagerStatus::Valid(status) => Some(status.transaction_depth().map_or(0, NonZeroU32::get)),
+        TransactionManagerStatus::InError => None,
+    }
+}
+
+/// Forgets all prepared statements: those that another wrapper prepared stand under the same ids.
+pub(super) fn clear_statements<C: Connection>(conn: &mut C) {
+    conn.set_prepared_statement_cache_size(CacheSize::Disabled);
+    conn.set_prepared_statement_cache_size(CacheSize::Unbounded);
+}
+
+impl<C: Inner> ConnectionSealed for SyncConnection<C> {}
+
+impl<C: Inner> SimpleConnection for SyncConnection<C> {
+    /// Runs statements. A single one that writes a registered table is captured; of several, those that
+    /// write one are not, and follow the policy.
+    fn batch_execute(&mut self, query: &str) -> QueryResult<()> {
+        self.run_batch(query)
+    }
+}
+
+impl<C: Inner> Connection for SyncConnection<C> {
+    type Backend = C::Backend;
+    type TransactionManager = SyncTransactionManager;
+
+    /// Always fails: a connection that catches what is written belongs to a `KvSync`, which opens it.
+    fn establish(_: &str) -> ConnectionResult<Self> {
+        Err(ConnectionError::BadConnection(
+            "a synced connection is opened with `KvSync::connect`, wrapped with `KvSync::wrap`, or taken from a pool \
+             of `KvSync::connection_manager`"
+                .to_owned(),
+        ))
+    }
+
+    fn execute_returning_count<T>(&mut self, source: &T) -> QueryResult<usize>
+    where
+        T: QueryFragment<Self::Backend> + QueryId,
+    {
+        let planned = self.state.plans.look(&self.state.hub, source)?;
+        self.execute_planned(source, planned)
+    }
+
+    fn transaction_state(
+        &mut self,
+    ) -> &mut <Self::TransactionManager as TransactionManager<Self>>::TransactionStateData {
+        self.inner.transaction_state()
+    }
+
+    fn instrumentation(&mut self) -> &mut dyn Instrumentation {
+        self.inner.instrumentation()
+    }
+
+    fn set_instrumentation(&mut self, instrumentation: impl Instrumentation) {
+        self.inner.set_instrumentation(instrumentation);
+    }
+
+    fn set_prepared_statement_cache_size(&mut self, size: CacheSize) {
+        self.state.cache_size = size;
+        self.inner.set_prepared_statement_cache_size(size);
+    }
+}

@@ -1,0 +1,216 @@
+//! A database and the models in it, as users declare them.
+
+use std::any::Any;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+use diesel::QuerySource;
+use diesel::associations::HasTable;
+use diesel::deserialize::StaticallySizedRow;
+use diesel::expression::Selectable;
+use diesel::query_builder::QueryFragment;
+
+use super::backend::{Inner, SyncBackend};
+use super::connection::SyncConnection;
+use super::hub::{Factory, Hub};
+use super::table::{SqlTypeOf, Table, table_of};
+use crate::change::Publish;
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Schema, Syncable};
+
+/// What becomes of a statement that writes a registered table in a way that cannot be captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Policy {
+    /// It is not run: an error says why.
+    Error,
+    /// It is run and reported; the table is dirty until it is verified.
+    Warn,
+    /// It is run, and nobody is told.
+    Allow,
+}
+
+/// A database and the models in it, to be given to the builder.
+///
+/// ```ignore
+/// Database::<Sqlite>::new("main", || SqliteConnection::establish("app.db")).model::<User>()
+/// ```
+pub struct Database<DB: SyncBackend> {
+    name: Arc<str>,
+    factory: Factory<DB>,
+    tables: Vec<Table<DB>>,
+    policy: Policy,
+    truncate: Policy,
+    max_pending: usize,
+    wrong: Option<Error>,
+}
+
+/// How many bytes of changes a transaction holds before it keeps primary keys only.
+const MAX_PENDING: usize = 64 << 20;
+
+impl<DB: SyncBackend> Database<DB> {
+    /// The database of this name. The factory opens a connection: for rows that must be read again, and
+    /// for `KvSync::connect` and pools. It is called from several threads.
+    pub fn new<E, F>(name: &str, factory: F) -> Self
+    where
+        E: Into<Box<dyn StdError + Send + Sync>>,
+        F: Fn() -> Result<DB::Connection, E> + Send + Sync + 'static,
+    {
+        Self {
+            name: name.into(),
+            factory: Arc::new(move || factory().map_err(Into::into)),
+            tables: Vec::new(),
+            policy: Policy::Warn,
+            truncate: Policy::Error,
+            max_pending: MAX_PENDING,
+            wrong: None,
+        }
+    }
+
+    /// Registers a model: what is written to its table is synced. A table may have several.
+    #[must_use]
+    pub fn model<M>(mut self) -> Self
+    where
+        M: Syncable + HasTable + Selectable<DB> + StaticallySizedRow<SqlTypeOf<M, DB>, DB>,
+        M::SelectExpression: QueryFragment<DB>,
+        <M::Table as QuerySource>::FromClause: QueryFragment<DB>,
+    {
+        match table_of::<DB, M>() {
+            Ok(table) => self.register(table),
+            Err(error) => self.wrong = self.wrong.or(Some(error)),
+        }
+        self
+    }
+
+    /// What becomes of statements that cannot be captured. Without this call they are run and reported
+    /// ([`Policy::Warn`]), but for a TRUNCATE of a registered table, which is an error.
+    #[must_use]
+    pub fn policy(self, policy: Policy) -> Self {
+        Self { policy, truncate: policy, ..self }
+    }
+
+    /// How many bytes of changes a transaction holds in memory, 64 MiB if not told. Of the changes
+    /// beyond, only primary keys are kept; their rows are read again once it is committed.
+    #[must_use]
+    pub fn max_transaction_bytes(self, bytes: usize) -> Self {
+        Self { max_pending: bytes, ..self }
+    }
+
+    fn register(&mut self, table: Table<DB>) {
+        let known = self.tables.iter_mut().find(|known| known.name == table.name && known.schema == table.schema);
+        let Some(known) = known else { return self.tables.push(table) };
+        for model in table.models {
+            if known.models.iter().any(|other| other.schema.model == model.schema.model) {
+                let message = format!("the model `{}` is registered twice", model.schema.model);
+                self.wrong.get_or_insert(Error::new(ErrorKind::Config, message));
+            }
+            known.models.push(model);
+        }
+    }
+}
+
+impl<DB: SyncBackend> fmt::Debug for Database<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tables: Vec<&str> = self.tables.iter().map(|table| table.name.as_str()).collect();
+        f.debug_struct("Database").field("name", &self.name).field("tables", &tables).finish_non_exhaustive()
+    }
+}
+
+/// A database of any backend, before it knows where its changes go.
+pub trait Unattached: Send {
+    /// Its name.
+    fn name(&self) -> &str;
+
+    /// The models that are registered in it.
+    fn schemas(&self) -> Vec<&'static Schema>;
+
+    /// Tells it where its changes go.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when its models cannot be synced as they were registered.
+    fn attach(self: Box<Self>, publish: Arc<dyn Publish>) -> Result<Arc<dyn AnyDatabase>>;
+}
+
+impl<DB: SyncBackend> Unattached for Database<DB> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn schemas(&self) -> Vec<&'static Schema> {
+        self.tables.iter().flat_map(|table| &table.models).map(|model| model.schema).collect()
+    }
+
+    fn attach(self: Box<Self>, publish: Arc<dyn Publish>) -> Result<Arc<dyn AnyDatabase>> {
+        if let Some(wrong) = self.wrong {
+            return Err(wrong);
+        }
+        let tables = self.tables.into_iter().map(Arc::new).collect();
+        let Self { name, factory, policy, truncate, max_pending, .. } = *self;
+        let hub = Hub { name, tables, policy, truncate, max_pending, publish, factory };
+        Ok(Arc::new(Attached { hub: Arc::new(hub) }))
+    }
+}
+
+/// A database of any backend that knows where its changes go.
+pub trait AnyDatabase: Any + Send + Sync {
+    /// Its name.
+    fn name(&self) -> &str;
+}
+
+impl dyn AnyDatabase {
+    /// The database, if it is one of this backend.
+    pub fn downcast<DB: SyncBackend>(&self) -> Option<&Attached<DB>> {
+        (self as &dyn Any).downcast_ref()
+    }
+}
+
+/// A database that knows where its changes go. Clones share all of it.
+pub struct Attached<DB: SyncBackend> {
+    hub: Arc<Hub<DB>>,
+}
+
+impl<DB: SyncBackend> Attached<DB> {
+    /// Opens a connection with the factory.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`] when the factory fails; otherwise as [`wrap`](Self::wrap).
+    pub fn connect(&self) -> Result<SyncConnection<DB::Connection>> {
+        self.wrap(self.hub.open()?)
+    }
+
+    /// Wraps a connection of the caller's. Its cache of prepared statements is emptied and switched on;
+    /// an instrumentation is best set afterwards.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Database`] when it is a database that cannot be captured, such as SQLite before
+    /// 3.35, and [`ErrorKind::Config`] when a transaction is open on it.
+    pub fn wrap<C: Inner<Backend = DB>>(&self, mut conn: C) -> Result<SyncConnection<C>> {
+        if super::connection::depth_of(&mut conn) != Some(0) {
+            let message = "a connection cannot be wrapped while a transaction is open on it, or broken";
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        DB::greet(&mut conn)?;
+        Ok(SyncConnection::new(conn, Arc::clone(&self.hub)))
+    }
+}
+
+impl<DB: SyncBackend> Clone for Attached<DB> {
+    fn clone(&self) -> Self {
+        Self { hub: Arc::clone(&self.hub) }
+    }
+}
+
+impl<DB: SyncBackend> AnyDatabase for Attached<DB> {
+    fn name(&self) -> &str {
+        &self.hub.name
+    }
+}
+
+impl<DB: SyncBackend> fmt::Debug for Attached<DB> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Attached").field("name", &self.hub.name).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,58 @@
+//! What the connections to one database share.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::sync::Arc;
+
+use super::backend::SyncBackend;
+use super::database::Policy;
+use super::statement::TableName;
+use super::table::Table;
+use crate::change::{Missed, Publish};
+use crate::error::{Error, ErrorKind, Result};
+
+/// What the connections to one database share.
+pub struct Hub<DB: SyncBackend> {
+    pub(super) name: Arc<str>,
+    pub(super) tables: Vec<Arc<Table<DB>>>,
+    pub(super) policy: Policy,
+    pub(super) truncate: Policy,
+    pub(super) max_pending: usize,
+    pub(super) publish: Arc<dyn Publish>,
+    pub(super) factory: Factory<DB>,
+}
+
+/// Opens a connection.
+pub(super) type Factory<DB> =
+    Arc<dyn Fn() -> Result<<DB as SyncBackend>::Connection, Box<dyn StdError + Send + Sync>> + Send + Sync>;
+
+impl<DB: SyncBackend> Hub<DB> {
+    /// The registered table that a statement names. Where it may be several, the rows tell later.
+    pub(super) fn table(&self, name: &TableName<'_>) -> Option<&Arc<Table<DB>>> {
+        let named = |table: &&Arc<Table<DB>>| table.name == *name.name;
+        let schema = name.schema.as_deref().or(DB::DEFAULT_SCHEMA);
+        let exact = |table: &&Arc<Table<DB>>| table.schema.as_deref().or(DB::DEFAULT_SCHEMA) == schema;
+        let may_be =
+            |table: &&Arc<Table<DB>>| name.schema.is_none() || (DB::DEFAULT_SCHEMA.is_none() && table.schema.is_none());
+        let mut tables = self.tables.iter().filter(named);
+        tables.clone().find(exact).or_else(|| tables.find(may_be))
+    }
+
+    /// The first registered table among these.
+    pub(super) fn table_among(&self, names: &[TableName<'_>]) -> Option<&Arc<Table<DB>>> {
+        names.iter().find_map(|name| self.table(name))
+    }
+
+    /// Reports a write that was not captured.
+    pub(super) fn missed(&self, table: Option<&str>, reason: impl Into<Cow<'static, str>>, sql: &str) {
+        self.publish.missed(Missed::new(Arc::clone(&self.name), table.map(str::to_owned), reason, sql));
+    }
+
+    /// Opens a connection with the factory.
+    pub(super) fn open(&self) -> Result<DB::Connection> {
+        (self.factory)().map_err(|error| {
+            let message = format!("no connection to the database `{}` could be opened", self.name);
+            Error::new(ErrorKind::Unavailable, message).with_source(error)
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! The changes of the open transaction.
+
+use std::collections::HashSet;
+use std::mem;
+
+use crate::change::{Change, ChangeSet, Row};
+
+/// The changes of the open transaction, and where each savepoint in it began.
+#[derive(Debug, Default)]
+pub struct Pending {
+    changes: Vec<Change>,
+    marks: Vec<usize>,
+    size: usize,
+    doubt: bool,
+}
+
+impl Pending {
+    pub(super) fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Adds a change. Beyond `limit` bytes, only its primary key is kept.
+    pub(super) fn push(&mut self, change: Change, limit: usize) {
+        let change = if self.size + change.size > limit { change.into_unknown() } else { change };
+        self.size += change.size;
+        if self.changes.capacity() == 0 {
+            // Most transactions write one row.
+            self.changes.reserve_exact(1);
+        }
+        self.changes.push(change);
+    }
+
+    /// Drops the changes from here on.
+    pub(super) fn truncate(&mut self, len: usize) {
+        for change in self.changes.drain(len.min(self.changes.len())..) {
+            self.size = self.size.saturating_sub(change.size);
+        }
+    }
+
+    /// Keeps the changes from `from` on for which `keep`, given the place of each, says so.
+    pub(super) fn retain_from(&mut self, from: usize, mut keep: impl FnMut(usize, &mut Change) -> bool) {
+        let mut at = 0;
+        let size = &mut self.size;
+        self.changes.retain_mut(|change| {
+            let kept = at < from || keep(at, change);
+            at += 1;
+            if !kept {
+                *size = size.saturating_sub(change.size);
+            }
+            kept
+        });
+    }
+
+    /// How many transactions and savepoints are open, as far as was told here.
+    pub(super) fn depth(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// A transaction or savepoint began.
+    pub(super) fn begin(&mut self) {
+        self.marks.push(self.changes.len());
+    }
+
+    /// The innermost savepoint was released: its changes belong to what is around it.
+    pub(super) fn release(&mut self) {
+        self.marks.pop();
+    }
+
+    /// The innermost savepoint was rolled back, and its changes with it.
+    pub(super) fn roll_back(&mut self) {
+        let mark = self.marks.pop().unwrap_or(0);
+        self.truncate(mark);
+    }
+
+    /// From now on it cannot be told which of the changes, and of those to come, the database keeps.
+    pub(super) fn doubt(&mut self) {
+        self.doubt = true;
+    }
+
+    /// Whether [`doubt`](Self::doubt) was called in this transaction.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.doubt
+    }
+
+    /// The transaction was rolled back.
+    pub(super) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The transaction was committed: its changes.
+    pub(super) fn take(&mut self) -> ChangeSet {
+        ChangeSet { changes: mem::take(self).changes }
+    }
+
+    /// The transaction was committed or not: the rows that it may have changed, each once, as unknown.
+    pub(super) fn take_in_doubt(&mut self) -> ChangeSet {
+        let mut changes: Vec<Change> = self.take().changes.into_iter().map(uncertain).collect();
+        keep_last(&mut changes, |change| change.home());
+        ChangeSet { changes }
+    }
+
+    /// Of the changes of one row that have the same version, keeps the last.
+    pub(super) fn break_ties(&mut self) {
+        keep_last(&mut self.changes, |change| (change.home(), change.version));
+    }
+}
+
+fn uncertain(change: Change) -> Change {
+    let mut change = change.into_unknown();
+    if let Row::Unknown(unknown) = &mut change.row {
+        unknown.certain = false;
+    }
+    change
+}
+
+fn keep_last<K: Eq + std::hash::Hash>(changes: &mut Vec<Change>, key: impl Fn(&Change) -> K) {
+    let mut seen = HashSet::new();
+    let mut keep: Vec<bool> = changes.iter().rev().map(|change| seen.insert(key(change))).collect();
+    changes.retain(|_| keep.pop().unwrap_or(true));
+}

@@ -1,0 +1,264 @@
+//! What is done with a statement, decided once for each text.
+
+use std::any::TypeId;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::backend::SyncBackend;
+use super::database::Policy;
+use super::hub::Hub;
+use super::statement::{Conflict, Or, Scanned, TableName, Verb, Write, rewrite, scan};
+use super::table::Table;
+use crate::change::Action;
+use crate::error::{Error, ErrorKind};
+use crate::model::Schema;
+
+/// What is done with a statement.
+pub(super) enum Planned<DB: SyncBackend> {
+    /// It is run as it is.
+    Pass,
+    /// It is run with a changed text, and its rows are captured.
+    Capture(Arc<Plan<DB>>),
+    /// It is run as it is, and reported as not captured.
+    Report(Arc<Missing>),
+    /// It is run as it is; afterwards these tables are checked anew.
+    Altered(Arc<[Arc<Table<DB>>]>),
+    /// It is not run.
+    Refuse(Arc<Missing>),
+}
+
+impl<DB: SyncBackend> Clone for Planned<DB> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Pass => Self::Pass,
+            Self::Capture(plan) => Self::Capture(Arc::clone(plan)),
+            Self::Report(missing) => Self::Report(Arc::clone(missing)),
+            Self::Altered(tables) => Self::Altered(Arc::clone(tables)),
+            Self::Refuse(missing) => Self::Refuse(Arc::clone(missing)),
+        }
+    }
+}
+
+/// A write that cannot be captured.
+pub(super) struct Missing {
+    pub(super) table: Option<String>,
+    pub(super) reason: Cow<'static, str>,
+}
+
+impl Missing {
+    fn new<DB: SyncBackend>(table: Option<&Arc<Table<DB>>>, reason: impl Into<Cow<'static, str>>) -> Arc<Self> {
+        Arc::new(Self { table: table.map(|table| table.name.clone()), reason: reason.into() })
+    }
+
+    /// The error that the caller gets in place of the statement's result.
+    pub(super) fn error(&self) -> diesel::result::Error {
+        let table = self.table.as_ref().map(|table| format!(" (table `{table}`)")).unwrap_or_default();
+        refused(Error::new(ErrorKind::Capture, format!("{}{table}", self.reason)))
+    }
+}
+
+/// An error of ours, before the statement was run.
+pub(super) fn refused(error: Error) -> diesel::result::Error {
+    diesel::result::Error::QueryBuilderError(Box::new(error))
+}
+
+/// How a statement is captured.
+pub struct Plan<DB: SyncBackend> {
+    /// The text to run.
+    pub(super) sql: String,
+    /// How the prepared statement is cached.
+    pub(super) cache: Caching,
+    pub(super) table: Arc<Table<DB>>,
+    pub(super) action: Action,
+    /// Where each model of the table stands, in the order of the table's models.
+    pub(super) places: Vec<Place>,
+    /// How many values at the end of a row are ours.
+    pub(super) hidden: usize,
+    /// What of the statement cannot be captured although its rows are.
+    pub(super) concern: Option<Arc<Missing>>,
+    /// Whether rows that are in the way are deleted unseen.
+    pub(super) replaces: bool,
+    /// How many rows must come back.
+    pub(super) rows: Option<usize>,
+}
+
+/// How Diesel caches a prepared statement.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Caching {
+    /// Not at all.
+    Never,
+    /// Under its text.
+    Text,
+    /// Under this id.
+    Id(TypeId),
+}
+
+/// Where a model's values stand in a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// The first value of its columns.
+    pub(super) columns: At,
+    /// The value of its `live_if`, among ours.
+    pub(super) live: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum At {
+    /// Among those that the caller asked for.
+    Asked(usize),
+    /// Among ours.
+    Own(usize),
+}
+
+/// Decides what is done with a statement.
+pub(super) fn plan<DB: SyncBackend>(hub: &Hub<DB>, sql: &str, cache: Caching) -> Planned<DB> {
+    match scan(sql, DB::DIALECT) {
+        Scanned::Read => Planned::Pass,
+        Scanned::Schema { tables } => altered(hub, &tables),
+        Scanned::Write(write) => match hub.table(&write.table) {
+            Some(table) => written(hub, sql, &write, table, cache),
+            None => Planned::Pass,
+        },
+        other => uncaptured(hub, &other).unwrap_or(Planned::Pass),
+    }
+}
+
+/// What is done with a statement that writes and cannot be captured; nothing when no registered table
+/// is concerned.
+pub(super) fn uncaptured<DB: SyncBackend>(hub: &Hub<DB>, scanned: &Scanned<'_>) -> Option<Planned<DB>> {
+    match scanned {
+        Scanned::Read | Scanned::Schema { .. } => None,
+        Scanned::Write(write) => {
+            let table = hub.table(&write.table)?;
+            let reason = "it is one of several statements in one string; run it alone, as its own statement";
+            hub.policy.planned(Missing::new(Some(table), reason))
+        }
+        Scanned::Truncate { tables, cascade } => {
+            let table = hub.table_among(tables);
+            if table.is_none() && !cascade {
+                return None;
+            }
+            let reason = "TRUNCATE deletes rows that nobody sees; use DELETE, or allow it and verify the table";
+            if table.is_none() {
+                let reason = "TRUNCATE .. CASCADE may empty registered tables unseen; verify them";
+                return hub.policy.planned(Missing::new(hub.tables.first(), reason));
+            }
+            hub.truncate.planned(Missing::new(table, reason))
+        }
+        Scanned::Transaction => Some(Planned::Refuse(Missing::new::<DB>(
+            None,
+            "transactions must begin and end with Diesel's own methods, else nobody knows what was committed; \
+             use `transaction`, or `unsynced()` where nothing is captured",
+        ))),
+        Scanned::Uncapturable { reason, tables } => {
+            let table = hub.table_among(tables)?;
+            let reason = format!("{reason}; run it through `unsynced()` and verify the table, or write it otherwise");
+            hub.policy.planned(Missing::new(Some(table), reason))
+        }
+    }
+}
+
+fn altered<DB: SyncBackend>(hub: &Hub<DB>, names: &[TableName<'_>]) -> Planned<DB> {
+    let tables: Vec<_> = names.iter().filter_map(|name| hub.table(name)).cloned().collect();
+    if tables.is_empty() { Planned::Pass } else { Planned::Altered(tables.into()) }
+}
+
+impl Policy {
+    fn planned<DB: SyncBackend>(self, missing: Arc<Missing>) -> Option<Planned<DB>> {
+        match self {
+            Self::Error => Some(Planned::Refuse(missing)),
+            Self::Warn => Some(Planned::Report(missing)),
+            Self::Allow => None,
+        }
+    }
+}
+
+fn written<DB: SyncBackend>(
+    hub: &Hub<DB>,
+    sql: &str,
+    write: &Write<'_>,
+    table: &Arc<Table<DB>>,
+    cache: Caching,
+) -> Planned<DB> {
+    let concern = match concern(table, write).map(|missing| hub.policy.planned(missing)) {
+        Some(Some(Planned::Report(missing))) => Some(missing),
+        Some(Some(refused)) => return refused,
+        Some(None) | None => None,
+    };
+    let name = DB::quote(&write.table.name);
+    let reference = write.alias.unwrap_or(&name);
+    let asked = write.returning.clone().and_then(|list| sql.get(list)).map(str::trim);
+    let mut list = Vec::new();
+    let mut own = 0;
+    let mut places = Vec::with_capacity(table.models.len());
+    for model in &table.models {
+        let columns = model.columns(reference);
+        let at = if asked.is_some_and(|asked| asked == columns || asked == model.list) {
+            At::Asked(0)
+        } else {
+            list.push(columns);
+            own += model.width;
+            At::Own(own - model.width)
+        };
+        let live = model.schema.live_if.map(|condition| {
+            list.push(DB::live(condition, &table.sql, reference));
+            own += 1;
+            own - 1
+        });
+        places.push(Place { columns: at, live });
+    }
+    if DB::SUFFIX > 0 {
+        list.push(DB::suffix(reference));
+        own += DB::SUFFIX;
+    }
+    let sql = if list.is_empty() { sql.to_owned() } else { rewrite(sql, write, &list.join(", ")) };
+    Planned::Capture(Arc::new(Plan {
+        sql,
+        cache,
+        table: Arc::clone(table),
+        action: action(write),
+        places,
+        hidden: own,
+        concern,
+        replaces: write.verb == Verb::Replace || write.or == Some(Or::Replace),
+        rows: if write.or.is_none() && write.conflict.is_none() { write.rows } else { None },
+    }))
+}
+
+fn action(write: &Write<'_>) -> Action {
+    match write.verb {
+        Verb::Insert if write.conflict == Some(Conflict::Update) => Action::Upsert,
+        Verb::Insert => Action::Insert,
+        Verb::Update => Action::Update,
+        Verb::Delete => Action::Delete,
+        Verb::Replace => Action::Upsert,
+    }
+}
+
+/// What a statement does that its returned rows do not show.
+fn concern<DB: SyncBackend>(table: &Arc<Table<DB>>, write: &Write<'_>) -> Option<Arc<Missing>> {
+    let set = write.columns_set();
+    if set.is_empty() {
+        return None;
+    }
+    let sets = |column: &&&'static str| set.contains(&DB::DIALECT.fold(Cow::Borrowed(column)));
+    let schemas = || table.models.iter().map(|model| model.schema);
+    if let Some(column) = schemas().flat_map(|schema| schema.primary_key).find(sets) {
+        let reason = format!(
+            "it sets `{column}`, of the primary key: the row's old keys stay; delete the row and insert it anew"
+        );
+        return Some(Missing::new(Some(table), reason));
+    }
+    let column = schemas().flat_map(immutable_columns).find(|column| sets(&column))?;
+    let reason = format!(
+        "it sets `{column}`, of a key declared `immutable`: if the value changes, the old key stays; \
+         leave the column out of the update (Diesel's `skip_update`)"
+    );
+    Some(Missing::new(Some(table), reason))
+}
+
+/// Columns of keys that were declared immutable and are no part of the primary key.
+fn immutable_columns(schema: &'static Schema) -> impl Iterator<Item = &'static &'static str> {
+    let keys = schema.keys.iter().filter(|key| key.immutable && !key.of_primary_key);
+    keys.flat_map(|key| key.columns).filter(|column| !schema.primary_key.contains(column))
+}

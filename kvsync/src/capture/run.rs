@@ -1,0 +1,271 @@
+//! Runs statements as planned.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use diesel::QueryResult;
+use diesel::connection::{DefaultLoadingMode, LoadConnection, TransactionManager};
+use diesel::expression::QueryMetadata;
+use diesel::query_builder::{Query, QueryFragment, QueryId};
+use diesel::row::Row as _;
+
+use super::backend::{Inner, Inside};
+use super::connection::{SyncConnection, clear_statements, depth_of};
+use super::fragment::{Rewritten, Source, Text};
+use super::look::text;
+use super::plan::{Caching, Missing, Plan, Planned, plan, uncaptured};
+use super::row::{SyncCursor, SyncRow};
+use super::statement::{Scanned, scan_all};
+
+impl<C: Inner> LoadConnection<DefaultLoadingMode> for SyncConnection<C> {
+    type Cursor<'conn, 'query> =
+        SyncCursor<<C as LoadConnection>::Cursor<'conn, 'query>, <C::Backend as Inside>::Owned>;
+    type Row<'conn, 'query> = SyncRow<<C as LoadConnection>::Row<'conn, 'query>, <C::Backend as Inside>::Owned>;
+
+    fn load<'conn, 'query, T>(&'conn mut self, source: T) -> QueryResult<Self::Cursor<'conn, 'query>>
+    where
+        T: Query + QueryFragment<Self::Backend> + QueryId + 'query,
+        Self::Backend: QueryMetadata<T::SqlType>,
+    {
+        match self.state.plans.look(&self.state.hub, &source)? {
+            Planned::Capture(plan) => {
+                let (rows, visible) = self.run_loading(&Source::Shared(Rc::new(source)), &plan)?;
+                Ok(SyncCursor::captured(rows, visible))
+            }
+            planned => {
+                self.before_passing(&source, planned)?;
+                Ok(SyncCursor::passed(self.inner.load(source)?))
+            }
+        }
+    }
+}
+
+impl<C: Inner> SyncConnection<C> {
+    pub(super) fn execute_planned<T>(&mut self, source: &T, planned: Planned<C::Backend>) -> QueryResult<usize>
+    where
+        T: QueryFragment<C::Backend> + QueryId,
+    {
+        match planned {
+            Planned::Pass => self.inner.execute_returning_count(source),
+            Planned::Capture(plan) => self.run(&Source::Borrowed(source), &plan, |_| {}),
+            Planned::Report(missing) => {
+                let count = self.inner.execute_returning_count(source)?;
+                self.report(&missing, &text::<C::Backend, _>(source)?);
+                Ok(count)
+            }
+            Planned::Altered(tables) => {
+                let count = self.inner.execute_returning_count(source)?;
+                self.altered(&tables);
+                Ok(count)
+            }
+            Planned::Refuse(missing) => Err(missing.error()),
+        }
+    }
+
+    /// What is done before a statement that is not captured hands out its rows: there is no moment
+    /// after the last of them.
+    pub(super) fn before_passing<T>(&mut self, source: &T, planned: Planned<C::Backend>) -> QueryResult<()>
+    where
+        T: QueryFragment<C::Backend>,
+    {
+        match planned {
+            Planned::Pass | Planned::Capture(_) => Ok(()),
+            Planned::Report(missing) => {
+                self.report(&missing, &text::<C::Backend, _>(source)?);
+                Ok(())
+            }
+            Planned::Altered(tables) => {
+                self.altered(&tables);
+                Ok(())
+            }
+            Planned::Refuse(missing) => Err(missing.error()),
+        }
+    }
+
+    /// Runs a captured statement to its end and keeps its rows, with the number of the caller's fields.
+    pub(super) fn run_loading(
+        &mut self,
+        source: &Source<'_, C::Backend>,
+        plan: &Arc<Plan<C::Backend>>,
+    ) -> QueryResult<(Vec<<C::Backend as Inside>::Owned>, usize)> {
+        let mut rows = Vec::new();
+        let mut visible = 0;
+        let mut owning = <C::Backend as Inside>::Owning::default();
+        self.run(source, plan, |row| {
+            visible = row.field_count().saturating_sub(plan.hidden);
+            rows.push(<C::Backend as Inside>::own(row, &mut owning));
+        })?;
+        Ok((rows, visible))
+    }
+
+    /// Runs a captured statement to its end. Returns the number of rows.
+    fn run<F>(
+        &mut self,
+        source: &Source<'_, C::Backend>,
+        plan: &Arc<Plan<C::Backend>>,
+        mut keep: F,
+    ) -> QueryResult<usize>
+    where
+        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>),
+    {
+        self.reconcile();
+        let hub = Arc::clone(&self.state.hub);
+        let alone = depth_of(&mut self.inner) == Some(0);
+        let locks = C::Backend::prepare(&mut self.inner, &mut self.state.session, &hub, plan)?;
+        if locks && alone {
+            C::TransactionManager::begin_transaction(&mut self.inner)?;
+        }
+        let from = self.state.pending.len();
+        self.state.relations.clear();
+        let ran = self.rows(source, plan, locks, &mut keep).or_else(|error| {
+            self.state.pending.truncate(from);
+            if !C::Backend::is_stale_plan(&error) {
+                return Err(error);
+            }
+            // Without RETURNING the statement would not have noticed.
+            self.forget_statements();
+            if alone { self.rows(source, plan, locks, &mut keep) } else { Err(error) }
+        });
+        let count = match ran {
+            Ok(count) => count,
+            Err(error) => {
+                self.failed(plan, from, alone, locks && alone);
+                return Err(error);
+            }
+        };
+        let state = &mut self.state;
+        C::Backend::settle(&mut self.inner, &mut state.session, &hub, plan, &mut state.pending, &state.relations);
+        if locks && alone {
+            self.commit_alone()?;
+        }
+        self.report_concerns(plan, count);
+        if alone {
+            self.state.publish();
+        }
+        Ok(count)
+    }
+
+    fn rows<F>(
+        &mut self,
+        source: &Source<'_, C::Backend>,
+        plan: &Arc<Plan<C::Backend>>,
+        locks: bool,
+        keep: &mut F,
+    ) -> QueryResult<usize>
+    where
+        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>),
+    {
+        if locks {
+            C::Backend::lock(&mut self.inner, &mut self.state.session)?;
+        }
+        let epoch = self.state.hub.publish.epoch();
+        let mut count = 0;
+        let mut now = None;
+        for row in LoadConnection::<DefaultLoadingMode>::load(&mut self.inner, Rewritten::new(source.clone(), plan))? {
+            let row = row?;
+            // Not before the first row: only then is the lock held.
+            let now = *now.get_or_insert_with(SystemTime::now);
+            self.state.capture(plan, &row, now, epoch);
+            keep(row);
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// A captured statement failed.
+    fn failed(&mut self, plan: &Plan<C::Backend>, from: usize, alone: bool, begun: bool) {
+        self.state.pending.truncate(from);
+        if begun {
+            // The statement's own error is the one to tell.
+            let _ = C::TransactionManager::rollback_transaction(&mut self.inner);
+            C::Backend::ended(&mut self.state.session, true, true);
+        }
+        if alone && depth_of(&mut self.inner).is_none() {
+            let reason = "the connection was lost before the answer: whether the statement was committed is not known";
+            self.state.hub.missed(Some(&plan.table.name), reason, &plan.sql);
+        }
+    }
+
+    /// Ends the transaction that was begun for one statement.
+    fn commit_alone(&mut self) -> QueryResult<()> {
+        let committed = C::TransactionManager::commit_transaction(&mut self.inner);
+        C::Backend::ended(&mut self.state.session, true, committed.is_err());
+        if let Err(error) = committed {
+            let status = C::TransactionManager::transaction_manager_status_mut(&mut self.inner);
+            if C::Backend::in_doubt(status, true) {
+                self.state.publish_in_doubt();
+            } else {
+                self.state.pending.clear();
+            }
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    pub(super) fn run_batch(&mut self, query: &str) -> QueryResult<()> {
+        let hub = Arc::clone(&self.state.hub);
+        let mut alone = None;
+        let mut planned = Vec::new();
+        for (text, scanned) in scan_all(query, C::Backend::DIALECT) {
+            alone = if alone.is_none() && planned.is_empty() { Some(text) } else { None };
+            planned.push(scanned);
+        }
+        if let (Some(text), [Scanned::Write(_)]) = (alone, planned.as_slice()) {
+            match plan(&hub, text, Caching::Never) {
+                Planned::Capture(plan) => return self.run(&Source::Borrowed(&Text(text)), &plan, |_| {}).map(drop),
+                Planned::Refuse(missing) => return Err(missing.error()),
+                Planned::Pass | Planned::Report(_) | Planned::Altered(_) => {}
+            }
+        }
+        let reports = planned.iter().filter_map(|scanned| uncaptured(&hub, scanned)).collect::<Vec<_>>();
+        for planned in &reports {
+            if let Planned::Refuse(missing) = planned {
+                return Err(missing.error());
+            }
+        }
+        self.inner.batch_execute(query)?;
+        for planned in &reports {
+            if let Planned::Report(missing) = planned {
+                self.report(missing, query);
+            }
+        }
+        for scanned in &planned {
+            if let Scanned::Schema { tables } = scanned {
+                let tables: Vec<_> = tables.iter().filter_map(|name| hub.table(name)).cloned().collect();
+                self.altered(&tables);
+            }
+        }
+        Ok(())
+    }
+
+    fn altered(&mut self, tables: &[Arc<super::table::Table<C::Backend>>]) {
+        C::Backend::altered(&mut self.state.session);
+        for table in tables {
+            table.set_checked(false);
+        }
+    }
+
+    fn report(&self, missing: &Missing, sql: &str) {
+        self.state.hub.missed(missing.table.as_deref(), missing.reason.clone(), sql);
+    }
+
+    fn report_concerns(&self, plan: &Plan<C::Backend>, count: usize) {
+        if let Some(missing) = &plan.concern {
+            self.report(missing, &plan.sql);
+        }
+        if plan.rows.is_some_and(|rows| count < rows) {
+            let reason = "an insert returned fewer rows than it was given: a trigger or a rule sent them elsewhere";
+            self.state.hub.missed(Some(&plan.table.name), reason, &plan.sql);
+        }
+        if plan.replaces && count > 0 && plan.table.displaces() {
+            let reason = "a row that was in the way by a second unique key was replaced unseen; use an upsert";
+            self.state.hub.missed(Some(&plan.table.name), reason, &plan.sql);
+        }
+    }
+
+    fn forget_statements(&mut self) {
+        clear_statements(&mut self.inner);
+        self.inner.set_prepared_statement_cache_size(self.state.cache_size);
+    }
+}

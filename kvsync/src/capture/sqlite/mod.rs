@@ -1,0 +1,152 @@
+//! Capture on SQLite.
+
+mod clock;
+mod counter;
+
+use std::ops::Range;
+use std::time::SystemTime;
+
+use diesel::connection::{DefaultLoadingMode, LoadConnection, TransactionManagerStatus};
+use diesel::deserialize;
+use diesel::dsl::sql;
+use diesel::row::{Field, IntoOwnedRow, Row};
+use diesel::sql_types::Text;
+use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType};
+use diesel::{QueryResult, RunQueryDsl};
+
+use super::backend::{Inner, Inside, Stamp, SyncBackend};
+use super::hub::Hub;
+use super::pending::Pending;
+use super::plan::Plan;
+use super::statement::Dialect;
+use crate::error::{Error, ErrorKind, Result};
+use crate::version::Version;
+
+impl SyncBackend for Sqlite {
+    type Connection = SqliteConnection;
+}
+
+type SqliteRow<'conn, 'query> = <SqliteConnection as LoadConnection<DefaultLoadingMode>>::Row<'conn, 'query>;
+
+/// What one connection remembers.
+#[derive(Debug, Default)]
+pub struct Session {
+    counter: counter::Counter,
+}
+
+impl Inside for Sqlite {
+    type Row<'conn, 'query> = SqliteRow<'conn, 'query>;
+    type Owned = <SqliteRow<'static, 'static> as IntoOwnedRow<'static, Self>>::OwnedRow;
+    type Owning = <SqliteRow<'static, 'static> as IntoOwnedRow<'static, Self>>::Cache;
+    type Session = Session;
+
+    #[allow(private_interfaces, reason = "as in the trait")]
+    const DIALECT: Dialect = Dialect::Sqlite;
+    const DEFAULT_SCHEMA: Option<&'static str> = Some("main");
+    const LOSES_TRANSACTIONS: bool = true;
+    const QUALIFIED: bool = false;
+    const SUFFIX: usize = 0;
+
+    fn suffix(_: &str) -> String {
+        String::new()
+    }
+
+    fn live(condition: &str, _: &str, _: &str) -> String {
+        format!("({condition})")
+    }
+
+    fn quote(name: &str) -> String {
+        format!("`{}`", name.replace('`', "``"))
+    }
+
+    fn own(row: Self::Row<'_, '_>, names: &mut Self::Owning) -> Self::Owned {
+        row.into_owned(names)
+    }
+
+    fn flag(row: &Self::Row<'_, '_>, at: usize) -> Option<bool> {
+        let field = Row::get(row, at)?;
+        let mut value = field.value()?;
+        Some(value.read_integer() != 0)
+    }
+
+    fn bytes(row: &Self::Row<'_, '_>, columns: Range<usize>) -> usize {
+        let bytes = |at| {
+            let field = Row::get(row, at)?;
+            let mut value = field.value()?;
+            match value.value_type()? {
+                SqliteType::Text => Some(value.read_text().len()),
+                SqliteType::Binary => Some(value.read_blob().len()),
+                _ => None,
+            }
+        };
+        columns.filter_map(bytes).sum()
+    }
+
+    fn greet<C: Inner<Backend = Self>>(conn: &mut C) -> Result<()> {
+        let version: String = sql::<Text>("SELECT sqlite_version()")
+            .get_result(conn)
+            .map_err(|error| Error::new(ErrorKind::Database, "SQLite does not tell its version").with_source(error))?;
+        let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or_default());
+        if (numbers.next(), numbers.next()) < (Some(3), Some(35)) {
+            let message = format!(
+                "SQLite {version} has no RETURNING; link SQLite 3.35 or later, or the feature `bundled` of libsqlite3-sys"
+            );
+            return Err(Error::new(ErrorKind::Database, message));
+        }
+        Ok(())
+    }
+
+    fn prepare<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        session: &mut Session,
+        _hub: &Hub<Self>,
+        _plan: &Plan<Self>,
+    ) -> QueryResult<bool> {
+        session.counter.is_present(conn)
+    }
+
+    fn lock<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session) -> QueryResult<()> {
+        session.counter.take(conn)
+    }
+
+    fn stamp(
+        session: &mut Session,
+        _: &Self::Row<'_, '_>,
+        _: usize,
+        now: SystemTime,
+        epoch: u32,
+    ) -> deserialize::Result<Stamp> {
+        let sequence = session.counter.next().unwrap_or_else(|| clock::next(now));
+        Ok(Stamp { version: Version::new(epoch, 0, sequence), relation: 0 })
+    }
+
+    fn settle<C: Inner<Backend = Self>>(
+        _: &mut C,
+        _: &mut Session,
+        _: &Hub<Self>,
+        _: &Plan<Self>,
+        _: &mut Pending,
+        _: &[(usize, u32)],
+    ) {
+    }
+
+    fn altered(session: &mut Session) {
+        session.counter.forget();
+    }
+
+    fn ended(session: &mut Session, outermost: bool, rolled_back: bool) {
+        if outermost || rolled_back {
+            session.counter.drop_block();
+        }
+    }
+
+    /// SQLite may have ended the transaction when a statement failed; those after it were then
+    /// committed, each by itself, and COMMIT and ROLLBACK found nothing to end.
+    fn in_doubt(_: &TransactionManagerStatus, _: bool) -> bool {
+        true
+    }
+
+    fn is_stale_plan(_: &diesel::result::Error) -> bool {
+        false
+    }
+}

@@ -1,0 +1,138 @@
+//! What a connection knows beside the connection that it wraps.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use diesel::connection::CacheSize;
+use diesel::row::Row as _;
+
+use super::backend::{Inside, SyncBackend};
+use super::hub::Hub;
+use super::look::Plans;
+use super::pending::Pending;
+use super::plan::{At, Plan};
+use super::table::ModelEntry;
+use crate::change::{Action, Change, ChangeSet, CommitToken, Row};
+use crate::key::Scope;
+use crate::model::Model;
+
+/// What a connection knows beside the connection that it wraps.
+pub(super) struct State<DB: SyncBackend> {
+    pub(super) hub: Arc<Hub<DB>>,
+    pub(super) scope: Scope,
+    pub(super) pending: Pending,
+    pub(super) plans: Plans<DB>,
+    pub(super) session: DB::Session,
+    /// Of the changes of the running statement: where they stand in `pending`, and of which relation
+    /// they are.
+    pub(super) relations: Vec<(usize, u32)>,
+    pub(super) last_commit: Option<CommitToken>,
+    pub(super) portable_tokens: bool,
+    pub(super) cache_size: CacheSize,
+}
+
+impl<DB: SyncBackend> State<DB> {
+    pub(super) fn new(hub: Arc<Hub<DB>>) -> Self {
+        Self {
+            hub,
+            scope: Scope::NONE,
+            pending: Pending::default(),
+            plans: Plans::default(),
+            session: DB::Session::default(),
+            relations: Vec::new(),
+            last_commit: None,
+            portable_tokens: false,
+            cache_size: CacheSize::Unbounded,
+        }
+    }
+
+    /// Takes one returned row into the changes of the transaction. The row is written already, so
+    /// nothing that goes wrong here may fail the caller's statement.
+    pub(super) fn capture(&mut self, plan: &Plan<DB>, row: &<DB as Inside>::Row<'_, '_>, now: SystemTime, epoch: u32) {
+        let fields = row.field_count();
+        let own = fields.saturating_sub(plan.hidden);
+        let stamp = match DB::stamp(&mut self.session, row, fields.saturating_sub(DB::SUFFIX), now, epoch) {
+            Ok(stamp) => stamp,
+            Err(error) => {
+                let reason = format!("the version of a written row cannot be read: {error}");
+                return self.hub.missed(Some(&plan.table.name), reason, &plan.sql);
+            }
+        };
+        for (model, place) in plan.table.models.iter().zip(&plan.places) {
+            let at = match place.columns {
+                At::Asked(at) => at,
+                At::Own(at) => own + at,
+            };
+            match decode(model, row, at) {
+                Ok(decoded) => {
+                    let live = place.live.is_none_or(|at| DB::flag(row, own + at) == Some(true));
+                    let size = model.base_size + DB::bytes(row, at..at + model.width);
+                    if stamp.relation != 0 {
+                        self.relations.push((self.pending.len(), stamp.relation));
+                    }
+                    let change = Change {
+                        schema: model.schema,
+                        database: Arc::clone(&self.hub.name),
+                        scope: self.scope.clone(),
+                        action: plan.action,
+                        version: stamp.version,
+                        captured_at: now,
+                        row: changed(plan.action, decoded, live),
+                        size,
+                    };
+                    self.pending.push(change, self.hub.max_pending);
+                }
+                Err(reason) => {
+                    let reason = format!("a written row cannot be read as `{}`: {reason}", model.schema.model);
+                    self.hub.missed(Some(&plan.table.name), reason, &plan.sql);
+                }
+            }
+        }
+    }
+
+    /// Hands on the changes of a committed transaction.
+    pub(super) fn publish(&mut self) {
+        let set = self.pending.take();
+        self.hand_on(set);
+    }
+
+    /// Hands on what may have been committed, as unknown.
+    pub(super) fn publish_in_doubt(&mut self) {
+        let set = self.pending.take_in_doubt();
+        self.hand_on(set);
+    }
+
+    fn hand_on(&mut self, set: ChangeSet) {
+        if set.changes.is_empty() {
+            return;
+        }
+        let rows = if self.portable_tokens { rows_of(&set) } else { Vec::new() };
+        let token = self.hub.publish.publish(set);
+        self.last_commit = Some(CommitToken { rows, ..token });
+    }
+}
+
+fn rows_of(set: &ChangeSet) -> Vec<(String, [u8; crate::version::Version::LEN])> {
+    set.changes.iter().map(|change| (change.home().as_str().to_owned(), *change.version.as_bytes())).collect()
+}
+
+fn changed(action: Action, row: Box<dyn Model>, live: bool) -> Row {
+    match action {
+        Action::Delete => Row::Deleted { row, live },
+        _ if live => Row::Live(row),
+        _ => Row::Hidden(row),
+    }
+}
+
+/// Reads a model. A panic in a user's `FromSql` is an error like others.
+fn decode<DB: SyncBackend>(
+    model: &ModelEntry<DB>,
+    row: &<DB as Inside>::Row<'_, '_>,
+    at: usize,
+) -> Result<Box<dyn Model>, String> {
+    match panic::catch_unwind(AssertUnwindSafe(|| model.decode(row, at))) {
+        Ok(decoded) => decoded.map_err(|error| error.to_string()),
+        Err(_) => Err("reading it panicked".to_owned()),
+    }
+}

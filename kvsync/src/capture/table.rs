@@ -1,0 +1,157 @@
+//! The registered tables and how their rows are read.
+
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use diesel::associations::HasTable;
+use diesel::backend::Backend;
+use diesel::deserialize::{self, FromSqlRow, StaticallySizedRow};
+use diesel::expression::{Expression, Selectable};
+use diesel::query_builder::{AstPass, QueryBuilder, QueryFragment};
+use diesel::row::Row;
+use diesel::{QueryResult, QuerySource};
+
+use super::backend::{Inside, SyncBackend};
+use super::statement::{Scanned, TableName, scan};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Model, Schema, Syncable};
+
+/// A registered table and its models.
+pub(super) struct Table<DB: SyncBackend> {
+    /// The schema, where the model names one; as the database compares it.
+    pub(super) schema: Option<String>,
+    /// The name, as the database compares it.
+    pub(super) name: String,
+    /// The table as it stands in SQL.
+    pub(super) sql: String,
+    /// Its models.
+    pub(super) models: Vec<ModelEntry<DB>>,
+    /// Whether it was found to fit its models, since the start or since it was last altered.
+    checked: AtomicBool,
+    /// Whether it has a unique key beside the primary key.
+    pub(super) displaces: AtomicBool,
+}
+
+impl<DB: SyncBackend> Table<DB> {
+    /// The table of a `FROM` clause, without models.
+    fn new(sql: String) -> Result<Self> {
+        let probe = format!("DELETE FROM {sql}");
+        let Scanned::Write(write) = scan(&probe, DB::DIALECT) else {
+            let message = format!("`{sql}` is not the name of a table; only models of one table can be synced");
+            return Err(Error::new(ErrorKind::Config, message));
+        };
+        let TableName { schema, name } = write.table;
+        let (schema, name) = (schema.map(std::borrow::Cow::into_owned), name.into_owned());
+        Ok(Self {
+            schema,
+            name,
+            sql,
+            models: Vec::new(),
+            checked: AtomicBool::new(false),
+            displaces: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn is_checked(&self) -> bool {
+        self.checked.load(Ordering::Relaxed)
+    }
+
+    /// Whether a row may be displaced by one of another primary key.
+    pub(super) fn displaces(&self) -> bool {
+        self.displaces.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_checked(&self, checked: bool) {
+        self.checked.store(checked, Ordering::Relaxed);
+    }
+}
+
+/// A model of a table, its type erased.
+pub(super) struct ModelEntry<DB: SyncBackend> {
+    pub(super) schema: &'static Schema,
+    /// The SQL of its columns, cut where the table is named.
+    columns: Vec<String>,
+    /// The SQL of its columns as Diesel writes it.
+    pub(super) list: String,
+    /// How many values a row has.
+    pub(super) width: usize,
+    /// The bytes that a row takes, without what its fields point to.
+    pub(super) base_size: usize,
+    decode: Decode<DB>,
+}
+
+type Decode<DB> = for<'row, 'conn, 'query> fn(
+    &'row <DB as Inside>::Row<'conn, 'query>,
+    Range<usize>,
+) -> deserialize::Result<Box<dyn Model>>;
+
+impl<DB: SyncBackend> ModelEntry<DB> {
+    /// Its columns in a statement that calls the table `reference`.
+    pub(super) fn columns(&self, reference: &str) -> String {
+        self.columns.join(&format!("{reference}."))
+    }
+
+    /// Reads a row whose first value stands at `at`.
+    pub(super) fn decode(&self, row: &<DB as Inside>::Row<'_, '_>, at: usize) -> deserialize::Result<Box<dyn Model>> {
+        (self.decode)(row, at..at + self.width)
+    }
+}
+
+/// The table of a model, with this model.
+pub(super) fn table_of<DB, M>() -> Result<Table<DB>>
+where
+    DB: SyncBackend,
+    M: Syncable + HasTable + Selectable<DB> + StaticallySizedRow<SqlTypeOf<M, DB>, DB>,
+    M::SelectExpression: QueryFragment<DB>,
+    <M::Table as QuerySource>::FromClause: QueryFragment<DB>,
+{
+    let from = M::table().from_clause();
+    let sql = render(&from, false)?;
+    let mut table = Table::new(sql)?;
+    let selection = M::construct_selection();
+    let list = render(&selection, !DB::QUALIFIED)?;
+    let columns = if DB::QUALIFIED {
+        list.split(&format!("{}.", table.sql)).map(str::to_owned).collect()
+    } else {
+        vec![list.clone()]
+    };
+    table.models.push(ModelEntry {
+        schema: M::SCHEMA,
+        columns,
+        list,
+        width: <M as StaticallySizedRow<SqlTypeOf<M, DB>, DB>>::FIELD_COUNT,
+        base_size: size_of::<M>() + size_of::<crate::change::Change>(),
+        decode: |row: &<DB as Inside>::Row<'_, '_>, range| {
+            let row = row.partial_row(range);
+            Ok(Box::new(<M as FromSqlRow<SqlTypeOf<M, DB>, DB>>::build_from_row(&row)?))
+        },
+    });
+    Ok(table)
+}
+
+/// What a row of the model is in SQL.
+pub(super) type SqlTypeOf<M, DB> = <<M as Selectable<DB>>::SelectExpression as Expression>::SqlType;
+
+/// The SQL of a part of a statement that has no binds.
+fn render<DB: SyncBackend, F: QueryFragment<DB>>(fragment: &F, bare: bool) -> Result<String> {
+    let mut sql = DB::QueryBuilder::default();
+    let wrong = |error: diesel::result::Error| {
+        Error::new(ErrorKind::Config, "the columns of a model cannot be written as SQL").with_source(error)
+    };
+    let probe = Bare { fragment, bare };
+    probe.to_sql(&mut sql, &DB::default()).map_err(wrong)?;
+    Ok(sql.finish())
+}
+
+struct Bare<'a, F> {
+    fragment: &'a F,
+    /// Whether columns are written without their table.
+    bare: bool,
+}
+
+impl<DB: Backend, F: QueryFragment<DB>> QueryFragment<DB> for Bare<'_, F> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        out.skip_from(self.bare);
+        self.fragment.walk_ast(out)
+    }
+}

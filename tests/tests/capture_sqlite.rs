@@ -1,0 +1,178 @@
+//! What ordinary Diesel writes to SQLite is caught, once it is committed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
+
+use std::sync::Arc;
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sqlite::Sqlite;
+use kvsync::Syncable;
+use kvsync::capture::{AnyDatabase, Database, Policy, SyncConnection, Unattached};
+use kvsync::change::Publish;
+use kvsync::model::Model;
+use kvsync_tests::recorder::Recorder;
+use serde::{Deserialize, Serialize};
+
+diesel::table! {
+    users (id) {
+        id -> Integer,
+        uuid -> Text,
+        username -> Text,
+    }
+}
+
+#[derive(
+    Debug,
+    Clone,
+    PartialEq,
+    Queryable,
+    Selectable,
+    Identifiable,
+    Insertable,
+    AsChangeset,
+    Serialize,
+    Deserialize,
+    Syncable,
+)]
+#[diesel(table_name = users)]
+#[sync_key(name = "id", fmt = "user:id:<id>")]
+#[sync_key(name = "uuid", fmt = "user:uuid:<uuid>")]
+struct User {
+    id: i32,
+    uuid: String,
+    username: String,
+}
+
+fn user(id: i32, uuid: &str, username: &str) -> User {
+    User { id, uuid: uuid.into(), username: username.into() }
+}
+
+fn describe(row: &dyn Model) -> String {
+    let user = row.downcast_ref::<User>().unwrap();
+    format!("{} {} {}", user.id, user.uuid, user.username)
+}
+
+type Conn = SyncConnection<SqliteConnection>;
+
+fn attach(database: Database<Sqlite>, recorder: &Arc<Recorder>) -> Arc<dyn AnyDatabase> {
+    Box::new(database).attach(Arc::clone(recorder) as Arc<dyn Publish>).unwrap()
+}
+
+fn database() -> Database<Sqlite> {
+    Database::<Sqlite>::new("main", || SqliteConnection::establish(":memory:")).model::<User>()
+}
+
+fn open() -> (Conn, Arc<Recorder>) {
+    open_with(database())
+}
+
+fn open_with(database: Database<Sqlite>) -> (Conn, Arc<Recorder>) {
+    let recorder = Recorder::new();
+    let database = attach(database, &recorder);
+    let mut conn = database.downcast::<Sqlite>().unwrap().connect().unwrap();
+    conn.batch_execute(
+        "CREATE TABLE users (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, username TEXT NOT NULL)",
+    )
+    .unwrap();
+    (conn, recorder)
+}
+
+#[test]
+fn single_statements_are_caught() {
+    let (mut conn, recorder) = open();
+    let inserted = diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut conn).unwrap();
+    assert_eq!(inserted, 1);
+    assert_eq!(recorder.lines(describe), ["insert 1 a Ann"]);
+    let updated = diesel::update(users::table.find(1)).set(users::username.eq("Bob")).execute(&mut conn).unwrap();
+    assert_eq!(updated, 1);
+    assert_eq!(recorder.lines(describe), ["update 1 a Bob"]);
+    let deleted = diesel::delete(users::table).execute(&mut conn).unwrap();
+    assert_eq!(deleted, 1);
+    assert_eq!(recorder.lines(describe), ["delete 1 a Bob"]);
+    let rows: Vec<User> = users::table.load(&mut conn).unwrap();
+    assert_eq!(rows, []);
+    assert_eq!(recorder.lines(describe), [""; 0]);
+}
+
+#[test]
+fn the_caller_sees_what_it_asked_for() {
+    let (mut conn, recorder) = open();
+    let whole: User = diesel::insert_into(users::table).values(user(1, "a", "Ann")).get_result(&mut conn).unwrap();
+    assert_eq!(whole, user(1, "a", "Ann"));
+    let name: String = diesel::insert_into(users::table)
+        .values(user(2, "b", "Bob"))
+        .returning(users::username)
+        .get_result(&mut conn)
+        .unwrap();
+    assert_eq!(name, "Bob");
+    let both: Vec<(i32, String)> = diesel::update(users::table)
+        .set(users::username.eq("Cy"))
+        .returning((users::id, users::uuid))
+        .get_results(&mut conn)
+        .unwrap();
+    assert_eq!(both, [(1, "a".to_owned()), (2, "b".to_owned())]);
+    let one: i32 = diesel::delete(users::table).returning(users::id).get_result(&mut conn).unwrap();
+    assert_eq!(one, 1);
+    assert_eq!(
+        recorder.lines(describe),
+        ["insert 1 a Ann", "insert 2 b Bob", "update 1 a Cy", "update 2 b Cy", "delete 1 a Cy", "delete 2 b Cy"]
+    );
+}
+
+#[test]
+fn a_rolled_back_transaction_leaves_nothing() {
+    let (mut conn, recorder) = open();
+    let result: QueryResult<()> = conn.transaction(|conn| {
+        diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(conn)?;
+        assert_eq!(conn.captured().len(), 1);
+        Err(diesel::result::Error::RollbackTransaction)
+    });
+    assert!(result.is_err());
+    assert_eq!(recorder.take().len(), 0);
+    assert_eq!(conn.captured().len(), 0);
+}
+
+#[test]
+fn a_rolled_back_savepoint_takes_its_own_changes_and_no_others() {
+    let (mut conn, recorder) = open();
+    conn.transaction::<_, diesel::result::Error, _>(|conn| {
+        diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(conn)?;
+        let inner: QueryResult<()> = conn.transaction(|conn| {
+            diesel::insert_into(users::table).values(user(2, "b", "Bob")).execute(conn)?;
+            Err(diesel::result::Error::RollbackTransaction)
+        });
+        assert!(inner.is_err());
+        conn.transaction(|conn| diesel::insert_into(users::table).values(user(3, "c", "Cy")).execute(conn))?;
+        assert_eq!(recorder.take().len(), 0);
+        Ok(())
+    })
+    .unwrap();
+    let sets = recorder.take();
+    assert_eq!(sets.len(), 1, "one set a transaction");
+    let lines: Vec<String> =
+        sets[0].changes.iter().map(|change| kvsync_tests::recorder::line(change, describe)).collect();
+    assert_eq!(lines, ["insert 1 a Ann", "insert 3 c Cy"]);
+}
+
+#[test]
+fn several_statements_in_one_string_follow_the_policy() {
+    let both = "INSERT INTO users VALUES (1, 'a', 'Ann'); INSERT INTO users VALUES (2, 'b', 'Bob')";
+    let (mut conn, recorder) = open();
+    conn.batch_execute(both).unwrap();
+    assert_eq!(recorder.take().len(), 0);
+    let missed = recorder.missed();
+    assert_eq!(missed[0].table.as_deref(), Some("users"));
+
+    let (mut conn, recorder) = open_with(database().policy(Policy::Error));
+    let error = conn.batch_execute(both).unwrap_err();
+    assert!(error.to_string().contains("not captured"), "{error}");
+    assert_eq!(users::table.count().get_result::<i64>(&mut conn).unwrap(), 0);
+    assert_eq!(recorder.missed().len(), 0);
+}
