@@ -9,6 +9,7 @@ use crate::ast::Field;
 use crate::check::Model;
 use crate::keys::Key;
 use crate::methods;
+use crate::types::{PartType, is_option};
 
 /// The implementation of `Syncable` and the methods of every key.
 pub(crate) fn expand(model: &Model<'_>) -> TokenStream {
@@ -24,13 +25,14 @@ pub(crate) fn expand(model: &Model<'_>) -> TokenStream {
     let write_primary_key = write_primary_key(model, &key, &pk);
     let write_primary = match model.keys.iter().filter(|key| !key.broken).find(|key| key.is_primary(&model.primary_key))
     {
-        Some(spec) => write(spec, &key, |field| Part::new(field, of_primary_key(model, field, &pk))),
+        Some(spec) => write(spec, &key, |field| Part::new(field, |at| of_primary_key(model, field, &pk, at))),
         None => quote!(),
     };
     let arms = model.keys.iter().filter(|key| !key.broken).enumerate().map(|(index, spec)| {
         let writes = write(spec, &key, |field| {
             let ident = field.ident;
-            Part::new(field, quote!(&self.#ident))
+            let part = Part::new(field, |at| quote_spanned!(at=> &self.#ident));
+            Part { absent: is_option(field.ty).then(|| quote!(#krate::__private::no_key(#key))), ..part }
         });
         quote!(#index => { #writes })
     });
@@ -43,16 +45,16 @@ pub(crate) fn expand(model: &Model<'_>) -> TokenStream {
 
             const SCHEMA: &'static #krate::model::Schema = &#schema;
 
-            fn primary_key(&self) -> Self::PrimaryKey {
+            fn primary_key(&self) -> #pk_type {
                 #pk_value
             }
 
-            fn write_primary_key(#pk: &Self::PrimaryKey, #key: &mut #krate::KeyWriter) {
+            fn write_primary_key(#pk: &#pk_type, #key: &mut #krate::KeyWriter) {
                 #write_primary_key
             }
 
             #[allow(unused_variables)]
-            fn write_primary(#pk: &Self::PrimaryKey, #key: &mut #krate::KeyWriter) {
+            fn write_primary(#pk: &#pk_type, #key: &mut #krate::KeyWriter) {
                 #write_primary
             }
 
@@ -73,28 +75,33 @@ pub(crate) fn local(name: &str) -> Ident {
     Ident::new(name, Span::mixed_site())
 }
 
-/// A part of a key: the type and value to write, and the place to blame when the type cannot be a part.
+/// A part of a key: the value to write, and the place to blame when its type cannot be a part.
 pub(crate) struct Part {
-    ty: TokenStream,
     value: TokenStream,
+    /// What to do when it is `None`, for an `Option`.
+    absent: Option<TokenStream>,
     at: Span,
 }
 
 impl Part {
-    /// A value of the field's own type.
-    fn new(field: &Field<'_>, value: TokenStream) -> Self {
-        Self::of(field, field.ty.to_token_stream(), value)
-    }
-
-    /// A value of another type, which stands for the field's.
-    pub(crate) fn of(field: &Field<'_>, ty: TokenStream, value: TokenStream) -> Self {
-        Self { ty, value, at: field.ty.span() }
+    /// This value, for a field. Whatever stands for the field blames the same token: the compiler then
+    /// says once what it would say for each.
+    pub(crate) fn new(field: &Field<'_>, value: impl FnOnce(Span) -> TokenStream) -> Self {
+        let at = Span::call_site().located_at(PartType::of(field.ty).span());
+        Self { value: value(at), absent: None, at }
     }
 
     fn write(&self, key: &Ident, stop: Option<char>) -> TokenStream {
-        let Self { ty, value, at } = self;
-        let stop = option(stop);
-        quote_spanned!(*at=> #key.part::<#ty>(#value, #stop);)
+        let (Self { value, absent, at }, stop) = (self, option(stop));
+        let Some(absent) = absent else { return quote_spanned!(*at=> #key.part(#value, #stop);) };
+        let part = local("part");
+        let write = quote_spanned!(*at=> #key.part(#part, #stop));
+        quote! {
+            match #value {
+                ::core::option::Option::Some(#part) => #write,
+                ::core::option::Option::None => #absent,
+            }
+        }
     }
 }
 
@@ -117,7 +124,7 @@ pub(crate) fn write(spec: &Key<'_>, key: &Ident, part: impl Fn(&Field<'_>) -> Pa
 fn write_primary_key(model: &Model<'_>, key: &Ident, pk: &Ident) -> TokenStream {
     let last = model.primary_key.len().saturating_sub(1);
     let parts = model.primary_key.iter().enumerate().map(|(index, field)| {
-        let part = Part::new(field, of_primary_key(model, field, pk));
+        let part = Part::new(field, |at| of_primary_key(model, field, pk, at));
         if index == last {
             return part.write(key, None);
         }
@@ -128,10 +135,10 @@ fn write_primary_key(model: &Model<'_>, key: &Ident, pk: &Ident) -> TokenStream 
 }
 
 /// A field's place in the primary key.
-fn of_primary_key(model: &Model<'_>, field: &Field<'_>, pk: &Ident) -> TokenStream {
+fn of_primary_key(model: &Model<'_>, field: &Field<'_>, pk: &Ident, at: Span) -> TokenStream {
     let place = model.primary_key.iter().position(|other| other.name == field.name).unwrap_or_default();
     let place = Index::from(place);
-    if model.primary_key.len() == 1 { quote!(#pk) } else { quote!(&#pk.#place) }
+    if model.primary_key.len() == 1 { quote_spanned!(at=> #pk) } else { quote_spanned!(at=> &#pk.#place) }
 }
 
 fn cloned(field: &Field<'_>) -> TokenStream {

@@ -1,7 +1,7 @@
 //! Fourth stage, the methods: a key builder and the fetches of every key.
 
-use proc_macro2::{Ident, TokenStream};
-use quote::{ToTokens, format_ident, quote};
+use proc_macro2::{Ident, Span, TokenStream};
+use quote::{ToTokens, format_ident, quote, quote_spanned};
 use syn::Type;
 
 use crate::ast::Field;
@@ -39,10 +39,7 @@ fn methods(model: &Model<'_>, key: &Key<'_>, index: usize) -> TokenStream {
     let (params, args) = (parts.iter().map(Param::declared), parts.iter().map(Param::name));
     let (params, args) = (quote!(#(#params),*), quote!(#(#args),*));
     let (kv, builder, many) = (local("kv"), local("key"), local("parts"));
-    let writes = write(key, &builder, |field| {
-        let param = Param::of(field);
-        Part::of(field, param.written(), param.borrowed())
-    });
+    let writes = write(key, &builder, |field| Part::new(field, |at| Param::of(field).borrowed(at)));
     let item = tuple(parts.iter().map(Param::item));
     let pattern = tuple(parts.iter().map(|part| part.name().to_token_stream()));
     let passed = parts.iter().map(Param::passed);
@@ -173,22 +170,13 @@ impl<'a> Param<'a> {
         }
     }
 
-    /// The type that is written to the key.
-    fn written(&self) -> TokenStream {
-        match self.part.passing {
-            Passing::Value | Passing::Borrow => self.inner().to_token_stream(),
-            Passing::Str => quote!(str),
-            Passing::Bytes => quote!([u8]),
-        }
-    }
-
-    /// The parameter as a reference to that type.
-    fn borrowed(&self) -> TokenStream {
+    /// The parameter as a reference to what is written to the key.
+    fn borrowed(&self, at: Span) -> TokenStream {
         let (name, inner) = (self.name(), self.inner());
         match self.part.passing {
-            Passing::Value => quote!(&#name),
-            Passing::Str | Passing::Bytes => quote!(#name),
-            Passing::Borrow => quote!(::core::borrow::Borrow::<#inner>::borrow(&#name)),
+            Passing::Value => quote_spanned!(at=> &#name),
+            Passing::Str | Passing::Bytes => quote_spanned!(at=> #name),
+            Passing::Borrow => quote_spanned!(at=> ::core::borrow::Borrow::<#inner>::borrow(&#name)),
         }
     }
 

@@ -1,12 +1,14 @@
 //! The nearest name to one that is not there, and lists of names for messages.
 
-/// The candidate within two edits of `wanted`, the nearest first.
+use std::cmp::Reverse;
+
+/// The candidate within two edits of `wanted`: the nearest, and of several the longest.
 pub(crate) fn nearest<'a>(wanted: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     candidates
         .into_iter()
         .map(|candidate| (distance(wanted, candidate), candidate))
         .filter(|(edits, candidate)| *edits <= 2 && *edits < wanted.chars().count().max(candidate.chars().count()))
-        .min_by_key(|(edits, _)| *edits)
+        .min_by_key(|(edits, candidate)| (*edits, Reverse(candidate.len())))
         .map(|(_, candidate)| candidate)
 }
 
@@ -49,7 +51,7 @@ mod tests {
 
     #[test]
     fn the_nearest_wins_and_the_far_are_not_offered() {
-        assert_eq!(nearest("uid", ["id", "uuid", "name"]), Some("id"));
+        assert_eq!(nearest("uid", ["id", "uuid", "name"]), Some("uuid"));
         assert_eq!(nearest("usernam", ["id", "username"]), Some("username"));
         assert_eq!(nearest("email", ["id", "username"]), None);
         assert_eq!(nearest("a", ["b"]), None);

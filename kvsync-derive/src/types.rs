@@ -1,8 +1,9 @@
 //! What can be told of a type by its tokens.
 
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Span, TokenStream, TokenTree};
 use quote::ToTokens;
 use syn::ext::IdentExt;
+use syn::spanned::Spanned;
 use syn::{Expr, ExprLit, GenericArgument, Lit, PathArguments, PathSegment, Type, TypeArray, TypeGroup, TypeParen};
 
 /// A type as part of a key.
@@ -77,6 +78,11 @@ impl<'a> PartType<'a> {
                 _ => Self::new(ty, Passing::Borrow, Text::Any),
             },
         }
+    }
+
+    /// One token that stands for the type: the compilers that are in use do not join several.
+    pub(crate) fn span(&self) -> Span {
+        last_segment(self.inner).map_or_else(|| self.inner.span(), |segment| segment.ident.span())
     }
 
     const fn new(inner: &'a Type, passing: Passing, text: Text) -> Self {
