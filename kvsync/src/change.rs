@@ -74,6 +74,8 @@ pub enum Row {
     },
     /// The row was written, but its content is not at hand: it has to be read again.
     Unknown(Unknown),
+    /// The row was read again, and there is no such row.
+    Absent(Unknown),
 }
 
 /// A row whose content is not at hand.
@@ -94,7 +96,7 @@ impl Row {
     pub fn primary_key(&self) -> PrimaryKey {
         match self {
             Self::Live(row) | Self::Hidden(row) | Self::Deleted { row, .. } => row.primary_key(),
-            Self::Unknown(unknown) => unknown.primary_key.clone(),
+            Self::Unknown(unknown) | Self::Absent(unknown) => unknown.primary_key.clone(),
         }
     }
 
@@ -103,7 +105,7 @@ impl Row {
     pub fn home(&self) -> Key {
         match self {
             Self::Live(row) | Self::Hidden(row) | Self::Deleted { row, .. } => row.home(),
-            Self::Unknown(unknown) => unknown.primary_key.home().clone(),
+            Self::Unknown(unknown) | Self::Absent(unknown) => unknown.primary_key.home().clone(),
         }
     }
 }
@@ -127,7 +129,7 @@ impl Change {
     #[must_use]
     pub fn unknown(&self) -> Unknown {
         match &self.row {
-            Row::Unknown(unknown) => unknown.clone(),
+            Row::Unknown(unknown) | Row::Absent(unknown) => unknown.clone(),
             Row::Live(row) | Row::Hidden(row) | Row::Deleted { row, .. } => {
                 Unknown { primary_key: row.primary_key(), kept: kept_keys(&**row), certain: true }
             }
@@ -145,7 +147,7 @@ impl Change {
             Row::Live(row) | Row::Hidden(row) | Row::Deleted { row, .. } => {
                 (0..self.schema.keys.len()).find_map(|index| row.key(index))
             }
-            Row::Unknown(unknown) => unknown.kept.first().cloned(),
+            Row::Unknown(unknown) | Row::Absent(unknown) => unknown.kept.first().cloned(),
         };
         key.map_or_else(|| self.home(), |key| key.within(&self.scope))
     }

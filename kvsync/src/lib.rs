@@ -1,4 +1,5 @@
 //! Keeps a key-value store true to the rows you write with Diesel.
+#![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod capture;
@@ -22,10 +23,11 @@ pub mod worker;
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::fetch::{Lookup, Miss};
 pub use self::key::{Key, KeyPart, KeyParts, KeyWriter, PartWriter, Scope};
-pub use self::kvsync::{Builder, KvSync};
+pub use self::kvsync::{Builder, Health, KvSync};
 pub use self::model::Syncable;
 pub use self::report::Report;
 pub use self::version::Version;
+pub use self::worker::Shutdown;
 
 pub use kvsync_derive::{KeyPart, Syncable};
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 
 use super::{Lookup, Miss};
+use crate::clock::{Clock, millis};
 use crate::codec::Codec;
 use crate::envelope::{Body, Envelope, Head, State};
 use crate::error::{Error, ErrorKind, Result};
@@ -16,7 +17,7 @@ use crate::store::SyncStore;
 pub(crate) struct Reader {
     store: Arc<dyn SyncStore>,
     epoch: Arc<AtomicU32>,
-    now: fn() -> u64,
+    clock: Arc<dyn Clock>,
 }
 
 /// What an envelope says before its body is decoded.
@@ -28,10 +29,9 @@ enum Entry {
 }
 
 impl Reader {
-    /// A reader of this store. `epoch` is the lowest epoch whose entries count; `now` the time in
-    /// milliseconds since the Unix epoch.
-    pub(crate) fn new(store: Arc<dyn SyncStore>, epoch: Arc<AtomicU32>, now: fn() -> u64) -> Self {
-        Self { store, epoch, now }
+    /// A reader of this store. `epoch` is the lowest epoch whose entries count.
+    pub(crate) fn new(store: Arc<dyn SyncStore>, epoch: Arc<AtomicU32>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, epoch, clock }
     }
 
     /// What stands under the keys, in the order asked: one round trip, and one more where pointers are
@@ -123,7 +123,7 @@ impl Reader {
             Some(Miss::OldEpoch)
         } else if head.state == State::Unknown {
             Some(Miss::Masked)
-        } else if head.is_expired((self.now)()) {
+        } else if head.is_expired(millis(self.clock.now())) {
             Some(Miss::NotStored)
         } else {
             None

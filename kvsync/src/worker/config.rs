@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Source, Ttl};
+use crate::model::Ttl;
 use crate::report::Report;
 use crate::store::SyncStore;
 
@@ -17,8 +17,6 @@ pub struct PipelineConfig {
     /// The stores; each gets every change, by workers of its own, so that one that is down holds up
     /// no other.
     pub stores: Vec<Arc<dyn SyncStore>>,
-    /// Where rows are read again, one source for each database.
-    pub sources: Vec<Arc<dyn Source>>,
     /// Workers for each store; 4.
     pub workers: usize,
     /// Bytes of changes that wait, for all stores together: three quarters whole, one quarter as
@@ -78,12 +76,11 @@ pub struct Backoff {
 }
 
 impl PipelineConfig {
-    /// These stores and sources, and the default of everything else.
+    /// These stores, and the default of everything else.
     #[must_use]
-    pub fn new(stores: Vec<Arc<dyn SyncStore>>, sources: Vec<Arc<dyn Source>>) -> Self {
+    pub fn new(stores: Vec<Arc<dyn SyncStore>>) -> Self {
         Self {
             stores,
-            sources,
             workers: 4,
             queue_bytes: 64 << 20,
             overflow_block: Duration::from_millis(100),
@@ -111,11 +108,6 @@ impl PipelineConfig {
             return error(
                 "left keys have to be kept for a second at least, and deleted rows for longer than these".into(),
             );
-        }
-        for (index, source) in self.sources.iter().enumerate() {
-            if self.sources.iter().skip(index + 1).any(|other| other.name() == source.name()) {
-                return error(format!("two databases are named `{}`", source.name()));
-            }
         }
         Ok(())
     }

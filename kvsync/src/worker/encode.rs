@@ -48,6 +48,7 @@ impl Encoder {
             Row::Live(row) => self.put(change, &**row),
             Row::Hidden(row) => Ok(Self::delete(change, &**row, false, terms)),
             Row::Deleted { row, live } => Ok(Self::delete(change, &**row, *live, terms)),
+            Row::Absent(unknown) => Ok(Encoded { form: absent_form(change, unknown, terms), left_out: Vec::new() }),
             Row::Unknown(unknown) => {
                 let form = unknown_form(
                     change.schema,
@@ -148,6 +149,20 @@ pub(crate) fn unknown_form(
     )
 }
 
+/// The form of a row that is not there. Of keys without a record only the one made of the primary key is
+/// certain to be the row's own; the others may have another tenant by now.
+fn absent_form(change: &Change, unknown: &Unknown, terms: &Terms) -> Form {
+    let home = change.home();
+    if change.schema.has_mutable_key() {
+        return Form::Row(Delta { home, version: change.version, content: Content::Delete, gone: Vec::new() });
+    }
+    let own = change.schema.home().map(|_| home);
+    let kept = unknown.kept.iter().map(|key| key.clone().within(&change.scope));
+    Form::Registers(
+        own.into_iter().chain(kept).map(|key| register(key, change.version, State::Tombstone, terms)).collect(),
+    )
+}
+
 /// An entry without a value for a key without a record. It guards against late deliveries by itself, so
 /// it is kept as long as a record would be.
 pub(crate) fn register(key: Key, version: Version, state: State, terms: &Terms) -> Write {
@@ -176,7 +191,9 @@ pub(crate) fn named_keys(change: &Change) -> Vec<(Option<&'static str>, Key)> {
                 .filter(|index| home.is_none() || schema.home() != Some(*index))
                 .filter_map(|index| Some((name(index), row.key(index)?.within(&change.scope))))
                 .collect(),
-            Row::Unknown(unknown) => unknown.kept.iter().map(|key| (None, key.clone().within(&change.scope))).collect(),
+            Row::Unknown(unknown) | Row::Absent(unknown) => {
+                unknown.kept.iter().map(|key| (None, key.clone().within(&change.scope))).collect()
+            }
         };
         home.into_iter().chain(others).collect()
     });

@@ -1,5 +1,5 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
@@ -30,7 +30,8 @@ pub(crate) struct Shared {
     pub(crate) stop: Stop,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) retention: Retention,
-    pub(crate) sources: Vec<Arc<dyn Source>>,
+    /// Set once, after the start: a source stamps versions with the pipeline's epoch.
+    pub(crate) sources: OnceLock<Vec<Arc<dyn Source>>>,
     pub(crate) default_ttl: Option<Ttl>,
     pub(crate) batch: Batch,
     pub(crate) backoff: Backoff,

@@ -17,8 +17,8 @@ mod sync;
 mod work;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -36,6 +36,7 @@ use self::reread::Settler;
 use self::work::Worker;
 use crate::change::{Change, CommitToken, Publish};
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::Source;
 use crate::report::DirtyTable;
 use crate::transport::Transport;
 use crate::upkeep::Upkeep;
@@ -89,9 +90,8 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when there is no store, no worker or no room, when the retention is too
-    /// short, or when two sources have one name; [`ErrorKind::Unavailable`] when a thread cannot be
-    /// started. A store that is down is no error: its changes wait.
+    /// [`ErrorKind::Config`] when there is no store, no worker or no room, or when the retention is too
+    /// short; [`ErrorKind::Unavailable`] when a thread cannot be started. A store that is down is no error: its changes wait.
     pub fn start(config: PipelineConfig) -> Result<Self> {
         config.check()?;
         let stop = Stop::new();
@@ -104,7 +104,7 @@ impl Pipeline {
             stop: stop.clone(),
             clock: config.clock,
             retention: config.retention,
-            sources: config.sources,
+            sources: OnceLock::new(),
             default_ttl: config.default_ttl,
             batch: config.batch,
             backoff: config.backoff,
@@ -155,6 +155,14 @@ impl Pipeline {
     #[must_use]
     pub fn publisher(&self) -> Arc<dyn Publish> {
         Arc::clone(&self.publisher) as Arc<dyn Publish>
+    }
+
+    /// Says where rows are read again, one source for each database. Until then those that have to be
+    /// wait. Only the first call counts.
+    pub fn set_sources(&self, sources: Vec<Arc<dyn Source>>) {
+        if self.shared.sources.set(sources).is_err() {
+            tracing::warn!("the sources of a pipeline were set twice; the first ones stay");
+        }
     }
 
     /// The lowest epoch whose entries count; readers share it.

@@ -15,7 +15,7 @@ use crate::envelope::State;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::model::{Reread, Source};
-use crate::record::{Content, Delta, Terms};
+use crate::record::Terms;
 use crate::report::{Outcome, Report};
 
 /// How many rows are read at once, where that goes well.
@@ -104,8 +104,13 @@ impl Settler {
 
     /// Reads rows of one database again and writes what was read. Whether that went well.
     fn reread(&mut self, database: &Arc<str>, rows: &[&Row]) -> bool {
-        let sources = &self.lane.shared.sources;
-        let Some(source) = sources.iter().find(|source| source.name() == &**database).map(Arc::clone) else {
+        let Some(sources) = self.lane.shared.sources.get() else {
+            for row in rows {
+                self.again(row, Stage::Masked);
+            }
+            return false;
+        };
+        let Some(source) = sources.iter().find(|source| source.name() == &**database) else {
             let message = format!("rows of `{database}` have to be read again, and it was not given to the builder");
             let error = Arc::new(Error::new(ErrorKind::Config, message));
             for row in rows {
@@ -113,7 +118,7 @@ impl Settler {
             }
             return true;
         };
-        match self.ask(&*source, rows) {
+        match self.ask(&**source, rows) {
             Ok(read) => self.write(rows, read),
             Err(error) => {
                 self.lane.note(Some(Arc::new(error)));
@@ -190,22 +195,16 @@ impl Settler {
             action: Action::Reread,
             version: read.version,
             captured_at: self.lane.shared.clock.now(),
-            row: read.row.map_or_else(|| change::Row::Unknown(unknown()), change::Row::Live),
+            row: read.row.map_or_else(|| change::Row::Absent(unknown()), change::Row::Live),
             size: 0,
         }
     }
 
     /// The form of a row that was read again, or that is not there any more.
     fn form(&self, row: &Row, change: &Change, terms: &Terms) -> Result<Form, Error> {
-        let absent = matches!(change.row, change::Row::Unknown(_));
-        if row.schema.has_mutable_key() && absent {
-            let delta = Delta { home: row.home(), version: change.version, content: Content::Delete, gone: Vec::new() };
-            return Ok(Form::Row(delta));
-        }
-        let mut writes = match if absent { None } else { Some(self.encoder.certain(change, terms)?.form) } {
-            Some(Form::Row(delta)) => return Ok(Form::Row(delta)),
-            Some(Form::Registers(writes)) => writes,
-            None => Vec::new(),
+        let mut writes = match self.encoder.certain(change, terms)?.form {
+            Form::Row(delta) => return Ok(Form::Row(delta)),
+            Form::Registers(writes) => writes,
         };
         // At the version at which the row was written there and no higher: by now another row may stand
         // under the key.

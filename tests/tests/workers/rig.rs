@@ -341,7 +341,7 @@ impl Rig {
     pub fn with(store: Arc<TestStore>, configure: impl FnOnce(&mut PipelineConfig)) -> Self {
         let database = Database::new();
         let reports: Arc<Mutex<Vec<Report>>> = Arc::default();
-        let mut config = PipelineConfig::new(vec![Arc::clone(&store) as _], vec![Arc::clone(&database) as _]);
+        let mut config = PipelineConfig::new(vec![Arc::clone(&store) as _]);
         config.workers = 2;
         config.backoff = Backoff { min: Duration::from_millis(1), max: Duration::from_millis(5) };
         config.drop_deadline = SHORT;
@@ -349,6 +349,7 @@ impl Rig {
         config.on_report = Some(Box::new(move |report| told.lock().push(report.clone())));
         configure(&mut config);
         let pipeline = Pipeline::start(config).unwrap();
+        pipeline.set_sources(vec![Arc::clone(&database) as _]);
         Self { pipeline, store, database, reports }
     }
 

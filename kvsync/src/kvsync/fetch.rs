@@ -1,43 +1,11 @@
-//! The builder and the handle: the only file that knows every part.
-
-use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
-use std::time::{SystemTime, UNIX_EPOCH};
-
+use super::KvSync;
 use crate::error::{Error, ErrorKind, Result};
-use crate::fetch::{Lookup, Reader};
-use crate::key::{Key, KeyParts, KeyWriter, Scope};
+use crate::fetch::Lookup;
+use crate::key::{Key, KeyParts, KeyWriter};
 use crate::model::{KeySpec, Model, Syncable};
-use crate::store::SyncStore;
-
-/// The handle of everything: fetches, connections, the queue and its workers. Clones are cheap and
-/// share all of it.
-#[derive(Clone)]
-pub struct KvSync {
-    inner: Arc<Inner>,
-    scope: Scope,
-}
-
-struct Inner {
-    store: Arc<dyn SyncStore>,
-    reader: Reader,
-}
 
 #[allow(clippy::needless_pass_by_value, reason = "key parts read better by value: `fetch(\"id\", 1)`")]
 impl KvSync {
-    /// Begins to configure a `KvSync`.
-    #[must_use]
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
-    /// The same handle within a scope: it fetches the rows of that tenant or schema and no others.
-    #[must_use]
-    pub fn scoped(&self, scope: Scope) -> Self {
-        Self { inner: Arc::clone(&self.inner), scope }
-    }
-
     /// The row under the key of this name, chosen at run time. `parts` is one key part or a tuple of
     /// them, in the order of the format.
     ///
@@ -77,12 +45,6 @@ impl KvSync {
             None => Ok(None),
         }
     }
-
-    /// The store that is read.
-    #[must_use]
-    pub fn store(&self) -> &Arc<dyn SyncStore> {
-        &self.inner.store
-    }
 }
 
 /// What the methods that the derive generates call. Not for others.
@@ -109,52 +71,6 @@ impl KvSync {
         let found = self.inner.reader.lookup_many(index, &keys, &self.scope)?;
         Ok(found.into_iter().map(Lookup::found).collect())
     }
-}
-
-impl fmt::Debug for KvSync {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KvSync")
-            .field("store", &self.inner.store.name())
-            .field("scope", &self.scope)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Configures a [`KvSync`].
-#[derive(Default)]
-pub struct Builder {
-    stores: Vec<Arc<dyn SyncStore>>,
-}
-
-impl Builder {
-    /// A store to sync into. The first one is also the one that is read.
-    #[must_use]
-    pub fn store(mut self, store: impl SyncStore + 'static) -> Self {
-        self.stores.push(Arc::new(store));
-        self
-    }
-
-    /// Starts it.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Config`] when no store was given; otherwise what the store says when it is asked
-    /// for its epoch.
-    pub fn build(self) -> Result<KvSync> {
-        let store = self
-            .stores
-            .into_iter()
-            .next()
-            .ok_or_else(|| Error::new(ErrorKind::Config, "no store was given; call `.store(..)` on the builder"))?;
-        let epoch = Arc::new(AtomicU32::new(store.epoch()?));
-        let reader = Reader::new(Arc::clone(&store), epoch, now);
-        Ok(KvSync { inner: Arc::new(Inner { store, reader }), scope: Scope::NONE })
-    }
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn spec<M: Syncable>(name: &str) -> Result<(usize, &'static KeySpec)> {

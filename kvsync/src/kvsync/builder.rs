@@ -1,0 +1,172 @@
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Inner, KvSync};
+use crate::capture::{AnyDatabase, Unattached};
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fetch::Reader;
+use crate::key::Scope;
+use crate::model::{Schema, Ttl};
+use crate::report::Report;
+use crate::store::SyncStore;
+use crate::worker::{Pipeline, PipelineConfig, Retention};
+
+/// Configures a [`KvSync`].
+#[must_use = "nothing happens until `.build()` is called"]
+pub struct Builder {
+    databases: Vec<Box<dyn Unattached>>,
+    expiration: Option<Duration>,
+    jitter: f64,
+    config: PipelineConfig,
+}
+
+impl Builder {
+    pub(super) fn new() -> Self {
+        let config = PipelineConfig::new(Vec::new());
+        Self { databases: Vec::new(), expiration: None, jitter: 0.0, config }
+    }
+
+    /// A store to sync into. Call it again for more stores: each gets every change, and one that is down
+    /// holds up no other. The first one is the one that is read.
+    pub fn store(mut self, store: impl SyncStore + 'static) -> Self {
+        self.config.stores.push(Arc::new(store));
+        self
+    }
+
+    /// A database whose models are synced. Call it again for more databases. Without one, the handle
+    /// only reads.
+    pub fn database(mut self, database: impl Unattached + 'static) -> Self {
+        self.databases.push(Box::new(database));
+        self
+    }
+
+    /// How many threads write to each store; 4 without this call.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.config.workers = workers;
+        self
+    }
+
+    /// Is told what became of each key of each change, on a thread of its own. What it cannot keep up
+    /// with is dropped and counted in [`KvSync::health`]; if it panics, that is survived.
+    pub fn on_report(mut self, callback: impl Fn(&Report) + Send + Sync + 'static) -> Self {
+        self.config.on_report = Some(Box::new(callback));
+        self
+    }
+
+    /// How long entries live whose model has no `ttl` of its own; for ever without this call.
+    pub fn expiration(mut self, lifetime: Duration) -> Self {
+        self.expiration = Some(lifetime);
+        self
+    }
+
+    /// The share of [`expiration`](Self::expiration), 0 to 1, that is taken off by chance, so that
+    /// entries written together do not expire together; 0 without this call.
+    pub fn jitter(mut self, share: f64) -> Self {
+        self.jitter = share;
+        self
+    }
+
+    /// How many bytes of changes wait in memory, for all stores together; 64 MiB without this call.
+    /// When it is full, primary keys are kept in place of rows, which are read again later.
+    pub fn queue_bytes(mut self, bytes: usize) -> Self {
+        self.config.queue_bytes = bytes;
+        self
+    }
+
+    /// How long a commit waits for room in the queue before the values of its rows are let go of;
+    /// 100 ms without this call.
+    pub fn overflow_block(mut self, deadline: Duration) -> Self {
+        self.config.overflow_block = deadline;
+        self
+    }
+
+    /// How long entries are kept that only guard against late deliveries.
+    pub fn retention(mut self, retention: Retention) -> Self {
+        self.config.retention = retention;
+        self
+    }
+
+    /// How often the store's epoch is read again and expired entries are looked for; 30 s without this
+    /// call.
+    pub fn upkeep_every(mut self, every: Duration) -> Self {
+        self.config.upkeep_every = every;
+        self
+    }
+
+    /// How long dropping the last handle waits for what is queued; 5 s without this call. To wait for
+    /// longer, and to learn what was left, call [`KvSync::shutdown`].
+    pub fn drop_deadline(mut self, deadline: Duration) -> Self {
+        self.config.drop_deadline = deadline;
+        self
+    }
+
+    /// What time it is; for tests. The system's clock without this call.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.config.clock = clock;
+        self
+    }
+
+    /// Reads the first store's epoch and starts the threads. Touches no database: schemas are checked
+    /// at the first write of a table, or by `kv.check`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when no store was given, two models or databases are in each other's way,
+    /// or a number makes no sense; otherwise what the store says when it is asked for its epoch.
+    pub fn build(mut self) -> Result<KvSync> {
+        let store = self
+            .config
+            .stores
+            .first()
+            .map(Arc::clone)
+            .ok_or_else(|| Error::new(ErrorKind::Config, "no store was given; call `.store(..)` on the builder"))?;
+        if !(0.0..=1.0).contains(&self.jitter) {
+            return Err(Error::new(ErrorKind::Config, "the jitter is a share of the expiration, 0 to 1"));
+        }
+        let schemas = self.databases.iter().map(|database| (database.name().to_owned(), database.schemas())).collect();
+        check_keys(&schemas)?;
+        // An outage is told here rather than at the first fetch.
+        store.epoch()?;
+        self.config.default_ttl = self.expiration.map(|lifetime| Ttl { lifetime, jitter: self.jitter });
+        let clock = Arc::clone(&self.config.clock);
+        let pipeline = Pipeline::start(self.config)?;
+        let mut databases: HashMap<String, Arc<dyn AnyDatabase>> = HashMap::new();
+        for database in self.databases {
+            let name = database.name().to_owned();
+            if databases.insert(name.clone(), database.attach(pipeline.publisher())?).is_some() {
+                return Err(Error::new(ErrorKind::Config, format!("two databases are named `{name}`")));
+            }
+        }
+        let reader = Reader::new(Arc::clone(&store), pipeline.epoch(), Arc::clone(&clock));
+        let inner = Inner { store, reader, pipeline, databases, schemas, clock };
+        Ok(KvSync { inner: Arc::new(inner), scope: Scope::NONE })
+    }
+}
+
+impl fmt::Debug for Builder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+/// Two models whose keys have one format would overwrite each other.
+fn check_keys(schemas: &HashMap<String, Vec<&'static Schema>>) -> Result<()> {
+    let mut seen = HashMap::new();
+    for schema in schemas.values().flatten() {
+        for key in schema.keys {
+            let Some(other) = seen.insert(key.literals, schema) else { continue };
+            // The same model in two databases is told apart by scopes.
+            if (other.table, other.model) != (schema.table, schema.model) {
+                let message = format!(
+                    "`{}` of `{}` and `{}` of `{}` would write the same keys; give one of them another format",
+                    key.format, schema.model, key.name, other.model
+                );
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,49 @@
+use std::time::Duration;
+
+use super::KvSync;
+use crate::store::{self, Status};
+use crate::worker::PipelineHealth;
+
+/// How a [`KvSync`] is: its worst part, a sentence about whatever is not well, and the figures.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Health {
+    /// Up, degraded or down.
+    pub status: Status,
+    /// What is worth knowing, a sentence each.
+    pub details: Vec<String>,
+    /// The way from commits to stores.
+    pub pipeline: PipelineHealth,
+}
+
+impl KvSync {
+    /// How the store that is read is, and what waits for the stores. Answers within the deadline, also
+    /// when the store does not.
+    #[must_use]
+    pub fn health(&self, deadline: Duration) -> Health {
+        let store::Health { mut status, mut details } = self.inner.store.health(deadline);
+        let pipeline = self.inner.pipeline.health();
+        let mut weakened = |detail: String| {
+            status = status.max(Status::Degraded);
+            details.push(detail);
+        };
+        for table in &pipeline.dirty {
+            weakened(table.to_string());
+        }
+        for store in &pipeline.stores {
+            if let Some(error) = &store.last_error {
+                weakened(format!("the last error of {}: {error}", store.store));
+            }
+            if store.unsettled > 0 {
+                weakened(format!("{} rows of {} are to be read again", store.unsettled, store.store));
+            }
+        }
+        if pipeline.dropped_reports > 0 {
+            details.push(format!("{} reports were dropped; the callback is too slow", pipeline.dropped_reports));
+        }
+        if pipeline.restarts > 0 {
+            details.push(format!("threads panicked {} times and went on", pipeline.restarts));
+        }
+        Health { status, details, pipeline }
+    }
+}

@@ -1,0 +1,166 @@
+//! The builder and the handle: the only part that knows every other.
+
+mod builder;
+mod fetch;
+mod health;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::builder::Builder;
+pub use self::health::Health;
+use crate::capture::{AnyDatabase, Attached, Inner as Connection, SyncBackend, SyncConnection};
+use crate::change::CommitToken;
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+use crate::fetch::Reader;
+use crate::key::Scope;
+use crate::model::Schema;
+use crate::store::SyncStore;
+use crate::worker::{Pipeline, Shutdown};
+
+/// The handle of everything: connections that capture, the queue and its workers, fetches. Clones are
+/// cheap and share all of it. Dropping the last one waits a moment for what is queued; to be sure, call
+/// [`shutdown`](Self::shutdown).
+#[derive(Clone)]
+pub struct KvSync {
+    inner: Arc<Inner>,
+    scope: Scope,
+}
+
+struct Inner {
+    store: Arc<dyn SyncStore>,
+    reader: Reader,
+    pipeline: Pipeline,
+    databases: HashMap<String, Arc<dyn AnyDatabase>>,
+    /// The models that are registered in each database, by its name.
+    schemas: HashMap<String, Vec<&'static Schema>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl KvSync {
+    /// Begins to configure a `KvSync`.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    /// The same handle within a scope: it fetches the rows of that tenant or schema and no others, and
+    /// its connections write them.
+    #[must_use]
+    pub fn scoped(&self, scope: Scope) -> Self {
+        Self { inner: Arc::clone(&self.inner), scope }
+    }
+
+    /// Opens a connection with the factory of the database of this name. What is written through it is
+    /// synced.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when no database of this name and backend was given to the builder,
+    /// [`ErrorKind::Unavailable`] when the factory fails, [`ErrorKind::Database`] when the database
+    /// cannot be captured.
+    pub fn connect<DB: SyncBackend>(&self, database: &str) -> Result<SyncConnection<DB::Connection>> {
+        self.scope_on(self.attached::<DB>(database)?.connect()?)
+    }
+
+    /// Wraps a connection of the caller's to the only database of its backend.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect), and [`ErrorKind::Config`] when several databases are of this
+    /// backend: then name it, with [`wrap_as`](Self::wrap_as).
+    pub fn wrap<C: Connection>(&self, conn: C) -> Result<SyncConnection<C>> {
+        let mut databases = self.inner.databases.values().filter_map(|any| any.downcast::<C::Backend>());
+        match (databases.next(), databases.next()) {
+            (Some(database), None) => self.scope_on(database.wrap(conn)?),
+            (None, _) => Err(Error::new(ErrorKind::Config, "no database of this backend was given to the builder")),
+            (Some(_), Some(_)) => {
+                let message = "several databases are of this backend; say which with `wrap_as(name, conn)`";
+                Err(Error::new(ErrorKind::Config, message))
+            }
+        }
+    }
+
+    /// Wraps a connection of the caller's to the database of this name.
+    ///
+    /// # Errors
+    ///
+    /// As [`connect`](Self::connect).
+    pub fn wrap_as<C: Connection>(&self, database: &str, conn: C) -> Result<SyncConnection<C>> {
+        self.scope_on(self.attached::<C::Backend>(database)?.wrap(conn)?)
+    }
+
+    /// Waits until everything that was committed before the call is in every store.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Deadline`] when it took too long; the text says what is left.
+    pub fn flush(&self, deadline: Duration) -> Result<()> {
+        self.inner.pipeline.flush(deadline)
+    }
+
+    /// Waits until every row of one commit is in every store: the token is that of
+    /// [`SyncConnection::last_commit`], also of another process, if its connection was told to make
+    /// tokens portable.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Deadline`] when it took too long, the failure of a row that could not be written, or
+    /// [`ErrorKind::Config`] when the token is another process's and not portable.
+    pub fn wait(&self, token: &CommitToken, deadline: Duration) -> Result<()> {
+        self.inner.pipeline.wait(token, deadline)
+    }
+
+    /// Raises the epoch of every store: all entries written before read as unknown from now on. To be
+    /// called once after the database was restored to an earlier state. Other processes follow within
+    /// [`Builder::upkeep_every`]; to be sure, stop them first.
+    ///
+    /// # Errors
+    ///
+    /// When a store could not be asked or told. Call it again.
+    pub fn raise_epoch(&self) -> Result<u32> {
+        self.inner.pipeline.raise_epoch()
+    }
+
+    /// Takes no more changes, writes what is queued until the deadline, stops the threads, makes the
+    /// stores durable and says what was written and what was left. Fetches still work where the store
+    /// allows it. A second call says the same as the first.
+    pub fn shutdown(&self, deadline: Duration) -> Shutdown {
+        self.inner.pipeline.shutdown(deadline)
+    }
+
+    /// The store that is read.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn SyncStore> {
+        &self.inner.store
+    }
+
+    fn scope_on<C: Connection>(&self, mut conn: SyncConnection<C>) -> Result<SyncConnection<C>> {
+        conn.set_scope(self.scope.clone());
+        Ok(conn)
+    }
+
+    fn attached<DB: SyncBackend>(&self, name: &str) -> Result<&Attached<DB>> {
+        self.database(name)?.downcast::<DB>().ok_or_else(|| {
+            Error::new(ErrorKind::Config, format!("the database `{name}` is of another backend than asked for"))
+        })
+    }
+
+    fn database(&self, name: &str) -> Result<&Arc<dyn AnyDatabase>> {
+        self.inner.databases.get(name).ok_or_else(|| {
+            let mut known: Vec<String> = self.inner.databases.keys().map(|name| format!("`{name}`")).collect();
+            known.sort();
+            let known = if known.is_empty() { "none was".to_owned() } else { known.join(", ") };
+            Error::new(ErrorKind::Config, format!("no database `{name}` was given to the builder, but {known}"))
+        })
+    }
+}
+
+impl fmt::Debug for KvSync {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("KvSync");
+        out.field("store", &self.inner.store.name()).field("scope", &self.scope).finish_non_exhaustive()
+    }
+}
