@@ -57,6 +57,7 @@ pub fn line(change: &Change, describe: impl Fn(&dyn kvsync::model::Model) -> Str
         Row::Unknown(unknown) => {
             format!("unknown {}{}", unknown.primary_key.home(), if unknown.certain { "" } else { ", in doubt" })
         }
+        Row::Absent(unknown) => format!("absent {}", unknown.primary_key.home()),
     };
     format!("{}{} {row}", change.scope.prefix(), change.action)
 }
