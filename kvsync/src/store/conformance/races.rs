@@ -1,6 +1,7 @@
 //! Several writers at once.
 
 use std::collections::BTreeSet;
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::ground::{
@@ -38,22 +39,36 @@ fn race(work: impl Fn(u64) -> Checked + Sync) -> Checked {
 }
 
 fn writes(store: &dyn SyncStore) -> Checked {
+    const KEYS: u64 = 150;
     let terms = terms();
+    let key = |number, order| format!("{order:?}:{number}");
+    // All threads go from key to key together, so that they meet at each.
+    let together = Barrier::new(usize::try_from(THREADS).unwrap_or(1));
     race(|number| {
         let mut dice = Dice(number);
-        let mut versions: Vec<u64> = (1..=200).collect();
-        dice.shuffle(&mut versions);
-        for at in versions {
+        let mut failed = Ok(());
+        for round in 0..KEYS {
+            // A thread that has failed still comes, so that the others do not wait for ever.
+            together.wait();
             for order in super::ground::ORDERS {
-                let own = write(&format!("{order:?}"), version(at), State::Value, order);
-                step(store, Step::Write(own), &terms)?;
+                let mut versions = [number + 1, number + 1 + THREADS];
+                dice.shuffle(&mut versions);
+                for at in versions {
+                    let own = write(&key(round, order), version(at), State::Value, order);
+                    if failed.is_ok() {
+                        failed = step(store, Step::Write(own), &terms).map(|_| ());
+                    }
+                }
             }
         }
-        Ok(())
+        failed
     })?;
-    for order in super::ground::ORDERS {
-        let last = write(&format!("{order:?}"), version(200), State::Value, order);
-        same!(stands(store, last.key.as_str())?, Some((version(200), State::Value, last.value.clone())), "{order:?}");
+    for round in 0..KEYS {
+        for order in super::ground::ORDERS {
+            let last = write(&key(round, order), version(2 * THREADS), State::Value, order);
+            let stands = stands(store, last.key.as_str())?;
+            same!(stands, Some((last.head.version, State::Value, last.value)), "{}", last.key);
+        }
     }
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! What fjall says when it fails, and what a person can do about it.
 
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
 
 /// Why fjall did not do something.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(super) enum Fault {
     /// The operating system said no.
     Io(Arc<io::Error>),
@@ -15,8 +15,10 @@ pub(super) enum Fault {
     Locked,
     /// An earlier failure, perhaps of a thread of fjall's, made it stop taking writes.
     Stopped,
-    /// What is stored is not what fjall writes.
-    Damaged(Option<Arc<fjall::Error>>),
+    /// What is stored is not what fjall writes; its own word for it.
+    Damaged(Arc<fjall::Error>),
+    /// This stands in the directory, and is not the store's.
+    Stray(PathBuf),
     /// The store itself refused, before fjall was asked.
     Refused(Error),
 }
@@ -31,6 +33,14 @@ impl Fault {
     /// Whether fjall takes no more writes after it, until it is opened anew.
     pub(super) const fn stops_writes(&self) -> bool {
         matches!(self, Self::Io(_) | Self::Stopped)
+    }
+
+    /// The same fault with its cause, where fjall does not tell it and it is still there.
+    pub(super) fn looked_into(self, dir: &Path) -> Self {
+        match self {
+            Self::Stopped => probe(dir).map_or_else(Self::from, |()| Self::Stopped),
+            told => told,
+        }
     }
 
     /// The error of a call on a store that is open in `dir`.
@@ -55,17 +65,18 @@ impl Fault {
                 ErrorKind::Unavailable,
                 format!("the embedded store in `{dir}` is open elsewhere, by this process or another; close it there"),
             ),
-            Self::Damaged(error) => {
-                let message = format!(
-                    "the embedded store in `{dir}` is damaged; move the directory away, start anew and backfill from \
-                     the database"
-                );
-                let damaged = Error::new(ErrorKind::Corrupt, message);
-                match error {
-                    Some(error) => damaged.with_source(Arc::clone(error)),
-                    None => damaged,
-                }
-            }
+            Self::Damaged(error) => Error::new(
+                ErrorKind::Corrupt,
+                format!(
+                    "the embedded store in `{dir}` is damaged, or is no store; move the directory away, start anew \
+                     and backfill from the database"
+                ),
+            )
+            .with_source(Arc::clone(error)),
+            Self::Stray(path) => Error::new(
+                ErrorKind::Corrupt,
+                format!("`{}` is in the way of the embedded store in `{dir}`; remove it", path.display()),
+            ),
             Self::Refused(error) => error.clone(),
         }
     }
@@ -86,15 +97,41 @@ impl Fault {
     }
 }
 
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Io(Arc::new(error))
+    }
+}
+
 impl From<fjall::Error> for Fault {
     fn from(error: fjall::Error) -> Self {
         match error {
             fjall::Error::Io(error) | fjall::Error::Storage(fjall::LsmError::Io(error)) => Self::Io(Arc::new(error)),
             fjall::Error::Locked => Self::Locked,
             fjall::Error::Poisoned => Self::Stopped,
-            damaged => Self::Damaged(Some(Arc::new(damaged))),
+            damaged => Self::Damaged(Arc::new(damaged)),
         }
     }
+}
+
+/// Looks for what makes fjall panic: it expects numbered folders and journals that are files.
+pub(super) fn find_stray(dir: &Path) -> Result<(), Fault> {
+    let stray = |dir: PathBuf, is_stray: fn(&str, bool) -> bool| {
+        let Ok(entries) = std::fs::read_dir(dir) else {
+            // Nothing is there yet, or fjall says why it cannot be read.
+            return Ok(());
+        };
+        for entry in entries {
+            let entry = entry?;
+            let is_dir = entry.file_type()?.is_dir();
+            if entry.file_name().to_str().is_none_or(|name| is_stray(name, is_dir)) {
+                return Err(Fault::Stray(entry.path()));
+            }
+        }
+        Ok(())
+    };
+    stray(dir.to_owned(), |name, is_dir| is_dir && name.ends_with(".jnl"))?;
+    stray(dir.join("keyspaces"), |name, is_dir| is_dir && name.parse::<u64>().is_err())
 }
 
 /// Whether the disk takes writes, found out by writing some.

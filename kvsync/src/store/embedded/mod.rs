@@ -137,10 +137,12 @@ impl EmbeddedStore {
             writer.fault = None;
         }
         self.reading(|tree| {
-            write(tree).inspect_err(|fault| {
+            write(tree).map_err(|fault| {
+                let fault = fault.looked_into(&self.dir);
                 if fault.stops_writes() {
                     writer.fault = Some(fault.clone());
                 }
+                fault
             })
         })
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
-use super::fault::Fault;
+use super::fault::{self, Fault};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::store::steps::Entries;
@@ -16,6 +16,10 @@ pub(super) const MAX_KEY: usize = 65_534;
 /// Before each key: fjall takes no empty key, and the store's own entry stands apart.
 const KEY: u8 = b'k';
 const EPOCH: [u8; 1] = [b'e'];
+
+/// How many bytes are collected in memory before they become a table on disk. There may be four such
+/// tables in memory.
+const TABLE: u64 = 16 << 20;
 
 /// fjall halts a writer, without a deadline, from 4 sealed tables in memory or 30 in the first level
 /// on disk. The store waits below that, with a deadline.
@@ -32,21 +36,21 @@ pub(super) struct Tree {
 
 impl Tree {
     pub(super) fn open(dir: &Path) -> Result<Self> {
-        Self::open_with(dir, KeyspaceCreateOptions::default)
+        Self::open_with(dir, TABLE)
     }
 
-    pub(super) fn open_with(dir: &Path, options: fn() -> KeyspaceCreateOptions) -> Result<Self> {
+    fn open_with(dir: &Path, table: u64) -> Result<Self> {
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(table);
         let open = || {
+            fault::find_stray(dir)?;
             let database = Database::builder(dir).open()?;
             let entries = database.keyspace("entries", options)?;
             database.persist(PersistMode::SyncAll)?;
             Ok(Self { entries, database })
         };
-        // fjall panics on some of what it does not expect to find in its directory.
-        match catch_unwind(AssertUnwindSafe(open)) {
-            Ok(opened) => opened.map_err(|error: fjall::Error| Fault::from(error).opening(dir)),
-            Err(_) => Err(Fault::Damaged(None).opening(dir)),
-        }
+        // Some damage makes fjall panic instead of saying so.
+        let opened = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(fjall::Error::Unrecoverable.into()));
+        opened.map_err(|fault: Fault| fault.opening(dir))
     }
 
     pub(super) fn get(&self, key: &Key) -> Result<Option<Bytes>, Fault> {
@@ -102,7 +106,7 @@ impl Tree {
     pub(super) fn epoch(&self) -> Result<u32, Fault> {
         match self.entries.get(EPOCH)? {
             None => Ok(0),
-            Some(bytes) => Ok(u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| Fault::Damaged(None))?)),
+            Some(bytes) => Ok(u32::from_be_bytes(bytes.as_ref().try_into().map_err(|_| fjall::Error::Unrecoverable)?)),
         }
     }
 
@@ -146,4 +150,24 @@ fn stored(key: &Key) -> Vec<u8> {
     stored.push(KEY);
     stored.extend_from_slice(key.as_str().as_bytes());
     stored
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_wait_for_the_disk_and_lose_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = Tree::open_with(dir.path(), 32 * 1024).unwrap();
+        let entry = |number: u32| Bytes::from(number.to_be_bytes().repeat(1_000));
+        let key = |number: u32| Key::new(format!("key:{number}"));
+        for number in 0..3_000 {
+            tree.commit(Entries::from([(key(number), Some(entry(number)))]), false).unwrap();
+        }
+        for number in 0..3_000 {
+            assert_eq!(tree.get(&key(number)).ok().flatten(), Some(entry(number)));
+        }
+        assert!(tree.entries.table_count() > 0, "no table was written");
+    }
 }
