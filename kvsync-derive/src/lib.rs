@@ -31,13 +31,13 @@ use self::ast::Input;
 use self::attr::{Derive, SyncAttr};
 use self::ctxt::Ctxt;
 
-/// See `kvsync::Syncable`.
+/// Defined in `kvsync-derive`; to be used as `kvsync::Syncable`.
 #[proc_macro_derive(Syncable, attributes(sync_key, sync, diesel, serde))]
 pub fn syncable(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     run(input, derive_syncable)
 }
 
-/// See `kvsync::KeyPart`.
+/// Defined in `kvsync-derive`; to be used as `kvsync::KeyPart`.
 #[proc_macro_derive(KeyPart, attributes(sync))]
 pub fn key_part(input: proc_macro::TokenStream) -> proc_macro::TokenStream {
     run(input, derive_key_part)

@@ -29,7 +29,10 @@ pub use self::report::Report;
 pub use self::version::Version;
 pub use self::worker::Shutdown;
 
-pub use kvsync_derive::{KeyPart, Syncable};
+#[doc = include_str!("key_part.md")]
+pub use kvsync_derive::KeyPart;
+#[doc = include_str!("syncable.md")]
+pub use kvsync_derive::Syncable;
 
 /// What generated code calls. Not for others.
 #[doc(hidden)]
