@@ -244,6 +244,26 @@ fn a_composite_primary_key_keeps_its_order() {
     assert_eq!(<Membership as Syncable>::Codec::NAME, "JSON");
 }
 
+/// Keys that are apart only because a part cannot hold the character that follows it; a primary key
+/// that begins with text.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Syncable)]
+#[sync_key(name = "short", fmt = "apart:<name>:b")]
+#[sync_key(name = "long", fmt = "apart:x:<number>:b")]
+#[sync(primary_key(name, number))]
+struct Apart {
+    name: String,
+    number: i32,
+}
+
+#[test]
+fn a_part_never_runs_over_the_text_that_follows_it() {
+    let row = Apart { name: "x:1".into(), number: 1 };
+    assert_ne!(key_of(&row, 0), key_of(&row, 1));
+    let mut key = KeyWriter::default();
+    Apart::write_primary_key(&Syncable::primary_key(&row), &mut key);
+    assert_eq!(key.finish(), Some(Key::new("x%3A1:1")));
+}
+
 /// A second, narrower model of the same table, with an embedded struct and renamed columns.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable, Serialize, Deserialize, Syncable)]
 #[diesel(table_name = users)]
