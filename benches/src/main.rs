@@ -8,6 +8,8 @@ mod options;
 mod ratio;
 mod rows;
 mod servers;
+mod statements;
+mod synced;
 mod table;
 
 use std::process::ExitCode;

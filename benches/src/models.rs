@@ -1,6 +1,7 @@
 //! The models that are measured.
 
 use diesel::prelude::*;
+use kvsync::Syncable;
 use serde::{Deserialize, Serialize};
 
 diesel::table! {
@@ -11,10 +12,23 @@ diesel::table! {
     }
 }
 
-/// The user of the ancestors' README.
-#[derive(Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Serialize, Deserialize)]
+/// The user of the ancestors' README: of three keys, one never changes and two may.
+#[derive(Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Serialize, Deserialize, Syncable)]
 #[diesel(table_name = users)]
+#[sync_key(name = "id", fmt = "user:id:<id>")]
+#[sync_key(name = "uuid", fmt = "user:uuid:<uuid>")]
+#[sync_key(name = "composite", fmt = "user:composite:<id>_<uuid>")]
 pub(crate) struct User {
+    pub(crate) id: i32,
+    pub(crate) uuid: String,
+    pub(crate) username: String,
+}
+
+/// The same row under one key.
+#[derive(Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Serialize, Deserialize, Syncable)]
+#[diesel(table_name = users)]
+#[sync_key(name = "id", fmt = "account:id:<id>")]
+pub(crate) struct Account {
     pub(crate) id: i32,
     pub(crate) uuid: String,
     pub(crate) username: String,
@@ -29,7 +43,9 @@ pub(crate) struct NewUser {
 }
 
 /// What a station measured in an hour: lists and numbers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Syncable)]
+#[diesel(table_name = series)]
+#[sync_key(name = "id", fmt = "series:id:<id>")]
 pub(crate) struct Series {
     pub(crate) id: i64,
     pub(crate) station: i32,

@@ -20,6 +20,11 @@ pub(crate) struct Turns {
 
 /// One of the two sides.
 pub(crate) trait Side {
+    /// Makes ready for this many operations.
+    fn prepare(&mut self, _operations: usize) -> Result {
+        Ok(())
+    }
+
     /// Does this many operations. Only this is timed.
     fn run(&mut self, operations: usize) -> Result;
 
@@ -69,6 +74,7 @@ impl Turns {
     }
 
     fn turn(&self, side: &mut dyn Side) -> Result<Duration> {
+        side.prepare(self.operations)?;
         let begin = self.clock.now();
         side.run(self.operations)?;
         let spent = self.clock.now().saturating_sub(begin);
@@ -79,17 +85,5 @@ impl Turns {
     #[allow(clippy::cast_precision_loss, reason = "counts of operations are far below 2^52")]
     fn per_operation(&self, total: Duration) -> f64 {
         total.as_secs_f64() / (self.turns * self.operations) as f64
-    }
-}
-
-impl Rounds {
-    /// The first side's time divided by the second's: below 1 when the first is faster.
-    pub(crate) fn time(&self) -> Vec<f64> {
-        self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| ours / theirs).collect()
-    }
-
-    /// The first side's speed divided by the second's: above 1 when the first is faster.
-    pub(crate) fn speed(&self) -> Vec<f64> {
-        self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| theirs / ours).collect()
     }
 }

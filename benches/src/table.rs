@@ -26,6 +26,7 @@ pub(crate) struct Spread {
     low: f64,
     median: f64,
     high: f64,
+    p99: f64,
 }
 
 /// What should come out.
@@ -56,12 +57,17 @@ impl Spread {
     /// Of these values; all zero when there are none.
     pub(crate) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
-        Self { low: percentile(&values, 10), median: percentile(&values, 50), high: percentile(&values, 90) }
+        Self {
+            low: percentile(&values, 10),
+            median: percentile(&values, 50),
+            high: percentile(&values, 90),
+            p99: percentile(&values, 99),
+        }
     }
 
-    /// Of a figure that does not vary.
-    pub(crate) fn exact(value: f64) -> Self {
-        Self { low: value, median: value, high: value }
+    /// The 99th percentile.
+    pub(crate) fn p99(self) -> f64 {
+        self.p99
     }
 
     pub(crate) fn median(self) -> f64 {
@@ -158,8 +164,25 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+impl Rounds {
+    /// The first side's time divided by the second's: below 1 when the first is faster.
+    pub(crate) fn times(&self, what: impl Into<String>, goal: Goal) -> Figure {
+        self.figure(what, self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| ours / theirs), goal)
+    }
+
+    /// The first side's speed divided by the second's: above 1 when the first is faster.
+    pub(crate) fn speeds(&self, what: impl Into<String>, goal: Goal) -> Figure {
+        self.figure(what, self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| theirs / ours), goal)
+    }
+
+    fn figure(&self, what: impl Into<String>, ratios: impl Iterator<Item = f64>, goal: Goal) -> Figure {
+        let (spread, sides) = (Spread::of(ratios.collect()), sides(self));
+        Figure { what: what.into(), spread, unit: Unit::Ratio, goal, sides }
+    }
+}
+
 /// What an operation of each side took at the median.
-pub(crate) fn sides(rounds: &Rounds) -> String {
+fn sides(rounds: &Rounds) -> String {
     let show = |seconds: &[f64]| {
         let micros = Spread::of(seconds.to_vec()).median * 1e6;
         if micros < 1000.0 { format!("{micros:.2} µs") } else { format!("{:.2} ms", micros / 1e3) }

@@ -1,6 +1,8 @@
 //! The rows of the table, one file for each group.
 
+mod memory;
 mod size;
+mod sqlite;
 
 use crate::Result;
 use crate::options::Options;
@@ -14,11 +16,26 @@ pub(crate) struct Row {
 }
 
 /// All of them, in the order of the table.
-pub(crate) const ALL: &[Row] = &[Row { name: "size", about: "stored bytes ÷ BSON", run: size::run }];
+pub(crate) const ALL: &[Row] = &[
+    row("sqlite-update", "UPDATE by key, SQLite in memory", sqlite::update),
+    row("sqlite-insert", "INSERT, SQLite in memory", sqlite::insert),
+    row("sqlite-select", "SELECT by key, SQLite in memory", sqlite::select),
+    row("wal-insert", "INSERT, autocommit, SQLite file in WAL mode", sqlite::wal_insert),
+    row("wal-update", "UPDATE, autocommit, SQLite file in WAL mode", sqlite::wal_update),
+    row("size", "stored bytes against BSON", size::run),
+    row("memory", "peak memory of a backlog of a million changes", memory::run),
+];
 
 /// Does what the process that a row measures from outside has to do.
 pub(crate) fn run_child(name: &str) -> Result {
-    Err(format!("no row has a child called `{name}`").into())
+    match name {
+        "memory" => memory::child(),
+        _ => Err(format!("no row has a child called `{name}`").into()),
+    }
+}
+
+const fn row(name: &'static str, about: &'static str, run: fn(&Options) -> Result<Vec<Figure>>) -> Row {
+    Row { name, about, run }
 }
 
 /// Their names, for a message.
