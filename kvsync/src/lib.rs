@@ -1,4 +1,81 @@
-//! Keeps a key-value store true to the rows you write with Diesel.
+//! Keeps a key-value store true to the rows that you write with Diesel, and fetches single objects at
+//! key-value speed.
+//!
+//! Derive the keys on a struct, take a connection from [`KvSync`], and go on writing ordinary Diesel.
+//! Every committed insert, update and delete shows up, versioned, in the store.
+//!
+//! ```
+//! # #[cfg(feature = "sqlite")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//!
+//! use diesel::connection::SimpleConnection;
+//! use diesel::prelude::*;
+//! use diesel::sqlite::Sqlite;
+//! use kvsync::capture::Database;
+//! use kvsync::store::memory::MemoryStore;
+//! use kvsync::{KvSync, Lookup, Syncable};
+//! use serde::{Deserialize, Serialize};
+//!
+//! diesel::table! {
+//!     users (id) { id -> Integer, uuid -> Text, username -> Text }
+//! }
+//!
+//! #[derive(Debug, PartialEq, Queryable, Selectable, Identifiable, Serialize, Deserialize, Syncable)]
+//! #[diesel(table_name = users)]
+//! #[sync_key(name = "id", fmt = "user:id:<id>")]
+//! #[sync_key(name = "uuid", fmt = "user:uuid:<uuid>")]
+//! struct User {
+//!     id: i32,
+//!     uuid: String,
+//!     username: String,
+//! }
+//!
+//! let kv = KvSync::builder()
+//!     .store(MemoryStore::new())
+//!     .database(Database::<Sqlite>::new("main", || SqliteConnection::establish(":memory:")).model::<User>())
+//!     .build()?;
+//!
+//! let mut conn = kv.connect::<Sqlite>("main")?;
+//! conn.batch_execute("CREATE TABLE users (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, username TEXT NOT NULL)")?;
+//!
+//! let ann = (users::id.eq(1), users::uuid.eq("a-1"), users::username.eq("ann"));
+//! diesel::insert_into(users::table).values(ann).execute(&mut conn)?;
+//! kv.flush(Duration::from_secs(5))?;
+//!
+//! assert_eq!(User::fetch_by_uuid(&kv, "a-1")?.map(|user| user.username), Some("ann".to_owned()));
+//!
+//! diesel::delete(users::table.find(1)).execute(&mut conn)?;
+//! kv.flush(Duration::from_secs(5))?;
+//! assert_eq!(User::lookup_by_id(&kv, 1)?, Lookup::Absent);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "sqlite"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Where to look
+//!
+//! - [`Syncable`](derive@Syncable): all attributes of the derive, and the methods that it generates.
+//! - [`KvSync`] and its [`Builder`]: the handle of everything.
+//! - [`capture`]: the connection, what it catches, what it cannot, pools, transactions, tests of your own.
+//! - [`store`]: the stores, and the contract for one of yours.
+//! - [`codec`]: MessagePack, JSON, BSON, or your own.
+//! - [`Report`], [`Health`] and [`Shutdown`]: what became of what.
+//! - [`envelope`] and [`record`]: the bytes that are stored, for those who read them from elsewhere.
+//!
+//! # Features
+//!
+//! | feature | what it adds | default |
+//! |---|---|---|
+//! | `sqlite`, `postgres` | capture on that database | |
+//! | `r2d2` | connections from a pool | |
+//! | `redis` | Redis, single server and Cluster | yes |
+//! | `redis-tls` | `rediss://`, with rustls and ring | |
+//! | `embedded` | a store on disk, in the process (fjall) | |
+//! | `json`, `bson` | these codecs | |
+//! | `uuid` | `Uuid` as a part of a key | |
+//! | `conformance` | the suite that every store passes; not under semantic versioning | |
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
