@@ -13,10 +13,11 @@ use diesel::query_builder::QueryFragment;
 
 use super::backend::{Inner, SyncBackend};
 use super::connection::SyncConnection;
-use super::hub::{Factory, Hub};
+use super::hub::{Factory, Hub, Scopes};
 use super::table::{SqlTypeOf, Table, table_of};
 use crate::change::Publish;
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::Scope;
 use crate::model::{Schema, Syncable};
 
 /// What becomes of a statement that writes a registered table in a way that cannot be captured.
@@ -42,6 +43,7 @@ pub struct Database<DB: SyncBackend> {
     policy: Policy,
     truncate: Policy,
     max_pending: usize,
+    scopes: Option<Scopes>,
     wrong: Option<Error>,
 }
 
@@ -63,6 +65,7 @@ impl<DB: SyncBackend> Database<DB> {
             policy: Policy::Warn,
             truncate: Policy::Error,
             max_pending: MAX_PENDING,
+            scopes: None,
             wrong: None,
         }
     }
@@ -94,6 +97,19 @@ impl<DB: SyncBackend> Database<DB> {
     #[must_use]
     pub fn max_transaction_bytes(self, bytes: usize) -> Self {
         Self { max_pending: bytes, ..self }
+    }
+
+    /// Gives the schemas of a PostgreSQL database scopes: rows of a schema that is given one are synced
+    /// in that scope, whatever the scope of the connection; rows of others are reported and not synced.
+    ///
+    /// Without this call a table that `table!` names without a schema is the one of the search path that
+    /// sessions begin with, and rows of its namesakes are reported and not synced.
+    #[must_use]
+    pub fn scopes<F>(self, scope_of_schema: F) -> Self
+    where
+        F: Fn(&str) -> Option<Scope> + Send + Sync + 'static,
+    {
+        Self { scopes: Some(Arc::new(scope_of_schema)), ..self }
     }
 
     fn register(&mut self, table: Table<DB>) {
@@ -146,8 +162,8 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
             return Err(wrong);
         }
         let tables = self.tables.into_iter().map(Arc::new).collect();
-        let Self { name, factory, policy, truncate, max_pending, .. } = *self;
-        let hub = Hub { name, tables, policy, truncate, max_pending, publish, factory };
+        let Self { name, factory, policy, truncate, max_pending, scopes, .. } = *self;
+        let hub = Hub { name, tables, policy, truncate, max_pending, scopes, publish, factory };
         Ok(Arc::new(Attached { hub: Arc::new(hub) }))
     }
 }

@@ -10,6 +10,7 @@ use super::statement::TableName;
 use super::table::Table;
 use crate::change::{Missed, Publish};
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::Scope;
 
 /// What the connections to one database share.
 pub struct Hub<DB: SyncBackend> {
@@ -18,9 +19,14 @@ pub struct Hub<DB: SyncBackend> {
     pub(super) policy: Policy,
     pub(super) truncate: Policy,
     pub(super) max_pending: usize,
+    /// The scope of each schema, where schemas have scopes.
+    pub(super) scopes: Option<Scopes>,
     pub(super) publish: Arc<dyn Publish>,
     pub(super) factory: Factory<DB>,
 }
+
+/// Gives schemas their scopes.
+pub(super) type Scopes = Arc<dyn Fn(&str) -> Option<Scope> + Send + Sync>;
 
 /// Opens a connection.
 pub(super) type Factory<DB> =

@@ -12,6 +12,10 @@ mod hub;
 mod look;
 mod pending;
 mod plan;
+#[cfg(feature = "r2d2")]
+mod pool;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod row;
 mod run;
 #[cfg(feature = "sqlite")]
@@ -19,10 +23,15 @@ mod sqlite;
 mod state;
 mod statement;
 mod table;
+mod traits;
 mod transaction;
 
 pub use self::backend::{Inner, SyncBackend};
 pub use self::connection::SyncConnection;
 pub use self::database::{AnyDatabase, Attached, Database, Policy, Unattached};
+#[cfg(feature = "r2d2")]
+pub use self::pool::ConnectionManager;
+#[cfg(feature = "postgres")]
+pub use self::postgres::TransactionBuilder;
 pub use self::row::{SyncCursor, SyncField, SyncRow};
 pub use self::transaction::SyncTransactionManager;

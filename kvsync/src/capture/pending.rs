@@ -12,6 +12,8 @@ pub struct Pending {
     marks: Vec<usize>,
     size: usize,
     doubt: bool,
+    /// Whether a change has the version of the one before it.
+    ties: bool,
 }
 
 impl Pending {
@@ -27,6 +29,7 @@ impl Pending {
     pub(super) fn push(&mut self, change: Change, limit: usize) {
         let change = if self.size + change.size > limit { change.into_unknown() } else { change };
         self.size += change.size;
+        self.ties |= self.changes.last().is_some_and(|last| last.version == change.version);
         if self.changes.capacity() == 0 {
             // Most transactions write one row.
             self.changes.reserve_exact(1);
@@ -91,9 +94,14 @@ impl Pending {
         *self = Self::default();
     }
 
-    /// The transaction was committed: its changes.
+    /// The transaction was committed: its changes. Of those of one row that have the same version only
+    /// the last is left; the order of the statements decided between them.
     pub(super) fn take(&mut self) -> ChangeSet {
-        ChangeSet { changes: mem::take(self).changes }
+        let Self { mut changes, ties, .. } = mem::take(self);
+        if ties {
+            keep_last(&mut changes, |change| (change.home(), change.version));
+        }
+        ChangeSet { changes }
     }
 
     /// The transaction was committed or not: the rows that it may have changed, each once, as unknown.
@@ -101,11 +109,6 @@ impl Pending {
         let mut changes: Vec<Change> = self.take().changes.into_iter().map(uncertain).collect();
         keep_last(&mut changes, |change| change.home());
         ChangeSet { changes }
-    }
-
-    /// Of the changes of one row that have the same version, keeps the last.
-    pub(super) fn break_ties(&mut self) {
-        keep_last(&mut self.changes, |change| (change.home(), change.version));
     }
 }
 

@@ -201,7 +201,7 @@ fn written<DB: SyncBackend>(
             At::Own(own - model.width)
         };
         let live = model.schema.live_if.map(|condition| {
-            list.push(DB::live(condition, &table.sql, reference));
+            list.push(DB::live(condition, &DB::quote(&table.name), reference));
             own += 1;
             own - 1
         });

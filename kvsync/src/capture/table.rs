@@ -1,6 +1,7 @@
 //! The registered tables and how their rows are read.
 
 use std::ops::Range;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use diesel::associations::HasTable;
@@ -28,6 +29,8 @@ pub(super) struct Table<DB: SyncBackend> {
     pub(super) models: Vec<ModelEntry<DB>>,
     /// Whether it was found to fit its models, since the start or since it was last altered.
     checked: AtomicBool,
+    /// The schema that it was found in, where the model names none.
+    pub(super) home: OnceLock<String>,
     /// Whether it has a unique key beside the primary key.
     pub(super) displaces: AtomicBool,
 }
@@ -48,6 +51,7 @@ impl<DB: SyncBackend> Table<DB> {
             sql,
             models: Vec::new(),
             checked: AtomicBool::new(false),
+            home: OnceLock::new(),
             displaces: AtomicBool::new(false),
         })
     }

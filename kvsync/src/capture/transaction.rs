@@ -2,8 +2,10 @@
 
 use diesel::QueryResult;
 use diesel::connection::{
-    InTransactionStatus, TransactionManager, TransactionManagerStatus, ValidTransactionManagerStatus,
+    AnsiTransactionManager, InTransactionStatus, TransactionManager, TransactionManagerStatus,
+    ValidTransactionManagerStatus,
 };
+use diesel::result::Error;
 
 use super::backend::{Inner, Inside};
 use super::connection::{SyncConnection, depth_of};
@@ -52,6 +54,33 @@ impl<C: Inner> TransactionManager<SyncConnection<C>> for SyncTransactionManager 
 
     fn transaction_manager_status_mut(conn: &mut SyncConnection<C>) -> &mut TransactionManagerStatus {
         C::TransactionManager::transaction_manager_status_mut(&mut conn.inner)
+    }
+}
+
+impl<C> SyncConnection<C>
+where
+    C: Inner<TransactionManager = AnsiTransactionManager>,
+{
+    /// Runs the closure in a transaction that begins with this statement.
+    pub(super) fn transaction_sql<T, E, F>(&mut self, begin: &str, work: F) -> Result<T, E>
+    where
+        F: FnOnce(&mut Self) -> Result<T, E>,
+        E: From<Error>,
+    {
+        self.reconcile();
+        let begun = AnsiTransactionManager::begin_transaction_sql(&mut self.inner, begin);
+        self.begun(begun)?;
+        match work(self) {
+            Ok(value) => {
+                SyncTransactionManager::commit_transaction(self)?;
+                Ok(value)
+            }
+            Err(error) => match SyncTransactionManager::rollback_transaction(self) {
+                // The error of the closure is likely what broke it.
+                Ok(()) | Err(Error::BrokenTransactionManager) => Err(error),
+                Err(rollback) => Err(rollback.into()),
+            },
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Capture on SQLite.
 
+mod begin;
 mod clock;
 mod counter;
 

@@ -1,0 +1,158 @@
+//! Capture on PostgreSQL.
+
+mod begin;
+mod place;
+mod row_by_row;
+
+use std::ops::Range;
+use std::time::SystemTime;
+
+use diesel::connection::{DefaultLoadingMode, LoadConnection, TransactionManagerStatus};
+use diesel::deserialize;
+use diesel::dsl::sql;
+use diesel::pg::{Pg, PgConnection};
+use diesel::result::Error as DieselError;
+use diesel::row::{Field, Row};
+use diesel::sql_types::{BigInt, Bool, Nullable, Oid, Text};
+use diesel::{QueryResult, RunQueryDsl};
+
+pub use self::begin::TransactionBuilder;
+use self::place::Places;
+use super::backend::{Inner, Inside, Stamp, SyncBackend};
+use super::hub::Hub;
+use super::pending::Pending;
+use super::plan::Plan;
+use super::statement::Dialect;
+use crate::error::{Error, ErrorKind, Result};
+use crate::version::Version;
+
+impl SyncBackend for Pg {
+    type Connection = PgConnection;
+}
+
+/// What one connection remembers.
+#[derive(Debug, Default)]
+pub struct Session {
+    /// The timeline of the server that it is connected to; nothing before the first captured write.
+    timeline: Option<u32>,
+    places: Places,
+}
+
+impl Inside for Pg {
+    type Row<'conn, 'query> = <PgConnection as LoadConnection<DefaultLoadingMode>>::Row<'conn, 'query>;
+    type Owned = <PgConnection as LoadConnection<DefaultLoadingMode>>::Row<'static, 'static>;
+    type Owning = ();
+    type Session = Session;
+
+    #[allow(private_interfaces, reason = "as in the trait")]
+    const DIALECT: Dialect = Dialect::Postgres;
+    const DEFAULT_SCHEMA: Option<&'static str> = None;
+    const LOSES_TRANSACTIONS: bool = false;
+    const QUALIFIED: bool = true;
+    const SUFFIX: usize = 2;
+
+    /// The table's own name would not do: it is the same in all schemas. The position is read while
+    /// the row is locked, so later writers of the row read a higher one.
+    fn suffix(reference: &str) -> String {
+        format!(
+            "{reference}.tableoid, \
+             (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.int8"
+        )
+    }
+
+    fn live(condition: &str, table: &str, reference: &str) -> String {
+        format!("(SELECT ({condition}) FROM (SELECT {reference}.*) AS {table})")
+    }
+
+    fn quote(name: &str) -> String {
+        format!("\"{}\"", name.replace('"', "\"\""))
+    }
+
+    fn own(row: Self::Row<'_, '_>, (): &mut ()) -> Self::Owned {
+        row
+    }
+
+    fn flag(row: &Self::Row<'_, '_>, at: usize) -> Option<bool> {
+        row.get_value::<Nullable<Bool>, Option<bool>, _>(at).ok().flatten()
+    }
+
+    fn bytes(row: &Self::Row<'_, '_>, columns: Range<usize>) -> usize {
+        columns.filter_map(|at| Some(Row::get(row, at)?.value()?.as_bytes().len())).sum()
+    }
+
+    fn greet<C: Inner<Backend = Self>>(conn: &mut C) -> Result<()> {
+        let asked = "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int8";
+        let version: i64 = sql::<BigInt>(asked).get_result(conn).map_err(|error| {
+            Error::new(ErrorKind::Database, "PostgreSQL does not tell its version").with_source(error)
+        })?;
+        if version < 130_000 {
+            let message =
+                format!("PostgreSQL 13 or later is needed, this is {}.{}", version / 10_000, version % 10_000);
+            return Err(Error::new(ErrorKind::Database, message));
+        }
+        let asked = "SELECT pg_catalog.current_setting('synchronous_commit')";
+        if sql::<Text>(asked).get_result::<String>(conn).is_ok_and(|setting| setting == "off") {
+            tracing::warn!("synchronous_commit is off: after a crash the database may forget what was synced");
+        }
+        Ok(())
+    }
+
+    fn prepare<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        session: &mut Session,
+        _hub: &Hub<Self>,
+        _plan: &Plan<Self>,
+    ) -> QueryResult<bool> {
+        if session.timeline.is_none() {
+            let asked = "SELECT ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(\
+                         pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int8";
+            let timeline: i64 = sql::<BigInt>(asked).get_result(conn)?;
+            session.timeline = u32::try_from(timeline).ok();
+        }
+        Ok(false)
+    }
+
+    fn lock<C: Inner<Backend = Self>>(_: &mut C, _: &mut Session) -> QueryResult<()> {
+        Ok(())
+    }
+
+    fn stamp(
+        session: &mut Session,
+        row: &Self::Row<'_, '_>,
+        at: usize,
+        _: SystemTime,
+        epoch: u32,
+    ) -> deserialize::Result<Stamp> {
+        let relation = row.get_value::<Oid, u32, _>(at)?;
+        let position = u64::try_from(row.get_value::<BigInt, i64, _>(at + 1)?)?;
+        let timeline = session.timeline.unwrap_or_default();
+        Ok(Stamp { version: Version::new(epoch, timeline, position), relation })
+    }
+
+    fn settle<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        session: &mut Session,
+        hub: &Hub<Self>,
+        plan: &Plan<Self>,
+        pending: &mut Pending,
+        relations: &[(usize, u32)],
+    ) {
+        session.places.settle(conn, hub, plan, pending, relations);
+    }
+
+    fn altered(session: &mut Session) {
+        session.places.forget();
+    }
+
+    fn ended(_: &mut Session, _: bool, _: bool) {}
+
+    /// The server's own refusal of a COMMIT is certain. A connection that broke in the middle of one is not.
+    fn in_doubt(after: &TransactionManagerStatus, committing: bool) -> bool {
+        committing && matches!(after, TransactionManagerStatus::InError)
+    }
+
+    fn is_stale_plan(error: &DieselError) -> bool {
+        let DieselError::DatabaseError(_, info) = error else { return false };
+        info.message().contains("cached plan must not change result type")
+    }
+}
