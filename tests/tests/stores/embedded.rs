@@ -48,7 +48,8 @@ impl Harness for Fresh {
 }
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let trials: [(&str, fn() -> Result<(), Failed>); 10] = [
+    type Test = fn() -> Result<(), Failed>;
+    let trials: [(&str, Test); 10] = [
         ("what_was_acknowledged_survives_kill_9", || survives_kill(false)),
         ("what_was_acknowledged_survives_kill_9_with_sync", || survives_kill(true)),
         ("what_was_closed_is_there_when_opened_again", reopened),
@@ -68,8 +69,10 @@ pub(crate) fn child() -> bool {
     let Some(task) = std::env::var_os(CHILD) else { return false };
     let dir = PathBuf::from(std::env::var_os(DIR).unwrap());
     match task.to_str().unwrap() {
-        "write" => write_for_ever(&dir, false),
-        "write with sync" => write_for_ever(&dir, true),
+        "write" => write(&dir, false, u64::MAX),
+        "write with sync" => write(&dir, true, u64::MAX),
+        "write 30 and wait" => write(&dir, false, 30),
+        "write 30 with sync and wait" => write(&dir, true, 30),
         "fill" => fill(&dir),
         "fill and make room" => fill_and_make_room(&dir),
         other => panic!("{other}: no such task"),
@@ -127,22 +130,29 @@ fn stands(store: &EmbeddedStore, number: u64) -> bool {
     })
 }
 
-/// Batches of ten rows, each acknowledged on standard output by its number.
-fn write_for_ever(dir: &Path, sync: bool) {
+/// Batches of ten rows, each acknowledged on standard output by its number; then waits to be killed.
+fn write(dir: &Path, sync: bool, batches: u64) {
     let store = EmbeddedStore::builder(dir).sync(sync).open().unwrap();
     let mut out = std::io::stdout().lock();
-    for batch in 0.. {
+    for batch in 0..batches {
         applied(&store, (batch * 10..batch * 10 + 10).map(change)).unwrap();
         writeln!(out, "{batch}").unwrap();
     }
+    loop {
+        std::thread::park();
+    }
 }
 
+/// Kills a child while it writes, after few batches and after so many that tables are on disk, and
+/// while it waits: then nothing that it wrote later can have carried along what it acknowledged.
 fn survives_kill(sync: bool) -> Result<(), Failed> {
     let dir = TempDir::new()?;
-    // Killed after few batches, and after enough that tables have been written to disk.
-    for batches in if sync { [1, 40, 41] } else { [1, 30, 800] } {
-        let dir = dir.path().join(batches.to_string());
-        let mut child = Killed(start(if sync { "write with sync" } else { "write" }, &dir).spawn()?);
+    let (write, wait) =
+        if sync { ("write with sync", "write 30 with sync and wait") } else { ("write", "write 30 and wait") };
+    let many = if sync { 40 } else { 800 };
+    for (round, (task, batches)) in [(write, 1), (write, 30), (write, many), (wait, 30)].into_iter().enumerate() {
+        let dir = dir.path().join(round.to_string());
+        let mut child = Killed(start(task, &dir).spawn()?);
         let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
         let mut acknowledged = Vec::new();
         while acknowledged.len() < batches {
@@ -154,8 +164,8 @@ fn survives_kill(sync: bool) -> Result<(), Failed> {
         acknowledged.extend(lines.map_while(Result::ok).filter(|line| !line.is_empty()));
         let last: u64 = acknowledged.iter().filter_map(|line| line.parse().ok()).max().unwrap();
         let store = EmbeddedStore::open(&dir)?;
-        for number in 0..last * 10 {
-            assert!(stands(&store, number), "row {number} of {last} batches is lost");
+        for number in 0..last * 10 + 10 {
+            assert!(stands(&store, number), "{task}: row {number} of {last} batches is lost");
         }
         // The batch that was under way is there as a whole or not at all.
         let next = (last * 10 + 10..last * 10 + 20).filter(|number| stands(&store, *number)).count();

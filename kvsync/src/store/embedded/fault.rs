@@ -130,7 +130,7 @@ pub(super) fn find_stray(dir: &Path) -> Result<(), Fault> {
         }
         Ok(())
     };
-    stray(dir.to_owned(), |name, is_dir| is_dir && name.ends_with(".jnl"))?;
+    stray(dir.to_owned(), |name, is_dir| is_dir && Path::new(name).extension().is_some_and(|end| end == "jnl"))?;
     stray(dir.join("keyspaces"), |name, is_dir| is_dir && name.parse::<u64>().is_err())
 }
 
