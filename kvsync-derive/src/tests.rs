@@ -38,6 +38,20 @@ fn every_mistake_is_told_at_its_token() {
     assert!(wrong.is_empty(), "\n{wrong}\nif this is meant, run again with KVSYNC_BLESS=1");
 }
 
+#[test]
+fn every_path_begins_where_crate_says() {
+    let attributes = "#[sync_key(name = \"id\", fmt = \"a:<id>\")] #[sync(crate = \"some::path\", ttl = \"1d\")]";
+    for source in
+        ["struct A { id: i32, name: Option<String> }", "struct A { id: i32 }", "enum A { B }", "union A { id: i32 }"]
+    {
+        let input: DeriveInput = syn::parse_str(&format!("{attributes} {source}")).unwrap();
+        for code in [derive_syncable(&input).0, derive_key_part(&input).0] {
+            let code = code.to_string();
+            assert!(code.contains("some :: path") && !code.contains("kvsync"), "{code}");
+        }
+    }
+}
+
 fn files(extension: &str) -> BTreeSet<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/ui");
     let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
