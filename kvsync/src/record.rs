@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+#[cfg(feature = "redis")]
+pub(crate) use self::ledger::write_dirty;
 use crate::envelope::{Envelope, Head, State, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;

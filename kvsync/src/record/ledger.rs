@@ -22,11 +22,7 @@ impl Record {
             out.push(u8::from(listed.pointer));
             write_key(&mut out, &listed.key);
         }
-        write_len(&mut out, self.dirty.len());
-        for (key, version) in &self.dirty {
-            out.extend_from_slice(version.as_bytes());
-            write_key(&mut out, key);
-        }
+        write_dirty(&mut out, self.dirty.iter());
         out
     }
 
@@ -44,6 +40,15 @@ impl Record {
             self.dirty.insert(read_key(&mut bytes)?, version);
         }
         bytes.is_empty().then_some(())
+    }
+}
+
+/// Appends keys with their versions as a ledger has its dirty keys.
+pub(crate) fn write_dirty<'a>(out: &mut Vec<u8>, dirty: impl ExactSizeIterator<Item = (&'a Key, &'a Version)>) {
+    write_len(out, dirty.len());
+    for (key, version) in dirty {
+        out.extend_from_slice(version.as_bytes());
+        write_key(out, key);
     }
 }
 

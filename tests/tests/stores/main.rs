@@ -13,6 +13,7 @@
 
 mod broken;
 mod embedded;
+mod redis;
 
 use std::sync::Arc;
 
@@ -25,11 +26,13 @@ type Store = (&'static str, Result<Arc<dyn Harness>, String>);
 
 /// Every store of this crate. A new one is one line here.
 fn stores() -> Vec<Store> {
-    vec![
+    let mut stores: Vec<Store> = vec![
         ("memory", Ok(Arc::new(Memory))),
         ("embedded", Ok(Arc::new(embedded::Fresh::new(false)))),
         ("embedded_sync", Ok(Arc::new(embedded::Fresh::new(true)))),
-    ]
+    ];
+    stores.extend(redis::stores());
+    stores
 }
 
 fn main() {

@@ -1,0 +1,90 @@
+//! What is wrong with a server is said when the store is made, not at the first write.
+
+use std::time::Instant;
+
+use redis::{Value, cmd};
+
+use super::error::Failure;
+use super::pipeline::{Patience, Request};
+use super::script::{self, Script};
+use super::{Inner, strange};
+use crate::error::{Error, ErrorKind, Result};
+
+/// Checks a single server.
+pub(super) fn one(store: &Inner) -> Result<()> {
+    if let Some(info) = info(store)? {
+        let says = |line: &str| info.lines().any(|other| other.trim_end() == line);
+        if says("cluster_enabled:1") {
+            let message = format!("{} is a node of a cluster; use `RedisStore::cluster`", store.name);
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        if says("role:slave") {
+            let find = |name: &str| info.lines().find_map(|line| line.trim_end().strip_prefix(name)).unwrap_or("?");
+            let primary = format!("{}:{}", find("master_host:"), find("master_port:"));
+            let message = format!("{} is a read-only replica; connect to its primary, {primary}", store.name);
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+    }
+    rights(store)
+}
+
+/// Checks a cluster whose map is known.
+pub(super) fn cluster(store: &Inner) -> Result<()> {
+    rights(store)
+}
+
+/// What the server says of itself, where the user may ask.
+fn info(store: &Inner) -> Result<Option<String>> {
+    let request = Request { slot: None, command: cmd("INFO").get_packed_command(), writes: false };
+    match store.run(&[request], Patience::Long).pop() {
+        Some(Ok(Value::BulkString(info))) => Ok(Some(String::from_utf8_lossy(&info).into_owned())),
+        Some(Ok(Value::VerbatimString { text, .. })) => Ok(Some(text)),
+        Some(Err(failure)) if failure.is_lack_of_rights() => Ok(None),
+        Some(Err(failure)) => Err(failure.into()),
+        Some(Ok(_)) | None => Err(strange()),
+    }
+}
+
+/// Loads the scripts and asks one of them what the user may not do.
+fn rights(store: &Inner) -> Result<()> {
+    let node = store.servers.node(None)?;
+    let deadline = Instant::now() + store.settings.command_timeout;
+    let lacks = |failure: Failure| -> Error {
+        let what = if failure.is_lack_of_rights() { Some(advice(store)) } else { None };
+        match what {
+            Some(advice) => Error::new(ErrorKind::Rejected, advice).with_source(Error::from(failure)),
+            None => failure.into(),
+        }
+    };
+    let mut connection = node.open(deadline)?;
+    script::load(&mut connection, &node.address, deadline).map_err(lacks)?;
+    node.keep(connection);
+    let key = store.epoch_key();
+    let mut command = Script::Rights.call(1, key.len());
+    command.arg(&key);
+    let slot = store.servers.slot(&key);
+    let request = Request { slot, command: command.get_packed_command(), writes: false };
+    let missing = match store.run(&[request], Patience::Long).pop() {
+        Some(Ok(Value::Array(missing))) => missing,
+        Some(Err(failure)) => return Err(lacks(failure)),
+        Some(Ok(_)) | None => return Err(strange()),
+    };
+    let names: Vec<String> = missing
+        .into_iter()
+        .filter_map(|name| if let Value::BulkString(name) = name { String::from_utf8(name).ok() } else { None })
+        .collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{}; it may not run {} on these keys", advice(store), names.join(", "));
+    Err(Error::new(ErrorKind::Rejected, message))
+}
+
+fn advice(store: &Inner) -> String {
+    let user = store.settings.login.username.as_deref().unwrap_or("default");
+    let cluster = if store.is_cluster() { " +cluster" } else { "" };
+    format!(
+        "{}: the user `{user}` lacks rights; `ACL SETUSER {user} ~{}* +@read +@write +@scripting +@connection +info{cluster}` gives them",
+        store.name, store.prefix
+    )
+}

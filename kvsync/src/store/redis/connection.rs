@@ -1,0 +1,102 @@
+//! One connection to one server. After any failure of the network it is dropped, never used again: what
+//! arrived late must not be taken for the answer to another question.
+
+use std::time::{Duration, Instant};
+
+use redis::{Cmd, Value, cmd};
+
+use super::error::{Cure, Failure};
+use crate::error::ErrorKind;
+
+/// How to introduce oneself to a server.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Login {
+    pub(super) username: Option<String>,
+    pub(super) password: Option<String>,
+    pub(super) database: i64,
+    pub(super) client_name: String,
+}
+
+/// A connection that is in step: every request that was sent has been answered.
+pub(super) struct Connection {
+    inner: redis::Connection,
+    /// The timeout of the socket, so that setting it costs a system call only where it changes much.
+    timeout: Duration,
+    /// Whether it has served before: a server may have closed it since.
+    pub(super) used: bool,
+}
+
+impl Connection {
+    /// Connects and logs in within this time.
+    pub(super) fn open(
+        client: &redis::Client,
+        address: &str,
+        login: &Login,
+        within: Duration,
+    ) -> Result<Self, Failure> {
+        let deadline = Instant::now() + within;
+        let inner =
+            client.get_connection_with_timeout(within).map_err(|error| Failure::of_network(error, address, false))?;
+        let mut connection = Self { inner, timeout: Duration::ZERO, used: false };
+        let mut greeting = Vec::new();
+        let mut replies = Vec::new();
+        let mut add = |command: &Cmd, must: bool| {
+            command.write_packed_command(&mut greeting);
+            replies.push(must);
+        };
+        if let Some(password) = &login.password {
+            let mut auth = cmd("AUTH");
+            if let Some(username) = &login.username {
+                auth.arg(username);
+            }
+            add(auth.arg(password), true);
+        }
+        if login.database != 0 {
+            add(cmd("SELECT").arg(login.database), true);
+        }
+        // Older servers and tight rights refuse these two; they only help whoever watches the server.
+        add(cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg("kvsync"), false);
+        add(cmd("CLIENT").arg("SETNAME").arg(&login.client_name), false);
+        connection.send(&greeting, address, deadline)?;
+        let mut refused = None;
+        for must in replies {
+            if let Value::ServerError(error) = connection.receive(address, deadline)? {
+                let failure = Failure::of_server(&error, address);
+                let fatal = must || matches!(error.code(), "NOAUTH" | "DENIED") || failure.cure == Cure::Wait;
+                if fatal && refused.is_none() {
+                    refused = Some(failure);
+                }
+            }
+        }
+        refused.map_or(Ok(connection), Err)
+    }
+
+    /// Sends packed commands.
+    pub(super) fn send(&mut self, commands: &[u8], address: &str, deadline: Instant) -> Result<(), Failure> {
+        self.arm(address, deadline)?;
+        self.inner.send_packed_command(commands).map_err(|error| Failure::of_network(error, address, true))
+    }
+
+    /// The next reply. An error reply is a value.
+    pub(super) fn receive(&mut self, address: &str, deadline: Instant) -> Result<Value, Failure> {
+        self.arm(address, deadline)?;
+        self.inner.recv_response().map_err(|error| Failure::of_network(error, address, true))
+    }
+
+    /// Lets the socket wait until the deadline, and a moment more at most.
+    fn arm(&mut self, address: &str, deadline: Instant) -> Result<(), Failure> {
+        const MOMENT: Duration = Duration::from_millis(20);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let message = format!("redis at {address} did not answer in time");
+            return Err(Failure::new(ErrorKind::Unavailable, Cure::Wait, message));
+        }
+        if left.abs_diff(self.timeout) > MOMENT {
+            let set = |error| Failure::of_network(error, address, false);
+            self.inner.set_read_timeout(Some(left)).map_err(set)?;
+            self.inner.set_write_timeout(Some(left)).map_err(set)?;
+            self.timeout = left;
+        }
+        Ok(())
+    }
+}

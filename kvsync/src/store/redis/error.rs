@@ -1,0 +1,166 @@
+//! What Redis and the network say, in the crate's own words.
+
+use redis::{RedisError, ServerError};
+
+use crate::error::{Error, ErrorKind};
+
+/// Why a request has no answer, and what may be done about it. Cheap to clone: one broken connection
+/// fails many requests.
+#[derive(Debug, Clone)]
+pub(super) struct Failure {
+    pub(super) kind: ErrorKind,
+    pub(super) cure: Cure,
+    message: String,
+    source: Option<RedisError>,
+}
+
+/// What may be done about a failure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Cure {
+    /// Nothing that this store could do.
+    None,
+    /// The same again after a while.
+    Wait,
+    /// The same again, on another connection.
+    Reconnect,
+    /// The same again after the scripts were loaded.
+    Load,
+    /// Another node serves the slot now: this address.
+    Moved(String),
+    /// Another node serves this key already, and has to be told that it was asked for it: this address.
+    Ask(String),
+}
+
+impl Failure {
+    pub(super) fn new(kind: ErrorKind, cure: Cure, message: impl Into<String>) -> Self {
+        Self { kind, cure, message: message.into(), source: None }
+    }
+
+    pub(super) fn with_cure(self, cure: Cure) -> Self {
+        Self { cure, ..self }
+    }
+
+    pub(super) fn because(self, source: RedisError) -> Self {
+        Self { source: Some(source), ..self }
+    }
+
+    /// The network failed between here and the server at this address; `sent` says whether a request may
+    /// have arrived.
+    pub(super) fn of_network(error: RedisError, address: &str, sent: bool) -> Self {
+        let cure = if error.is_timeout() { Cure::Wait } else { Cure::Reconnect };
+        let what = match (error.is_timeout(), sent) {
+            (true, true) => "did not answer in time",
+            (true, false) => "could not be reached in time",
+            (false, true) => "closed the connection before it answered",
+            (false, false) => "cannot be reached; is it running, and is the address right?",
+        };
+        let message = match tls_hint(&error) {
+            Some(hint) => format!("redis at {address} does not speak as expected; {hint}"),
+            None => format!("redis at {address} {what}"),
+        };
+        Self { kind: ErrorKind::Unavailable, cure, message, source: Some(error) }
+    }
+
+    /// The server at this address answered with an error.
+    pub(super) fn of_server(error: &ServerError, address: &str) -> Self {
+        let detail = error.details().unwrap_or_default();
+        let (kind, mut cure, what) = judge(error.code(), detail);
+        if let Cure::Moved(target) | Cure::Ask(target) = &mut cure
+            && target.starts_with(':')
+        {
+            // A node leaves out the host where it is its own.
+            target.insert_str(0, address.rsplit_once(':').map_or(address, |(host, _)| host));
+        }
+        let message = match what {
+            Some(what) => format!("redis at {address} {what}"),
+            None => format!("redis at {address} refused: {} {detail}", error.code()),
+        };
+        Self { kind, cure, message, source: Some(error.clone().into()) }
+    }
+
+    /// The same failure of a write that may have happened at an earlier try.
+    pub(super) fn in_doubt(self) -> Self {
+        Self { kind: ErrorKind::UnknownOutcome, ..self }
+    }
+
+    /// Whether the user may not run a command.
+    pub(super) fn is_lack_of_rights(&self) -> bool {
+        self.source.as_ref().is_some_and(|source| source.code() == Some("NOPERM"))
+    }
+
+    /// Whether the server understood and refused for a reason that may lie in one step of many.
+    pub(super) fn is_refusal(&self) -> bool {
+        self.cure == Cure::None && matches!(self.kind, ErrorKind::Rejected | ErrorKind::Corrupt)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        let error = Self::new(failure.kind, failure.message);
+        match failure.source {
+            Some(source) => error.with_source(source),
+            None => error,
+        }
+    }
+}
+
+/// What an error reply means; no text where the server's own is the best there is.
+fn judge(code: &str, detail: &str) -> (ErrorKind, Cure, Option<&'static str>) {
+    use ErrorKind::{Corrupt, Rejected, Unavailable};
+    let target = || detail.split_ascii_whitespace().nth(1).unwrap_or_default().to_owned();
+    match code {
+        "NOSCRIPT" => (Unavailable, Cure::Load, Some("does not keep scripts long enough to run them")),
+        "MOVED" => {
+            (Unavailable, Cure::Moved(target()), Some("serves a part of the keys only: it is a node of a cluster"))
+        }
+        "ASK" => (Unavailable, Cure::Ask(target()), Some("is handing over the keys to another node")),
+        "TRYAGAIN" => (Unavailable, Cure::Wait, Some("is handing over the keys to another node")),
+        "CLUSTERDOWN" => {
+            (Unavailable, Cure::Wait, Some("says that the cluster is down: a part of the slots is served by no node"))
+        }
+        "LOADING" => (Unavailable, Cure::Wait, Some("is still loading its data")),
+        "BUSY" => (Unavailable, Cure::Wait, Some("is busy with a script")),
+        "MASTERDOWN" => (Unavailable, Cure::Wait, Some("is a replica that has lost its primary")),
+        "READONLY" => (Unavailable, Cure::Wait, Some("is a read-only replica; connect to the primary")),
+        "OOM" => (Unavailable, Cure::None, Some("is out of memory; raise its `maxmemory` or make room")),
+        "MISCONF" => (Unavailable, Cure::None, Some("takes no writes, because it cannot save its data; see its log")),
+        "NOREPLICAS" => (Unavailable, Cure::None, Some("takes no writes, because it has too few replicas")),
+        "NOAUTH" => (Rejected, Cure::None, Some("wants a password; give it in the URL or to the builder")),
+        "WRONGPASS" => (Rejected, Cure::None, Some("does not take this user name and password")),
+        "DENIED" => {
+            (Rejected, Cure::None, Some("is in protected mode; give it a password, or bind it to loopback only"))
+        }
+        "WRONGTYPE" => (
+            Corrupt,
+            Cure::None,
+            Some("holds a value of another type under a key of this store; did another program write it?"),
+        ),
+        "ERR" if detail.contains("max number of clients") => {
+            (Unavailable, Cure::Wait, Some("has no connection left; raise its `maxclients` or use fewer"))
+        }
+        // Scripts of servers before 7.0 wrap the error that ended them.
+        "ERR" if detail.contains("-OOM ") => judge("OOM", ""),
+        "ERR" if detail.contains("WRONGTYPE ") => judge("WRONGTYPE", ""),
+        "ERR" if detail.contains("-READONLY ") => judge("READONLY", ""),
+        "ERR" if detail.contains("invalid bulk length") => {
+            (Rejected, Cure::None, Some("takes no value of this size; see its `proto-max-bulk-len`"))
+        }
+        _ => (Rejected, Cure::None, None),
+    }
+}
+
+/// What to do when one end speaks TLS and the other does not, or the certificate is not trusted.
+fn tls_hint(error: &RedisError) -> Option<&'static str> {
+    let text = error.to_string();
+    if text.contains("UnknownIssuer") {
+        Some("nobody that is trusted here signed its certificate: give the authority's to `ca_file`")
+    } else if text.contains("invalid peer certificate") {
+        Some("its certificate is not valid for this address")
+    } else if text.contains("InvalidContentType") {
+        Some("if it has no TLS, use `redis://`")
+    } else if error.kind() == redis::ErrorKind::Parse {
+        Some("if it has TLS, use `rediss://`")
+    } else {
+        None
+    }
+}
