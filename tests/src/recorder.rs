@@ -50,10 +50,8 @@ impl Recorder {
 /// A change in a line.
 pub fn line(change: &Change, describe: impl Fn(&dyn kvsync::model::Model) -> String) -> String {
     let row = match &change.row {
-        Row::Live(row) => describe(&**row),
-        Row::Hidden(row) => format!("hidden {}", describe(&**row)),
-        Row::Deleted { row, live: true } => describe(&**row),
-        Row::Deleted { row, live: false } => format!("hidden {}", describe(&**row)),
+        Row::Hidden(row) | Row::Deleted { row, live: false } => format!("hidden {}", describe(&**row)),
+        Row::Live(row) | Row::Deleted { row, live: true } => describe(&**row),
         Row::Unknown(unknown) => {
             format!("unknown {}{}", unknown.primary_key.home(), if unknown.certain { "" } else { ", in doubt" })
         }

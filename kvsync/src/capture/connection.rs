@@ -1,5 +1,6 @@
 //! The connection that users hold.
 
+use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
@@ -24,6 +25,12 @@ use crate::key::Scope;
 pub struct SyncConnection<C: Inner> {
     pub(super) inner: C,
     pub(super) state: State<C::Backend>,
+}
+
+impl<C: Inner> fmt::Debug for SyncConnection<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncConnection").field("scope", &self.state.scope).finish_non_exhaustive()
+    }
 }
 
 impl<C: Inner> SyncConnection<C> {

@@ -12,6 +12,7 @@ use super::backend::{Inner, SyncBackend};
 use super::connection::SyncConnection;
 use super::database::Attached;
 use super::transaction::SyncTransactionManager;
+use crate::key::Scope;
 
 impl<C: Inner + R2D2Connection> R2D2Connection for SyncConnection<C> {
     fn ping(&mut self) -> QueryResult<()> {
@@ -29,12 +30,14 @@ impl<C: Inner + R2D2Connection> R2D2Connection for SyncConnection<C> {
 /// nothing of it is handed on.
 pub struct ConnectionManager<DB: SyncBackend> {
     database: Attached<DB>,
+    scope: Scope,
 }
 
 impl<DB: SyncBackend> ConnectionManager<DB> {
-    /// Opens connections to this database.
-    pub fn new(database: Attached<DB>) -> Self {
-        Self { database }
+    /// Opens connections to this database, within this scope.
+    #[must_use]
+    pub fn new(database: Attached<DB>, scope: Scope) -> Self {
+        Self { database, scope }
     }
 }
 
@@ -46,11 +49,13 @@ where
     type Error = PoolError;
 
     fn connect(&self) -> Result<Self::Connection, PoolError> {
-        self.database.connect().map_err(|error| {
+        let mut conn = self.database.connect().map_err(|error| {
             // Diesel's error holds text only: its cause would be lost.
             let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
             PoolError::ConnectionError(ConnectionError::BadConnection(format!("{error}{cause}")))
-        })
+        })?;
+        conn.set_scope(self.scope.clone());
+        Ok(conn)
     }
 
     fn is_valid(&self, conn: &mut Self::Connection) -> Result<(), PoolError> {
@@ -64,6 +69,6 @@ where
 
 impl<DB: SyncBackend> fmt::Debug for ConnectionManager<DB> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ConnectionManager").field("database", &self.database).finish()
+        f.debug_struct("ConnectionManager").field("database", &self.database).field("scope", &self.scope).finish()
     }
 }

@@ -11,6 +11,8 @@ use std::time::Duration;
 
 pub use self::builder::Builder;
 pub use self::health::Health;
+#[cfg(feature = "r2d2")]
+use crate::capture::ConnectionManager;
 use crate::capture::{AnyDatabase, Attached, Inner as Connection, SyncBackend, SyncConnection};
 use crate::change::CommitToken;
 use crate::clock::Clock;
@@ -62,7 +64,7 @@ impl KvSync {
     /// [`ErrorKind::Unavailable`] when the factory fails, [`ErrorKind::Database`] when the database
     /// cannot be captured.
     pub fn connect<DB: SyncBackend>(&self, database: &str) -> Result<SyncConnection<DB::Connection>> {
-        self.scope_on(self.attached::<DB>(database)?.connect()?)
+        Ok(self.scope_on(self.attached::<DB>(database)?.connect()?))
     }
 
     /// Wraps a connection of the caller's to the only database of its backend.
@@ -74,7 +76,7 @@ impl KvSync {
     pub fn wrap<C: Connection>(&self, conn: C) -> Result<SyncConnection<C>> {
         let mut databases = self.inner.databases.values().filter_map(|any| any.downcast::<C::Backend>());
         match (databases.next(), databases.next()) {
-            (Some(database), None) => self.scope_on(database.wrap(conn)?),
+            (Some(database), None) => Ok(self.scope_on(database.wrap(conn)?)),
             (None, _) => Err(Error::new(ErrorKind::Config, "no database of this backend was given to the builder")),
             (Some(_), Some(_)) => {
                 let message = "several databases are of this backend; say which with `wrap_as(name, conn)`";
@@ -89,7 +91,17 @@ impl KvSync {
     ///
     /// As [`connect`](Self::connect).
     pub fn wrap_as<C: Connection>(&self, database: &str, conn: C) -> Result<SyncConnection<C>> {
-        self.scope_on(self.attached::<C::Backend>(database)?.wrap(conn)?)
+        Ok(self.scope_on(self.attached::<C::Backend>(database)?.wrap(conn)?))
+    }
+
+    /// Opens connections for a pool: `Pool::builder().build(kv.connection_manager::<Pg>("main")?)`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when no database of this name and backend was given to the builder.
+    #[cfg(feature = "r2d2")]
+    pub fn connection_manager<DB: SyncBackend>(&self, database: &str) -> Result<ConnectionManager<DB>> {
+        Ok(ConnectionManager::new(self.attached::<DB>(database)?.clone(), self.scope.clone()))
     }
 
     /// Waits until everything that was committed before the call is in every store.
@@ -127,6 +139,7 @@ impl KvSync {
     /// Takes no more changes, writes what is queued until the deadline, stops the threads, makes the
     /// stores durable and says what was written and what was left. Fetches still work where the store
     /// allows it. A second call says the same as the first.
+    #[allow(clippy::must_use_candidate, reason = "a program may end without asking what was left")]
     pub fn shutdown(&self, deadline: Duration) -> Shutdown {
         self.inner.pipeline.shutdown(deadline)
     }
@@ -137,9 +150,9 @@ impl KvSync {
         &self.inner.store
     }
 
-    fn scope_on<C: Connection>(&self, mut conn: SyncConnection<C>) -> Result<SyncConnection<C>> {
+    fn scope_on<C: Connection>(&self, mut conn: SyncConnection<C>) -> SyncConnection<C> {
         conn.set_scope(self.scope.clone());
-        Ok(conn)
+        conn
     }
 
     fn attached<DB: SyncBackend>(&self, name: &str) -> Result<&Attached<DB>> {
