@@ -9,14 +9,15 @@
 )]
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
-use kvsync::Syncable;
 use kvsync::capture::{AnyDatabase, Database, Policy, SyncConnection, Unattached};
-use kvsync::change::Publish;
-use kvsync::model::Model;
+use kvsync::change::{Publish, Row};
+use kvsync::model::{Model, PrimaryKey, Wanted};
+use kvsync::{ErrorKind, Scope, Syncable, Version};
 use kvsync_tests::recorder::Recorder;
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +51,8 @@ struct User {
     username: String,
 }
 
+const USERS: &str = "CREATE TABLE users (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, username TEXT NOT NULL)";
+
 fn user(id: i32, uuid: &str, username: &str) -> User {
     User { id, uuid: uuid.into(), username: username.into() }
 }
@@ -77,10 +80,7 @@ fn open_with(database: Database<Sqlite>) -> (Conn, Arc<Recorder>) {
     let recorder = Recorder::new();
     let database = attach(database, &recorder);
     let mut conn = database.downcast::<Sqlite>().unwrap().connect().unwrap();
-    conn.batch_execute(
-        "CREATE TABLE users (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, username TEXT NOT NULL)",
-    )
-    .unwrap();
+    conn.batch_execute(USERS).unwrap();
     (conn, recorder)
 }
 
@@ -175,4 +175,138 @@ fn several_statements_in_one_string_follow_the_policy() {
     assert!(error.to_string().contains("not captured"), "{error}");
     assert_eq!(users::table.count().get_result::<i64>(&mut conn).unwrap(), 0);
     assert_eq!(recorder.missed().len(), 0);
+}
+
+/// A database in a file, with the counter or without.
+struct InFile {
+    folder: tempfile::TempDir,
+    database: Arc<dyn AnyDatabase>,
+    recorder: Arc<Recorder>,
+}
+
+impl InFile {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("app.db").to_str().unwrap().to_owned();
+        let recorder = Recorder::new();
+        let declared =
+            Database::<Sqlite>::new("main", move || -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
+                let mut conn = SqliteConnection::establish(&path)?;
+                conn.batch_execute("PRAGMA busy_timeout = 20000; PRAGMA journal_mode = WAL")?;
+                Ok(conn)
+            });
+        let database = attach(declared.model::<User>(), &recorder);
+        let this = Self { folder, database, recorder };
+        this.connect().batch_execute(USERS).unwrap();
+        this
+    }
+
+    fn connect(&self) -> Conn {
+        assert!(self.folder.path().exists());
+        self.database.downcast::<Sqlite>().unwrap().connect().unwrap()
+    }
+}
+
+fn wanted(id: i32, floor: Version) -> Wanted {
+    Wanted { schema: User::SCHEMA, scope: Scope::NONE, primary_key: PrimaryKey::of::<User>(id), floor }
+}
+
+#[test]
+fn rows_are_read_again_under_the_write_lock() {
+    for counted in [false, true] {
+        let on = InFile::new();
+        let mut conn = on.connect();
+        if counted {
+            conn.batch_execute(kvsync::capture::SQLITE_COUNTER).unwrap();
+        }
+        diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut conn).unwrap();
+        let written = on.recorder.changes()[0].version;
+        let floor = Version::new(0, 0, written.sequence() + 1_000_000_000);
+        let ask = [wanted(2, floor), wanted(1, Version::ZERO)];
+        let read = on.database.source().reread(&ask, Duration::from_secs(20)).unwrap();
+        assert!(read[0].row.is_none());
+        assert_eq!(describe(read[1].row.as_deref().unwrap()), "1 a Ann");
+        assert!(read[0].version > floor);
+        diesel::update(users::table).set(users::username.eq("Bob")).execute(&mut conn).unwrap();
+        assert!(on.recorder.changes()[0].version > read[0].version);
+
+        conn.transaction::<_, diesel::result::Error, _>(|conn| {
+            diesel::update(users::table).set(users::username.eq("Cy")).execute(conn)?;
+            let late = on.database.source().reread(&ask, Duration::from_millis(50)).unwrap_err();
+            assert_eq!(late.kind(), ErrorKind::Deadline, "{late}");
+            Ok(())
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn the_counter_orders_what_is_rolled_back_and_written_again() {
+    let on = InFile::new();
+    let mut conn = on.connect();
+    conn.batch_execute(kvsync::capture::SQLITE_COUNTER).unwrap();
+    let mut other = on.connect();
+    let mut last = Version::ZERO;
+    let mut rises = |on: &InFile| {
+        for change in on.recorder.changes() {
+            assert!(change.version > last, "{} after {last}", change.version);
+            last = change.version;
+        }
+    };
+    diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut conn).unwrap();
+    rises(&on);
+    let name: String = diesel::update(users::table)
+        .set(users::username.eq("Bob"))
+        .returning(users::username)
+        .get_result(&mut other)
+        .unwrap();
+    assert_eq!(name, "Bob");
+    rises(&on);
+    conn.transaction::<_, diesel::result::Error, _>(|conn| {
+        let undone: QueryResult<()> = conn.transaction(|conn| {
+            diesel::update(users::table).set(users::username.eq("Cy")).execute(conn)?;
+            Err(diesel::result::Error::RollbackTransaction)
+        });
+        assert!(undone.is_err());
+        diesel::update(users::table).set(users::username.eq("Di")).execute(conn)?;
+        diesel::update(users::table).set(users::username.eq("Ed")).execute(conn)?;
+        Ok(())
+    })
+    .unwrap();
+    rises(&on);
+    diesel::update(users::table).set(users::username.eq("Fi")).execute(&mut other).unwrap();
+    rises(&on);
+}
+
+#[test]
+fn for_one_row_the_order_of_versions_is_the_order_of_commits() {
+    for counted in [false, true] {
+        let on = InFile::new();
+        on.connect().batch_execute("ALTER TABLE users ADD COLUMN n INTEGER NOT NULL DEFAULT 0").unwrap();
+        if counted {
+            on.connect().batch_execute(kvsync::capture::SQLITE_COUNTER).unwrap();
+        }
+        diesel::insert_into(users::table).values(user(1, "a", "0")).execute(&mut on.connect()).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut conn = on.connect();
+                    for _ in 0..50 {
+                        let raw = "UPDATE users SET n = n + 1, username = n + 1";
+                        diesel::sql_query(raw).execute(&mut conn).unwrap();
+                    }
+                });
+            }
+        });
+        let mut changes = on.recorder.changes();
+        changes.sort_by_key(|change| change.version);
+        let order: Vec<i32> = changes
+            .iter()
+            .map(|change| match &change.row {
+                Row::Live(row) => row.downcast_ref::<User>().unwrap().username.parse().unwrap(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(order, (0..=200).collect::<Vec<i32>>());
+    }
 }

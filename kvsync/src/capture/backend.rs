@@ -12,8 +12,10 @@ use diesel::{Connection, QueryResult, deserialize};
 use super::hub::Hub;
 use super::pending::Pending;
 use super::plan::Plan;
+use super::reread::Until;
 use super::statement::Dialect;
 use crate::error::Result;
+use crate::model::{Reread, Wanted};
 use crate::version::Version;
 
 /// A database whose writes can be captured: Diesel's `Sqlite` or `Pg`. Implemented by this crate only.
@@ -124,6 +126,15 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     fn ended(session: &mut Self::Session, outermost: bool, rolled_back: bool);
     /// Whether a transaction whose COMMIT or ROLLBACK failed may have been committed, or a part of it.
     fn in_doubt(after: &TransactionManagerStatus, committing: bool) -> bool;
+    /// Reads rows again; see [`Source::reread`](crate::model::Source::reread).
+    fn reread<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        wanted: &[Wanted],
+        until: Until,
+    ) -> Result<Vec<Reread>>
+    where
+        Self: SyncBackend;
     /// Whether the statement failed for a prepared plan that is out of date.
     fn is_stale_plan(error: &diesel::result::Error) -> bool;
 }

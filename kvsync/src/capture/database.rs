@@ -5,20 +5,15 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
-use diesel::QuerySource;
-use diesel::associations::HasTable;
-use diesel::deserialize::StaticallySizedRow;
-use diesel::expression::Selectable;
-use diesel::query_builder::QueryFragment;
-
 use super::backend::{Inner, SyncBackend};
 use super::connection::SyncConnection;
 use super::hub::{Factory, Hub, Scopes};
-use super::table::{SqlTypeOf, Table, table_of};
+use super::reread::Rereader;
+use super::table::{SyncModel, Table, table_of};
 use crate::change::Publish;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
-use crate::model::{Schema, Syncable};
+use crate::model::{Schema, Source};
 
 /// What becomes of a statement that writes a registered table in a way that cannot be captured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -72,12 +67,7 @@ impl<DB: SyncBackend> Database<DB> {
 
     /// Registers a model: what is written to its table is synced. A table may have several.
     #[must_use]
-    pub fn model<M>(mut self) -> Self
-    where
-        M: Syncable + HasTable + Selectable<DB> + StaticallySizedRow<SqlTypeOf<M, DB>, DB>,
-        M::SelectExpression: QueryFragment<DB>,
-        <M::Table as QuerySource>::FromClause: QueryFragment<DB>,
-    {
+    pub fn model<M: SyncModel<DB>>(mut self) -> Self {
         match table_of::<DB, M>() {
             Ok(table) => self.register(table),
             Err(error) => self.wrong = self.wrong.or(Some(error)),
@@ -163,8 +153,9 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
         }
         let tables = self.tables.into_iter().map(Arc::new).collect();
         let Self { name, factory, policy, truncate, max_pending, scopes, .. } = *self;
-        let hub = Hub { name, tables, policy, truncate, max_pending, scopes, publish, factory };
-        Ok(Arc::new(Attached { hub: Arc::new(hub) }))
+        let hub = Arc::new(Hub { name, tables, policy, truncate, max_pending, scopes, publish, factory });
+        let source = Arc::new(Rereader::new(Arc::clone(&hub)));
+        Ok(Arc::new(Attached { hub, source }))
     }
 }
 
@@ -172,6 +163,9 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
 pub trait AnyDatabase: Any + Send + Sync {
     /// Its name.
     fn name(&self) -> &str;
+
+    /// Reads its rows again, on a connection of its own that the factory opens when it is first needed.
+    fn source(&self) -> Arc<dyn Source>;
 }
 
 impl dyn AnyDatabase {
@@ -184,6 +178,7 @@ impl dyn AnyDatabase {
 /// A database that knows where its changes go. Clones share all of it.
 pub struct Attached<DB: SyncBackend> {
     hub: Arc<Hub<DB>>,
+    source: Arc<Rereader<DB>>,
 }
 
 impl<DB: SyncBackend> Attached<DB> {
@@ -215,13 +210,17 @@ impl<DB: SyncBackend> Attached<DB> {
 
 impl<DB: SyncBackend> Clone for Attached<DB> {
     fn clone(&self) -> Self {
-        Self { hub: Arc::clone(&self.hub) }
+        Self { hub: Arc::clone(&self.hub), source: Arc::clone(&self.source) }
     }
 }
 
 impl<DB: SyncBackend> AnyDatabase for Attached<DB> {
     fn name(&self) -> &str {
         &self.hub.name
+    }
+
+    fn source(&self) -> Arc<dyn Source> {
+        Arc::clone(&self.source) as Arc<dyn Source>
     }
 }
 

@@ -16,6 +16,7 @@ mod plan;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod reread;
 mod row;
 mod run;
 #[cfg(feature = "sqlite")]
@@ -34,4 +35,7 @@ pub use self::pool::ConnectionManager;
 #[cfg(feature = "postgres")]
 pub use self::postgres::TransactionBuilder;
 pub use self::row::{SyncCursor, SyncField, SyncRow};
+#[cfg(feature = "sqlite")]
+pub use self::sqlite::SQLITE_COUNTER;
+pub use self::table::SyncModel;
 pub use self::transaction::SyncTransactionManager;

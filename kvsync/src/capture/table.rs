@@ -8,14 +8,15 @@ use diesel::associations::HasTable;
 use diesel::backend::Backend;
 use diesel::deserialize::{self, FromSqlRow, StaticallySizedRow};
 use diesel::expression::{Expression, Selectable};
+use diesel::expression_methods::EqAll;
 use diesel::query_builder::{AstPass, QueryBuilder, QueryFragment};
 use diesel::row::Row;
-use diesel::{QueryResult, QuerySource};
+use diesel::{QueryResult, QuerySource, Table as _};
 
 use super::backend::{Inside, SyncBackend};
 use super::statement::{Scanned, TableName, scan};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Model, Schema, Syncable};
+use crate::model::{Model, PrimaryKey, Schema, Syncable};
 
 /// A registered table and its models.
 pub(super) struct Table<DB: SyncBackend> {
@@ -82,6 +83,7 @@ pub(super) struct ModelEntry<DB: SyncBackend> {
     /// The bytes that a row takes, without what its fields point to.
     pub(super) base_size: usize,
     decode: Decode<DB>,
+    filter: fn(&PrimaryKey) -> Option<Box<dyn QueryFragment<DB>>>,
 }
 
 type Decode<DB> = for<'row, 'conn, 'query> fn(
@@ -95,25 +97,52 @@ impl<DB: SyncBackend> ModelEntry<DB> {
         self.columns.join(&format!("{reference}."))
     }
 
+    /// The condition that a row has this primary key; nothing when it is of another model.
+    pub(super) fn filter(&self, primary_key: &PrimaryKey) -> Option<Box<dyn QueryFragment<DB>>> {
+        (self.filter)(primary_key)
+    }
+
     /// Reads a row whose first value stands at `at`.
     pub(super) fn decode(&self, row: &<DB as Inside>::Row<'_, '_>, at: usize) -> deserialize::Result<Box<dyn Model>> {
         (self.decode)(row, at..at + self.width)
     }
 }
 
-/// The table of a model, with this model.
-pub(super) fn table_of<DB, M>() -> Result<Table<DB>>
+/// A model that can be registered in a database: it derives `Syncable`, `Queryable`, `Selectable` and
+/// `Identifiable`, and its primary key's fields compare with the table's primary-key columns.
+/// Implemented for all such.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be synced with this database",
+    note = "it needs `#[derive(Queryable, Selectable, Identifiable, Syncable)]` and fields that the database's types can be read into"
+)]
+pub trait SyncModel<DB: SyncBackend>:
+    Syncable
+    + HasTable<
+        Table: diesel::Table<PrimaryKey: EqAll<<Self as Syncable>::PrimaryKey, Output: QueryFragment<DB> + 'static>>
+                   + QuerySource<FromClause: QueryFragment<DB>>,
+    > + Selectable<DB, SelectExpression: QueryFragment<DB>>
+    + StaticallySizedRow<SqlTypeOf<Self, DB>, DB>
+{
+}
+
+impl<DB, M> SyncModel<DB> for M
 where
     DB: SyncBackend,
-    M: Syncable + HasTable + Selectable<DB> + StaticallySizedRow<SqlTypeOf<M, DB>, DB>,
-    M::SelectExpression: QueryFragment<DB>,
-    <M::Table as QuerySource>::FromClause: QueryFragment<DB>,
+    M: Syncable
+        + HasTable<
+            Table: diesel::Table<
+                PrimaryKey: EqAll<<M as Syncable>::PrimaryKey, Output: QueryFragment<DB> + 'static>,
+            > + QuerySource<FromClause: QueryFragment<DB>>,
+        > + Selectable<DB, SelectExpression: QueryFragment<DB>>
+        + StaticallySizedRow<SqlTypeOf<M, DB>, DB>,
 {
-    let from = M::table().from_clause();
-    let sql = render(&from, false)?;
+}
+
+/// The table of a model, with this model.
+pub(super) fn table_of<DB: SyncBackend, M: SyncModel<DB>>() -> Result<Table<DB>> {
+    let sql = render(&M::table().from_clause(), false)?;
     let mut table = Table::new(sql)?;
-    let selection = M::construct_selection();
-    let list = render(&selection, !DB::QUALIFIED)?;
+    let list = render(&M::construct_selection(), !DB::QUALIFIED)?;
     let columns = if DB::QUALIFIED {
         list.split(&format!("{}.", table.sql)).map(str::to_owned).collect()
     } else {
@@ -128,6 +157,10 @@ where
         decode: |row: &<DB as Inside>::Row<'_, '_>, range| {
             let row = row.partial_row(range);
             Ok(Box::new(<M as FromSqlRow<SqlTypeOf<M, DB>, DB>>::build_from_row(&row)?))
+        },
+        filter: |primary_key| {
+            let values = primary_key.values::<M>()?.clone();
+            Some(Box::new(M::table().primary_key().eq_all(values)))
         },
     });
     Ok(table)

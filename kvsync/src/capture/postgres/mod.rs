@@ -2,6 +2,7 @@
 
 mod begin;
 mod place;
+mod reread;
 mod row_by_row;
 
 use std::ops::Range;
@@ -22,8 +23,10 @@ use super::backend::{Inner, Inside, Stamp, SyncBackend};
 use super::hub::Hub;
 use super::pending::Pending;
 use super::plan::Plan;
+use super::reread::Until;
 use super::statement::Dialect;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Reread, Wanted};
 use crate::version::Version;
 
 impl SyncBackend for Pg {
@@ -104,10 +107,7 @@ impl Inside for Pg {
         _plan: &Plan<Self>,
     ) -> QueryResult<bool> {
         if session.timeline.is_none() {
-            let asked = "SELECT ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(\
-                         pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int8";
-            let timeline: i64 = sql::<BigInt>(asked).get_result(conn)?;
-            session.timeline = u32::try_from(timeline).ok();
+            session.timeline = Some(timeline(conn)?);
         }
         Ok(false)
     }
@@ -151,8 +151,25 @@ impl Inside for Pg {
         committing && matches!(after, TransactionManagerStatus::InError)
     }
 
+    fn reread<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        wanted: &[Wanted],
+        until: Until,
+    ) -> Result<Vec<Reread>> {
+        reread::reread(conn, hub, wanted, until)
+    }
+
     fn is_stale_plan(error: &DieselError) -> bool {
         let DieselError::DatabaseError(_, info) = error else { return false };
         info.message().contains("cached plan must not change result type")
     }
+}
+
+/// The timeline of the server's WAL.
+fn timeline<C: Inner<Backend = Pg>>(conn: &mut C) -> QueryResult<u32> {
+    let asked = "SELECT ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(\
+                 pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::pg_catalog.bit(32)::pg_catalog.int8";
+    let timeline: i64 = sql::<BigInt>(asked).get_result(conn)?;
+    u32::try_from(timeline).map_err(|error| DieselError::DeserializationError(error.into()))
 }

@@ -12,6 +12,12 @@ use diesel::{QueryResult, RunQueryDsl};
 use super::super::backend::Inner;
 use super::clock;
 
+/// The migration that gives a database the counter: `CREATE TABLE kvsync_counter`. Run it on every
+/// SQLite database that several processes write, before they start; without it the order of versions
+/// holds within one process.
+pub const SQLITE_COUNTER: &str = "CREATE TABLE IF NOT EXISTS kvsync_counter \
+     (id INTEGER PRIMARY KEY CHECK (id = 0), last INTEGER NOT NULL)";
+
 /// How many numbers a transaction takes at once. They cost nothing: at a thousand transactions a second
 /// they last for centuries.
 const BLOCK: i64 = 1 << 16;

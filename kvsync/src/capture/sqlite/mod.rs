@@ -3,6 +3,7 @@
 mod begin;
 mod clock;
 mod counter;
+mod reread;
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -15,12 +16,15 @@ use diesel::sql_types::Text;
 use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType};
 use diesel::{QueryResult, RunQueryDsl};
 
+pub use self::counter::SQLITE_COUNTER;
 use super::backend::{Inner, Inside, Stamp, SyncBackend};
 use super::hub::Hub;
 use super::pending::Pending;
 use super::plan::Plan;
+use super::reread::Until;
 use super::statement::Dialect;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Reread, Wanted};
 use crate::version::Version;
 
 impl SyncBackend for Sqlite {
@@ -145,6 +149,15 @@ impl Inside for Sqlite {
     /// committed, each by itself, and COMMIT and ROLLBACK found nothing to end.
     fn in_doubt(_: &TransactionManagerStatus, _: bool) -> bool {
         true
+    }
+
+    fn reread<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        wanted: &[Wanted],
+        until: Until,
+    ) -> Result<Vec<Reread>> {
+        reread::reread(conn, hub, wanted, until)
     }
 
     fn is_stale_plan(_: &diesel::result::Error) -> bool {
