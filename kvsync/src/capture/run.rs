@@ -224,7 +224,8 @@ impl<C: Inner> SyncConnection<C> {
                 return Err(missing.error());
             }
         }
-        self.inner.batch_execute(query)?;
+        let ran = self.inner.batch_execute(query);
+        // Also where one failed: those before it may stand.
         for planned in &reports {
             if let Planned::Report(missing) = planned {
                 self.report(missing, query);
@@ -236,7 +237,7 @@ impl<C: Inner> SyncConnection<C> {
                 self.altered(&tables);
             }
         }
-        Ok(())
+        ran
     }
 
     fn altered(&mut self, tables: &[Arc<super::table::Table<C::Backend>>]) {
@@ -251,7 +252,9 @@ impl<C: Inner> SyncConnection<C> {
     }
 
     fn report_concerns(&self, plan: &Plan<C::Backend>, count: usize) {
-        if let Some(missing) = &plan.concern {
+        if let Some(missing) = &plan.concern
+            && count > 0
+        {
             self.report(missing, &plan.sql);
         }
         if plan.rows.is_some_and(|rows| count < rows) {

@@ -3,7 +3,7 @@
 use super::cursor::Cursor;
 use super::lexer::Kind;
 use super::write::{self, Stopped};
-use super::{Dialect, Scanned, TableName};
+use super::{Dialect, Or, Scanned, TableName};
 
 const SEVERAL: &str = "several statements in one string";
 const IN_CTE: &str = "a statement that writes stands inside another";
@@ -11,6 +11,7 @@ const MERGE: &str = "MERGE";
 const COPY: &str = "COPY FROM";
 const OPAQUE: &str = "code whose writes cannot be seen";
 const EXPLAIN: &str = "EXPLAIN ANALYZE runs the statement that it explains";
+const OR_FAIL: &str = "OR FAIL: when it fails, what it wrote before stays and is not returned";
 const NOT_UNDERSTOOD: &str = "a statement that is not understood";
 
 /// What this statement is. Decided by the first word where that is SELECT: Diesel runs the first
@@ -65,6 +66,9 @@ fn statement<'a>(sql: &'a str, mut cursor: Cursor<'a>) -> Scanned<'a> {
 fn written<'a>(sql: &'a str, cursor: Cursor<'a>, with: bool) -> Scanned<'a> {
     let dialect = cursor.dialect;
     let reason = match write::write(cursor, with) {
+        Ok(write) if write.or == Some(Or::Fail) => {
+            return Scanned::Uncapturable { reason: OR_FAIL, tables: vec![write.table] };
+        }
         Ok(write) => return Scanned::Write(write),
         Err(Stopped::NotUnderstood) => return not_understood(sql, dialect),
         Err(Stopped::Several) => SEVERAL,

@@ -109,7 +109,7 @@ pub(crate) enum Verb {
 pub(crate) enum Or {
     /// The statement is undone: as without the clause.
     Abort,
-    /// The statement stops; what it did before stays.
+    /// The statement stops; what it did before stays. So it is never [`Scanned::Write`].
     Fail,
     /// The row is left out.
     Ignore,

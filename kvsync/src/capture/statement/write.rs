@@ -183,6 +183,7 @@ impl Clauses {
                 return Err(Stopped::NotUnderstood);
             }
             self.returning = list;
+            self.source = Source::Other;
             return Ok(());
         }
         match write.verb {

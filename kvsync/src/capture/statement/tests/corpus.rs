@@ -63,6 +63,7 @@ const CORPUS: &[(&[Dialect], &str, &str)] = &[
         "INSERT INTO `users` (`id`, `name`) VALUES (?, ?) RETURNING `users`.`id`",
         "insert users rows 1 returning `users`.`id`",
     ),
+    (BOTH, "INSERT INTO users VALUES (1) RETURNING (a + 1), (b)", "insert users rows 1 returning (a + 1), (b)"),
     (BOTH, "INSERT INTO users DEFAULT VALUES", "insert users rows 1"),
     (BOTH, "INSERT INTO users DEFAULT VALUES RETURNING *;", "insert users rows 1 returning *"),
     (BOTH, "INSERT INTO users (a) SELECT a FROM old WHERE b IS DISTINCT FROM c", "insert users"),
@@ -302,6 +303,11 @@ const CORPUS: &[(&[Dialect], &str, &str)] = &[
         BOTH,
         "DELETE FROM users RETURNING ;",
         "uncapturable: a statement that is not understood: delete from users returning",
+    ),
+    (
+        LITE,
+        "UPDATE OR FAIL users SET a = 1",
+        "uncapturable: OR FAIL: when it fails, what it wrote before stays and is not returned: users",
     ),
     (BOTH, "FROB INTO app.users", "uncapturable: a statement that is not understood: frob into app.users"),
 ];

@@ -1,0 +1,43 @@
+//! A stand-in for what takes captured changes: it keeps them for the test to look at.
+
+use std::mem;
+use std::sync::Arc;
+
+use kvsync::change::{ChangeSet, CommitToken, Missed, Publish};
+use parking_lot::Mutex;
+
+/// Keeps what it is handed.
+#[derive(Default)]
+pub struct Collector {
+    kept: Mutex<(Vec<ChangeSet>, Vec<Missed>)>,
+}
+
+impl Collector {
+    /// One that has nothing yet.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// What was handed on since the last call: change sets, and reports of writes that were not captured.
+    #[must_use]
+    pub fn take(&self) -> (Vec<ChangeSet>, Vec<Missed>) {
+        mem::take(&mut *self.kept.lock())
+    }
+}
+
+impl Publish for Collector {
+    fn publish(&self, set: ChangeSet) -> CommitToken {
+        let mut kept = self.kept.lock();
+        kept.0.push(set);
+        CommitToken { process: 1, sequence: kept.0.len() as u64, rows: Vec::new() }
+    }
+
+    fn epoch(&self) -> u32 {
+        1
+    }
+
+    fn missed(&self, missed: Missed) {
+        self.kept.lock().1.push(missed);
+    }
+}

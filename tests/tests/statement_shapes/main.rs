@@ -1,0 +1,192 @@
+//! A wrapped connection gives what a plain one gives, leaves the same rows, and captures what changed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod common;
+mod models;
+mod postgres;
+mod run;
+mod sqlite;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use diesel::QueryResult;
+use diesel::connection::SimpleConnection;
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::sqlite::Sqlite;
+use kvsync::capture::{Attached, Database, SyncConnection, Unattached};
+use kvsync::model::Model;
+use kvsync_tests::collect::Collector;
+use kvsync_tests::postgres::{FreshDatabase, fresh_database};
+
+use self::models::{Counter, Membership, Note, Role, Slim, User};
+use self::run::{Pair, Rows};
+
+pub(crate) type Wrapped<C> = SyncConnection<C>;
+
+/// The rows that every shape finds.
+const ROWS: &str = "
+    INSERT INTO users (name, age, active) VALUES
+        ('ada', 30, true), ('bob', 41, true), ('cyd', NULL, false), ('dan', 7, true), ('eve', 18, false);
+    INSERT INTO posts (user_id, title) VALUES (1, 'first'), (2, 'second'), (1, 'third');
+    INSERT INTO memberships VALUES (1, 1, 'owner', NULL), (1, 2, 'guest', 'note');
+    INSERT INTO counters (hits) VALUES (5);";
+
+/// The columns that only one of the databases has a type for.
+const SQLITE_ROWS: &str =
+    "INSERT INTO documents VALUES ('d', '{\"a\": 1}', '2024-02-29 12:00:00', '2024-02-29', x'00ff', 0.5, 9);";
+const POSTGRES_ROWS: &str = "INSERT INTO documents VALUES ('00000000-0000-0000-0000-000000000001', '{\"a\": 1}',
+    '{a,b}', '2024-02-29T12:00:00Z', '2024-02-29', '12:00', '\\x00ff', 0.5, 9);";
+
+fn user(id: i32, name: &str) -> User {
+    User { id, name: name.to_owned(), age: Some(20), active: true }
+}
+
+fn member(team_id: i32, user_id: i32, role: Role, note: Option<&str>) -> Membership {
+    Membership { team_id, user_id, role, note: Note { note: note.map(str::to_owned) } }
+}
+
+/// Rows in an order of their own: a statement promises none.
+fn sorted<T, K: Ord>(rows: QueryResult<Vec<T>>, key: impl Fn(&T) -> K) -> QueryResult<Vec<T>> {
+    rows.map(|mut rows| {
+        rows.sort_by_key(key);
+        rows
+    })
+}
+
+/// Reads the rows of models.
+macro_rules! rows {
+    ($conn:expr; $($model:ty),*) => {{
+        let mut rows = Rows::new();
+        $(for row in <$model as diesel::associations::HasTable>::table().select(<$model>::as_select()).load($conn).unwrap() {
+            rows.insert((Model::schema(&row).model, Model::home(&row).as_str().to_owned()), content(&row));
+        })*
+        rows
+    }};
+}
+
+fn content(row: &impl Debug) -> String {
+    format!("{row:?}")
+}
+
+macro_rules! content_of {
+    ($row:expr; $($model:ty),*) => {{
+        let row: &dyn Model = $row;
+        $(if let Some(row) = row.downcast_ref::<$model>() {
+            return content(row);
+        })*
+        panic!("a row of an unknown model: {row:?}")
+    }};
+}
+
+/// The database as capture knows it.
+macro_rules! attached {
+    ($backend:ty, $open:expr, $collector:expr; $($model:ty),*) => {{
+        let database = Database::<$backend>::new("main", $open)$(.model::<$model>())*;
+        let attached = Box::new(database).attach(Arc::<Collector>::clone($collector)).unwrap();
+        attached.downcast::<$backend>().unwrap().clone()
+    }};
+}
+
+struct SqlitePair {
+    attached: Attached<Sqlite>,
+    collector: Arc<Collector>,
+}
+
+impl Pair for SqlitePair {
+    type Plain = SqliteConnection;
+    type Wrapped = Wrapped<SqliteConnection>;
+
+    fn fresh(&mut self) -> (Self::Plain, Self::Wrapped) {
+        let open = || {
+            let mut conn = SqliteConnection::establish(":memory:").unwrap();
+            conn.batch_execute(&[sqlite::TABLES, ROWS, SQLITE_ROWS].concat()).unwrap();
+            conn
+        };
+        (open(), self.attached.wrap(open()).unwrap())
+    }
+
+    fn plain_rows(plain: &mut Self::Plain) -> Rows {
+        rows!(plain; User, Slim, Membership, Counter, sqlite::Document)
+    }
+
+    fn wrapped_rows(wrapped: &mut Self::Wrapped) -> Rows {
+        rows!(wrapped; User, Slim, Membership, Counter, sqlite::Document)
+    }
+
+    fn content(row: &dyn Model) -> String {
+        content_of!(row; User, Slim, Membership, Counter, sqlite::Document)
+    }
+
+    fn collector(&self) -> &Arc<Collector> {
+        &self.collector
+    }
+}
+
+struct PostgresPair {
+    plain: FreshDatabase,
+    wrapped: FreshDatabase,
+    attached: Attached<Pg>,
+    collector: Arc<Collector>,
+}
+
+impl Pair for PostgresPair {
+    type Plain = PgConnection;
+    type Wrapped = Wrapped<PgConnection>;
+
+    fn fresh(&mut self) -> (Self::Plain, Self::Wrapped) {
+        let open = |database: &FreshDatabase| {
+            let mut conn = database.connect().unwrap();
+            let empty = "TRUNCATE users, posts, memberships, counters, documents RESTART IDENTITY;";
+            conn.batch_execute(&[empty, ROWS, POSTGRES_ROWS].concat()).unwrap();
+            conn
+        };
+        (open(&self.plain), self.attached.wrap(open(&self.wrapped)).unwrap())
+    }
+
+    fn plain_rows(plain: &mut Self::Plain) -> Rows {
+        rows!(plain; User, Slim, Membership, Counter, postgres::Document)
+    }
+
+    fn wrapped_rows(wrapped: &mut Self::Wrapped) -> Rows {
+        rows!(wrapped; User, Slim, Membership, Counter, postgres::Document)
+    }
+
+    fn content(row: &dyn Model) -> String {
+        content_of!(row; User, Slim, Membership, Counter, postgres::Document)
+    }
+
+    fn collector(&self) -> &Arc<Collector> {
+        &self.collector
+    }
+}
+
+#[test]
+fn on_sqlite() {
+    let collector = Collector::new();
+    let open = || SqliteConnection::establish(":memory:");
+    let attached = attached!(Sqlite, open, &collector; User, Slim, Membership, Counter, sqlite::Document);
+    run::run(SqlitePair { attached, collector }, sqlite::all());
+}
+
+#[test]
+fn on_postgres() {
+    let (plain, wrapped) = (fresh_database().unwrap(), fresh_database().unwrap());
+    for database in [&plain, &wrapped] {
+        database.connect().unwrap().batch_execute(postgres::TABLES).unwrap();
+    }
+    let collector = Collector::new();
+    let url = wrapped.url();
+    let open = move || PgConnection::establish(&url);
+    let attached = attached!(Pg, open, &collector; User, Slim, Membership, Counter, postgres::Document);
+    run::run(PostgresPair { plain, wrapped, attached, collector }, postgres::all());
+}
