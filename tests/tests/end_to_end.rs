@@ -4,6 +4,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::duplicated_attributes,
     missing_docs,
     reason = "tests"
 )]
