@@ -106,6 +106,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert_eq!(User::lookup_by_uuid(&kv, "new-uuid")?, Lookup::Absent);
     println!("deleted        absent under every key");
 
-    println!("shut down      {:?}", kv.shutdown(SECONDS));
+    println!("shut down      {}", kv.shutdown(SECONDS));
     Ok(())
 }

@@ -80,6 +80,28 @@ pub enum Outcome {
     Failed,
 }
 
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(report) => report.fmt(f),
+            Self::Missed(missed) => {
+                write!(f, "not captured in {}: {} ({})", missed.database, missed.reason, missed.sql)
+            }
+            Self::Dirty(table) => table.fmt(f),
+            Self::Panicked { thread, message } => write!(f, "{thread} panicked and went on: {message}"),
+        }
+    }
+}
+
+impl fmt::Display for KeyReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { action, model, key, version, outcome, store, attempts, queued, writing, .. } = self;
+        write!(f, "{action} of {model} at {version}: `{key}` {outcome} in {store}")?;
+        write!(f, ", attempt {attempts}, {queued:.0?} queued, {writing:.0?} writing")?;
+        self.error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

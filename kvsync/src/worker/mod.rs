@@ -85,6 +85,20 @@ impl Shutdown {
     }
 }
 
+impl fmt::Display for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} changes written, {} left, {} rows still to be read again",
+            self.written, self.left, self.unsettled
+        )?;
+        for table in &self.dirty {
+            write!(f, "; {table}")?;
+        }
+        self.errors.iter().try_for_each(|error| write!(f, "; {error}"))
+    }
+}
+
 impl Pipeline {
     /// Starts the threads.
     ///
