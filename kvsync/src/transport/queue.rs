@@ -54,9 +54,10 @@ impl Transport for Queue {
             if state.depth.bytes == 0 || state.depth.bytes.saturating_add(size) <= self.shared.limit {
                 break;
             }
-            if self.shared.room.wait_until(&mut state, deadline).timed_out() && Instant::now() >= deadline {
+            if Instant::now() >= deadline {
                 return Err(part);
             }
+            self.shared.room.wait_until(&mut state, deadline);
         }
         state.depth.bytes += size;
         state.depth.changes += part.changes.len();

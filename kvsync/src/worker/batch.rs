@@ -126,6 +126,11 @@ impl Task {
         self.certain.iter_mut().chain(&mut self.unknown).filter(|job| job.fate.is_none())
     }
 
+    /// How often the store was asked.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.certain.iter().chain(&self.unknown).map(|job| job.attempts).max().unwrap_or(0)
+    }
+
     /// Whether nothing is left to write.
     pub(crate) fn is_done(&self) -> bool {
         self.certain.iter().chain(&self.unknown).all(|job| job.fate.is_some())

@@ -159,6 +159,9 @@ impl Lane {
 
     /// Reports the same of every key of a change.
     pub(crate) fn tell_all(&self, telling: &Telling<'_>, outcome: Outcome) {
+        if !self.shared.reporter.listens() {
+            return;
+        }
         for (name, key) in named_keys(telling.change) {
             self.tell(telling, name, key, outcome);
         }

@@ -19,6 +19,10 @@ use crate::error::{Error, ErrorKind};
 use crate::report::{Outcome, Report};
 use crate::transport::{Delivery, Transport};
 
+/// How often a row is tried while the store takes others, before it is left to be read again.
+const PATIENCE: u32 = 6;
+/// How many batches of tasks may be parked before no more is taken.
+const PARKED: usize = 16;
 /// How often a part is delivered again before its changes are taken one by one.
 const REDELIVERIES: u32 = 2;
 
@@ -60,7 +64,11 @@ impl Worker {
         let mut members = Vec::new();
         if rows >= limits.rows {
             self.lane.shared.stop.wait(self.due.saturating_duration_since(Instant::now()));
-            return members;
+            // One more delivery with every attempt tells whether all of the store is down.
+            if rows >= limits.rows.saturating_mul(PARKED) {
+                return members;
+            }
+            (rows, bytes) = (limits.rows - 1, limits.bytes);
         }
         let mut next = self.lane.queue.receive(Duration::ZERO).or_else(|| {
             self.applier.confirm();
@@ -94,8 +102,32 @@ impl Worker {
             }
             self.parked.append(&mut left);
         }
+        if round.answered && self.parked.len() >= self.lane.shared.batch.rows {
+            self.defer_parked();
+        }
         for task in done {
             self.complete(&task);
+        }
+    }
+
+    /// Leaves rows that the store does not take, while it takes others, to be read again: so a part of it
+    /// that stays down does not fill the workers.
+    fn defer_parked(&mut self) {
+        let (tried, left): (Vec<Task>, Vec<Task>) =
+            std::mem::take(&mut self.parked).into_iter().partition(|task| task.attempts() >= PATIENCE);
+        self.parked = left;
+        for member in tried.iter().flat_map(|task| &task.members) {
+            let Some(change) = member.change() else { continue };
+            let error = match member.role {
+                Role::Certain | Role::Unknown => {
+                    let deferred = self.lane.defer(change, member.claim.part().commit, Stage::Unmasked);
+                    let telling = telling(change, &member.claim, self.lane.last_error(), PATIENCE);
+                    self.lane.tell_all(&telling, Outcome::Deferred);
+                    deferred.err()
+                }
+                Role::Outdone | Role::Broken => member.error.clone(),
+            };
+            self.finish(&member.claim, error);
         }
     }
 

@@ -9,5 +9,16 @@
     reason = "tests"
 )]
 
+mod ages;
 mod applying;
+mod batching;
+mod coalescing;
+mod ends;
+mod faults;
+mod memory;
+mod overflow;
+mod panics;
+mod reports;
 mod rig;
+mod settling;
+mod tokens;

@@ -195,23 +195,6 @@ impl TestStore {
     pub fn record(&self, key: &str) -> Option<Record> {
         self.envelope(key).map(|envelope| Record::from_envelope(envelope).unwrap())
     }
-
-    /// Everything in it that readers can see, with what times and other runs cannot change.
-    pub fn contents(&self) -> Vec<(String, Version, State, Bytes)> {
-        let keys = self.memory.scan("", None, usize::MAX).unwrap().keys;
-        let entries = self.memory.get_many(&keys).unwrap();
-        keys.iter()
-            .zip(entries)
-            .map(|(key, bytes)| {
-                let envelope = Envelope::parse(&bytes.unwrap()).unwrap();
-                let version = match &envelope.ledger {
-                    Some(_) => Record::from_envelope(envelope.clone()).unwrap().version,
-                    None => envelope.head.version,
-                };
-                (key.as_str().to_owned(), version, envelope.head.state, envelope.value.as_bytes().clone())
-            })
-            .collect()
-    }
 }
 
 pub fn down() -> Error {
@@ -290,10 +273,6 @@ impl Database {
     pub fn insert<M: Syncable + Clone>(&self, row: M) {
         let home = PrimaryKey::of::<M>(Syncable::primary_key(&row)).home().as_str().to_owned();
         self.rows.lock().insert(home, Box::new(move || Box::new(row.clone())));
-    }
-
-    pub fn remove<M: Syncable>(&self, row: &M) {
-        self.rows.lock().remove(Model::primary_key(row).home().as_str());
     }
 
     pub fn fail(&self, fault: impl FnMut(&[Wanted]) -> Option<Error> + Send + 'static) {

@@ -1,0 +1,220 @@
+//! What a store that fails does to changes: nothing is lost, and only what failed is asked again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use kvsync::envelope::State;
+use kvsync::store::{Capabilities, Step};
+use kvsync::{Error, ErrorKind};
+
+use crate::rig::*;
+
+fn key_of(step: &Step) -> &str {
+    match step {
+        Step::Apply(delta) | Step::Merge(delta) => delta.home.as_str(),
+        Step::Write(write) => write.key.as_str(),
+        Step::Confirm { home: key, .. } | Step::Sweep(key) => key.as_str(),
+    }
+}
+
+#[test]
+fn a_store_that_comes_back_gets_everything() {
+    for whole in [false, true] {
+        let rig = Rig::with(TestStore::new(whole), |_| {});
+        rig.store.down();
+        let token = rig.publish([put(1, user(1, "a@x", "Ann")), put(2, user(2, "b@x", "Bob"))]);
+        assert_eq!(rig.pipeline.wait(&token, SHORT).unwrap_err().kind(), ErrorKind::Deadline);
+        rig.store.heal();
+        rig.pipeline.wait(&token, LONG).unwrap();
+        assert_eq!(rig.store.get("user:email:b@x"), Some(user(2, "b@x", "Bob")));
+        assert_eq!(rig.database.asked.load(Ordering::SeqCst), 0, "nothing had to be read again");
+    }
+}
+
+#[test]
+fn only_the_steps_that_failed_are_asked_again() {
+    let rig = Rig::with(TestStore::new(false), |config| config.workers = 1);
+    let seen = Arc::new(AtomicUsize::new(0));
+    let others = Arc::clone(&seen);
+    let mut failures = 5;
+    rig.store.fail(move |step| match (step, key_of(step)) {
+        (Step::Write(_), "user:email:a@x") if failures > 0 => {
+            failures -= 1;
+            Some(down())
+        }
+        (Step::Merge(_), _) | (_, "user:email:b@x") => {
+            others.fetch_add(1, Ordering::SeqCst);
+            None
+        }
+        _ => None,
+    });
+    rig.write([put(1, user(1, "a@x", "Ann")), put(2, user(2, "b@x", "Bob"))]);
+    assert_eq!(rig.store.get("user:email:a@x"), Some(user(1, "a@x", "Ann")));
+    assert_eq!(seen.load(Ordering::SeqCst), 3, "two merges and the write of b");
+}
+
+#[test]
+fn a_row_that_fails_holds_up_no_other_row() {
+    let rig = Rig::with(TestStore::new(false), |config| config.workers = 1);
+    rig.store.fail(|step| (key_of(step) == "user:id:1").then(down));
+    let stuck = rig.publish([put(1, user(1, "a@x", "Ann"))]);
+    for id in 2..20 {
+        rig.write([put(id, user(i32::try_from(id).unwrap(), "", "x"))]);
+    }
+    assert!(rig.pipeline.wait(&stuck, SHORT).is_err());
+    rig.store.heal();
+    rig.pipeline.wait(&stuck, LONG).unwrap();
+}
+
+#[test]
+fn a_part_of_a_store_that_stays_down_does_not_fill_the_workers() {
+    let rig = Rig::with(TestStore::new(false), |config| {
+        config.workers = 1;
+        config.batch.rows = 4;
+    });
+    let dead = |key: &str| key.strip_prefix("user:id:").is_some_and(|id| id.parse::<i32>().unwrap() < 100);
+    rig.store.fail(move |step| dead(key_of(step)).then(down));
+    for id in 0..40 {
+        rig.database.insert(user(id, "", "of the database"));
+        rig.publish([put(1, user(id, "", "x"))]);
+    }
+    for id in 100..120 {
+        rig.write([put(1, user(id, "", "x"))]);
+    }
+    rig.store.heal();
+    rig.flush();
+    for id in 0..40 {
+        assert!(rig.store.get::<User>(&format!("user:id:{id}")).is_some(), "{id}");
+    }
+}
+
+#[test]
+fn a_write_cut_off_is_repeated() {
+    let rig = Rig::new();
+    let mut first = true;
+    rig.store.fail(move |step| {
+        (matches!(step, Step::Merge(_)) && std::mem::take(&mut first))
+            .then(|| Error::new(ErrorKind::UnknownOutcome, "cut off"))
+    });
+    rig.write([put(1, user(1, "a@x", "Ann"))]);
+    assert_eq!(rig.store.get("user:id:1"), Some(user(1, "a@x", "Ann")));
+}
+
+#[test]
+fn a_value_too_large_sends_readers_to_the_database() {
+    for whole in [false, true] {
+        let capabilities = Capabilities::new(1024, 1000, 64);
+        let store = TestStore::with(if whole { capabilities.with_whole_changes() } else { capabilities });
+        let rig = Rig::with(store, |_| {});
+        let large = "x".repeat(2000);
+        rig.write([put(1, user(1, "a@x", "Ann"))]);
+        rig.database.insert(user(1, "b@x", &large));
+        let token = rig.publish([put(2, user(1, "b@x", &large))]);
+        let error = rig.pipeline.wait(&token, LONG).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Rejected);
+        assert_eq!(rig.store.state("user:id:1"), Some(State::Unknown));
+        assert_eq!(rig.store.state("user:email:a@x"), Some(State::Unknown));
+        rig.flush();
+        rig.write([put(2_000_000, user(1, "b@x", "Ann"))]);
+        assert_eq!(rig.store.get("user:id:1"), Some(user(1, "b@x", "Ann")));
+        assert_eq!(rig.store.state("user:email:a@x"), Some(State::Tombstone));
+    }
+}
+
+#[test]
+fn a_key_too_long_is_left_out_and_the_others_stand() {
+    let rig = Rig::with(TestStore::with(Capabilities::new(40, 1 << 20, 64)), |_| {});
+    let row = user(1, &"x".repeat(50), "Ann");
+    rig.write([put(1, row.clone())]);
+    assert_eq!(rig.store.get("user:id:1"), Some(row));
+    assert_eq!(rig.store.record("user:id:1").unwrap().live, []);
+}
+
+#[test]
+fn a_change_that_is_refused_is_written_as_unknown() {
+    let rig = Rig::new();
+    rig.write([put(1, user(1, "a@x", "Ann"))]);
+    let mut refusals = 0;
+    rig.store.fail(move |step| match step {
+        Step::Merge(delta) if matches!(delta.content, kvsync::record::Content::Put { .. }) && refusals < 1 => {
+            refusals += 1;
+            Some(refused())
+        }
+        _ => None,
+    });
+    rig.database.fail(|_| Some(down()));
+    rig.publish([put(2, user(1, "a@x", "Bob"))]);
+    until("masked", || rig.store.state("user:email:a@x") == Some(State::Unknown));
+    assert_eq!(rig.store.record("user:id:1").unwrap().mark, v(2));
+    rig.database.insert(user(1, "a@x", "Bob"));
+    rig.database.heal();
+    rig.flush();
+    assert_eq!(rig.store.get("user:email:a@x"), Some(user(1, "a@x", "Bob")));
+}
+
+#[test]
+fn a_copy_that_is_refused_is_masked() {
+    let rig = Rig::new();
+    rig.write([put(1, user(1, "a@x", "Ann"))]);
+    rig.store.fail(|step| match step {
+        Step::Write(write) if write.head.state == State::Value => Some(refused()),
+        _ => None,
+    });
+    rig.write([put(2, user(1, "a@x", "Bob"))]);
+    assert_eq!(rig.store.get("user:id:1"), Some(user(1, "a@x", "Bob")));
+    assert_eq!(rig.store.state("user:email:a@x"), Some(State::Unknown));
+}
+
+#[test]
+fn a_row_that_is_refused_altogether_is_written_once_the_cause_is_gone() {
+    let rig = Rig::new();
+    rig.store.fail(|step| (key_of(step) == "user:id:1").then(refused));
+    rig.database.insert(user(1, "a@x", "Ann"));
+    let token = rig.publish([put(1, user(1, "a@x", "Ann"))]);
+    assert_eq!(rig.pipeline.wait(&token, LONG).unwrap_err().kind(), ErrorKind::Rejected);
+    rig.flush();
+    rig.store.heal();
+    until("written", || rig.store.get("user:id:1") == Some(user(1, "a@x", "Ann")));
+}
+
+#[test]
+fn a_row_that_is_refused_for_ever_is_let_go_of_and_its_table_is_dirty() {
+    let rig = Rig::new();
+    rig.store.fail(|step| (key_of(step) == "user:id:1").then(refused));
+    rig.publish([put(1, user(1, "a@x", "Ann")), put(2, user(2, "b@x", "Bob"))]);
+    until("dirty", || !rig.pipeline.dirty_tables().is_empty());
+    let dirty = rig.pipeline.dirty_tables();
+    assert_eq!(dirty[0].table.as_deref(), Some("users"));
+    assert_eq!(rig.store.get("user:id:2"), Some(user(2, "b@x", "Bob")));
+    until("let go", || rig.pipeline.health().stores[0].unsettled == 0);
+    rig.pipeline.clear_dirty("main", Some("users"));
+    assert!(rig.pipeline.dirty_tables().is_empty());
+}
+
+#[test]
+fn a_store_that_is_down_does_not_hold_up_another() {
+    let (up, dead) = (TestStore::new(true), TestStore::new(false));
+    dead.down();
+    let other = Arc::clone(&dead);
+    let rig = Rig::with(up, move |config| config.stores.push(other));
+    let token = rig.publish([put(1, user(1, "a@x", "Ann"))]);
+    until("written", || rig.store.get("user:id:1") == Some(user(1, "a@x", "Ann")));
+    assert!(rig.pipeline.wait(&token, SHORT).is_err());
+    dead.heal();
+    rig.pipeline.wait(&token, LONG).unwrap();
+    assert_eq!(dead.get("user:id:1"), Some(user(1, "a@x", "Ann")));
+}
+
+#[test]
+fn a_change_written_by_hand_returns_the_error() {
+    let rig = Rig::new();
+    rig.pipeline.apply_now(&[put(1, user(1, "a@x", "Ann"))]).unwrap();
+    assert_eq!(rig.store.get("user:email:a@x"), Some(user(1, "a@x", "Ann")));
+    let broken = rig.pipeline.apply_now(&[put(2, user(1, "a@x", "error"))]).unwrap_err();
+    assert_eq!(broken.kind(), ErrorKind::Codec);
+    assert_eq!(rig.store.get("user:id:1"), Some(user(1, "a@x", "Ann")));
+    rig.store.down();
+    assert_eq!(rig.pipeline.apply_now(&[put(3, user(1, "a@x", "Bob"))]).unwrap_err().kind(), ErrorKind::Unavailable);
+    rig.store.fail(|_| Some(refused()));
+    assert_eq!(rig.pipeline.apply_now(&[put(3, user(1, "a@x", "Bob"))]).unwrap_err().kind(), ErrorKind::Rejected);
+}
