@@ -25,6 +25,17 @@ const GIVE_UP: u32 = 8;
 /// How many rounds a job may take in one go: a refusal is asked again at once, an outage is not.
 const ROUNDS: u32 = 8;
 
+/// How settling some rows went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Went {
+    /// Each row is settled, or was given up.
+    Well,
+    /// Something failed that may be about one row.
+    Badly,
+    /// The store or a database is down.
+    Outage,
+}
+
 pub(crate) struct Settler {
     lane: Arc<Lane>,
     encoder: Encoder,
@@ -38,18 +49,22 @@ impl Settler {
     }
 
     /// Settles rows until it is told to stop. A row that fails makes the next portions smaller, so that
-    /// it holds up no others.
+    /// it holds up no others; an outage makes it wait.
     pub(crate) fn run(&mut self) {
         let lane = Arc::clone(&self.lane);
         let mut most = MOST;
+        let mut waits = lane.shared.backoff.waits();
         loop {
             let rows = lane.unsettled.take(most);
             if rows.is_empty() {
                 return;
             }
             match catch_unwind(AssertUnwindSafe(|| self.settle(&rows))) {
-                Ok(true) => most = (most * 2).min(MOST),
-                Ok(false) => most = (rows.len() / 4).max(1),
+                Ok(Went::Well) => (most, waits) = ((most * 2).min(MOST), lane.shared.backoff.waits()),
+                Ok(Went::Badly) => most = (rows.len() / 4).max(1),
+                Ok(Went::Outage) => {
+                    lane.shared.stop.wait(waits.next().unwrap_or(lane.shared.backoff.max));
+                }
                 Err(panic) => {
                     let message = panic_message(&*panic);
                     let thread = std::thread::current().name().unwrap_or_default().to_owned();
@@ -70,62 +85,68 @@ impl Settler {
         }
     }
 
-    /// Takes rows as far as they go. Whether all of them went well.
-    fn settle(&mut self, rows: &[Row]) -> bool {
+    /// Takes rows as far as they go.
+    fn settle(&mut self, rows: &[Row]) -> Went {
         let (masked, unmasked): (Vec<&Row>, Vec<&Row>) = rows.iter().partition(|row| row.stage == Stage::Masked);
-        let count = masked.len() + unmasked.len();
         let mut ready = masked;
-        ready.extend(self.mask(&unmasked));
-        let mut well = ready.len() == count;
+        let mut went = self.mask(&unmasked, &mut ready);
         while let Some(first) = ready.first() {
             let database = Arc::clone(&first.database);
             let (of_it, others): (Vec<&Row>, Vec<&Row>) = ready.into_iter().partition(|row| row.database == database);
-            well &= self.reread(&database, &of_it);
+            went = went.max(self.reread(&database, &of_it));
             ready = others;
         }
-        well
+        went
     }
 
-    /// Tells the store that it does not know the rows; returns those of which it has taken note.
-    fn mask<'a>(&mut self, rows: &[&'a Row]) -> Vec<&'a Row> {
+    /// Tells the store that it does not know the rows; those of which it has taken note are masked.
+    fn mask<'a>(&mut self, rows: &[&'a Row], masked: &mut Vec<&'a Row>) -> Went {
         let terms = self.applier.terms();
         let mut jobs: Vec<Job> = rows.iter().map(|row| Job::new(mask_form(row, &terms))).collect();
         self.drive(&mut jobs);
-        let mut masked = Vec::with_capacity(rows.len());
+        let mut went = Went::Well;
         for (row, job) in rows.iter().zip(jobs) {
             match job.fate {
                 Some(Outcome::Failed) => self.refused(row, job.error),
                 Some(_) => masked.push(*row),
-                None => self.again(row, row.stage),
+                None => {
+                    went = Went::Outage;
+                    self.lane.unsettled.again(row, row.stage, row.attempts, Duration::ZERO);
+                }
             }
         }
-        masked
+        went
     }
 
-    /// Reads rows of one database again and writes what was read. Whether that went well.
-    fn reread(&mut self, database: &Arc<str>, rows: &[&Row]) -> bool {
+    /// Reads rows of one database again and writes what was read.
+    fn reread(&mut self, database: &Arc<str>, rows: &[&Row]) -> Went {
         let Some(sources) = self.lane.shared.sources.get() else {
             for row in rows {
-                self.again(row, Stage::Masked);
+                self.lane.unsettled.again(row, Stage::Masked, row.attempts, Duration::ZERO);
             }
-            return false;
+            return Went::Outage;
         };
-        let Some(source) = sources.iter().find(|source| source.name() == &**database) else {
+        let Some(source) = sources.iter().find(|source| source.name() == &**database).map(Arc::clone) else {
             let message = format!("rows of `{database}` have to be read again, and it was not given to the builder");
             let error = Arc::new(Error::new(ErrorKind::Config, message));
             for row in rows {
                 self.give_up(row, &error);
             }
-            return true;
+            return Went::Well;
         };
-        match self.ask(&**source, rows) {
+        match self.ask(&*source, rows) {
             Ok(read) => self.write(rows, read),
             Err(error) => {
+                let outage = error.kind() == ErrorKind::Unavailable;
                 self.lane.note(Some(Arc::new(error)));
                 for row in rows {
-                    self.again(row, Stage::Masked);
+                    if outage {
+                        self.lane.unsettled.again(row, Stage::Masked, row.attempts, Duration::ZERO);
+                    } else {
+                        self.again(row, Stage::Masked);
+                    }
                 }
-                false
+                if outage { Went::Outage } else { Went::Badly }
             }
         }
     }
@@ -142,7 +163,7 @@ impl Settler {
         Ok(read)
     }
 
-    fn write(&mut self, rows: &[&Row], read: Vec<Reread>) -> bool {
+    fn write(&mut self, rows: &[&Row], read: Vec<Reread>) -> Went {
         let began = Instant::now();
         let terms = self.applier.terms();
         let mut changes = Vec::with_capacity(rows.len());
@@ -158,7 +179,7 @@ impl Settler {
             }
         }
         self.drive(&mut jobs);
-        let mut well = true;
+        let mut went = Went::Well;
         for ((row, change), job) in changes.iter().zip(jobs) {
             match job.fate {
                 Some(Outcome::Failed) => self.refused(row, job.error),
@@ -178,12 +199,12 @@ impl Settler {
                     }
                 }
                 None => {
-                    well = false;
-                    self.again(row, Stage::Masked);
+                    went = Went::Outage;
+                    self.lane.unsettled.again(row, Stage::Masked, row.attempts, Duration::ZERO);
                 }
             }
         }
-        well
+        went
     }
 
     fn change(&self, row: &Row, read: Reread) -> Change {

@@ -155,7 +155,7 @@ impl Unsettled {
         lifted
     }
 
-    /// The next rows that are due, at most `most`; waits for some. Empty only when it is time to stop.
+    /// Rows that are due, at most `most`; waits for some. Empty only when it is time to stop.
     /// Each has to be given back by [`settled`](Self::settled) or [`again`](Self::again).
     pub(crate) fn take(&self, most: usize) -> Vec<Row> {
         let mut state = self.state.lock();
@@ -163,14 +163,19 @@ impl Unsettled {
             if state.closed {
                 return Vec::new();
             }
+            // From a place that chance chooses, so that rows of a database that is down do not always come
+            // first.
+            let from = rand::random_range(0..=state.rows.len());
             let now = Instant::now();
-            let due = state.rows.values_mut().filter(|row| !row.busy && row.due <= now).take(most);
-            let taken: Vec<Row> = due
-                .map(|row| {
+            let mut taken = Vec::new();
+            for (begin, end) in [(from, usize::MAX), (0, from)] {
+                let rows = state.rows.values_mut().skip(begin).take(end - begin);
+                let due = rows.filter(|row| !row.busy && row.due <= now).take(most - taken.len());
+                taken.extend(due.map(|row| {
                     row.busy = true;
                     row.clone()
-                })
-                .collect();
+                }));
+            }
             if !taken.is_empty() {
                 return taken;
             }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use kvsync::change::Row;
 use kvsync::envelope::State;
+use kvsync::model::{Reread, Source, Wanted};
 use kvsync::store::Step;
 use kvsync::{ErrorKind, Scope};
 
@@ -81,6 +83,34 @@ fn one_row_that_cannot_be_read_holds_up_no_others() {
     locked.store(false, Ordering::SeqCst);
     rig.flush();
     assert_eq!(rig.store.state("user:id:50"), Some(State::Value));
+}
+
+#[test]
+fn a_database_that_is_down_does_not_hold_up_another() {
+    let other = Database::new();
+    let named = Arc::new(Named(Arc::clone(&other)));
+    let rig = Rig::with(TestStore::new(true), move |config| config.sources.push(named));
+    rig.database.fail(|_| Some(down()));
+    rig.publish((0..1000).map(|id| in_doubt(1, &user(id, "", ""))));
+    until("tried", || rig.database.asked.load(Ordering::SeqCst) > 0);
+    other.insert(user(5000, "", "x"));
+    let change = kvsync::change::Change { database: "other".into(), ..in_doubt(2, &user(5000, "", "")) };
+    let token = rig.publish([change]);
+    rig.pipeline.wait(&token, LONG).unwrap();
+    assert_eq!(rig.store.get("user:id:5000"), Some(user(5000, "", "x")));
+}
+
+/// The same under another name.
+struct Named(Arc<Database>);
+
+impl Source for Named {
+    fn name(&self) -> &'static str {
+        "other"
+    }
+
+    fn reread(&self, wanted: &[Wanted], deadline: Duration) -> kvsync::Result<Vec<Reread>> {
+        self.0.reread(wanted, deadline)
+    }
 }
 
 #[test]
