@@ -150,17 +150,17 @@ pub(crate) fn unknown_form(
 }
 
 /// The form of a row that is not there. Of keys without a record only the one made of the primary key is
-/// certain to be the row's own; the others may have another tenant by now.
+/// certain to be the row's own. The others may have another tenant by now: their readers are sent to the
+/// database.
 fn absent_form(change: &Change, unknown: &Unknown, terms: &Terms) -> Form {
     let home = change.home();
     if change.schema.has_mutable_key() {
         return Form::Row(Delta { home, version: change.version, content: Content::Delete, gone: Vec::new() });
     }
-    let own = change.schema.home().map(|_| home);
-    let kept = unknown.kept.iter().map(|key| key.clone().within(&change.scope));
-    Form::Registers(
-        own.into_iter().chain(kept).map(|key| register(key, change.version, State::Tombstone, terms)).collect(),
-    )
+    let own = change.schema.home().map(|_| register(home.clone(), change.version, State::Tombstone, terms));
+    let kept = unknown.kept.iter().map(|key| key.clone().within(&change.scope)).filter(|key| *key != home);
+    let kept = kept.map(|key| register(key, change.version, State::Unknown, terms));
+    Form::Registers(own.into_iter().chain(kept).collect())
 }
 
 /// An entry without a value for a key without a record. It guards against late deliveries by itself, so

@@ -105,7 +105,8 @@ impl Pipeline {
     /// # Errors
     ///
     /// [`ErrorKind::Config`] when there is no store, no worker or no room, or when the retention is too
-    /// short; [`ErrorKind::Unavailable`] when a thread cannot be started. A store that is down is no error: its changes wait.
+    /// short; [`ErrorKind::Unavailable`] when a thread cannot be started. A store that is down is no error:
+    /// its changes wait.
     pub fn start(config: PipelineConfig) -> Result<Self> {
         config.check()?;
         let stop = Stop::new();

@@ -73,7 +73,7 @@ fn copy(change: &Change) -> Change {
             };
         }
         Row::Unknown(unknown) => unknown.clone(),
-        Row::Hidden(_) => unreachable!(),
+        Row::Hidden(_) | Row::Absent(_) => unreachable!(),
     };
     change_of(change, row)
 }

@@ -22,8 +22,8 @@ fn a_shutdown_writes_what_is_queued_and_says_so() {
 #[test]
 fn a_shutdown_with_a_dead_store_ends_at_its_deadline_and_says_what_is_left() {
     let rig = Rig::with(TestStore::new(true), |config| {
-        config.backoff.min = Duration::from_secs(60);
-        config.backoff.max = Duration::from_secs(600);
+        config.backoff.min = Duration::from_mins(1);
+        config.backoff.max = Duration::from_mins(10);
     });
     rig.store.down();
     rig.publish((0..300).map(|id| put(1, user(id, "", "x"))));

@@ -254,12 +254,18 @@ impl SyncStore for TestStore {
     }
 }
 
+/// Gives a row as often as it is read.
+type Copies = Box<dyn Fn() -> Box<dyn Model> + Send>;
+
+/// Decides what a reading meets in place of the database.
+type Outage = Box<dyn FnMut(&[Wanted]) -> Option<Error> + Send>;
+
 /// The database `main`: what was committed, under the keys of the rows' records.
 #[derive(Default)]
 pub struct Database {
-    pub rows: Mutex<HashMap<String, Box<dyn Fn() -> Box<dyn Model> + Send>>>,
+    pub rows: Mutex<HashMap<String, Copies>>,
     pub version: AtomicU64,
-    pub fault: Mutex<Option<Box<dyn FnMut(&[Wanted]) -> Option<Error> + Send>>>,
+    pub fault: Mutex<Option<Outage>>,
     pub asked: AtomicUsize,
 }
 
@@ -318,6 +324,15 @@ impl Rig {
     }
 
     pub fn with(store: Arc<TestStore>, configure: impl FnOnce(&mut PipelineConfig)) -> Self {
+        Self::of(store, configure, |database| vec![database])
+    }
+
+    /// With these sources in place of the database `main` alone.
+    pub fn of(
+        store: Arc<TestStore>,
+        configure: impl FnOnce(&mut PipelineConfig),
+        sources: impl FnOnce(Arc<Database>) -> Vec<Arc<dyn Source>>,
+    ) -> Self {
         let database = Database::new();
         let reports: Arc<Mutex<Vec<Report>>> = Arc::default();
         let mut config = PipelineConfig::new(vec![Arc::clone(&store) as _]);
@@ -328,7 +343,7 @@ impl Rig {
         config.on_report = Some(Box::new(move |report| told.lock().push(report.clone())));
         configure(&mut config);
         let pipeline = Pipeline::start(config).unwrap();
-        pipeline.set_sources(vec![Arc::clone(&database) as _]);
+        pipeline.set_sources(sources(Arc::clone(&database)));
         Self { pipeline, store, database, reports }
     }
 

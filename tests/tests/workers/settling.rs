@@ -56,7 +56,7 @@ fn a_certain_change_lifts_the_mark_without_a_reading() {
 
 #[test]
 fn a_row_of_a_database_that_nobody_gave_is_given_up_loudly() {
-    let rig = Rig::with(TestStore::new(true), |config| config.sources.clear());
+    let rig = Rig::of(TestStore::new(true), |_| {}, |_| Vec::new());
     let token = rig.publish([in_doubt(5, &user(1, "", ""))]);
     assert_eq!(rig.pipeline.wait(&token, LONG).unwrap_err().kind(), ErrorKind::Config);
     assert_eq!(rig.pipeline.dirty_tables()[0].table.as_deref(), Some("users"));
@@ -89,7 +89,7 @@ fn one_row_that_cannot_be_read_holds_up_no_others() {
 fn a_database_that_is_down_does_not_hold_up_another() {
     let other = Database::new();
     let named = Arc::new(Named(Arc::clone(&other)));
-    let rig = Rig::with(TestStore::new(true), move |config| config.sources.push(named));
+    let rig = Rig::of(TestStore::new(true), |_| {}, |database| vec![database, named]);
     rig.database.fail(|_| Some(down()));
     rig.publish((0..1000).map(|id| in_doubt(1, &user(id, "", ""))));
     until("tried", || rig.database.asked.load(Ordering::SeqCst) > 0);
