@@ -320,6 +320,30 @@ fn a_raised_epoch_makes_what_was_written_before_unknown() -> Tested {
 }
 
 #[test]
+fn a_row_written_past_kvsync_is_synced_and_removed_by_hand() -> Tested {
+    let (_, mut app) = in_memory();
+    let mut other = SqliteConnection::establish(&app.path)?;
+    diesel::insert_into(users::table).values(&ann()).execute(&mut other)?;
+    assert_eq!(User::fetch_by_id(&app.kv, 1)?, None);
+    assert!(app.kv.sync(&User { name: "not believed".into(), ..ann() })?);
+    assert_eq!(User::fetch_by_email(&app.kv, 7, "ann@example.com")?, Some(ann()));
+    // While the row stands in the database, the store may only say that it does not know.
+    app.kv.remove(&ann())?;
+    assert_eq!(User::lookup_by_id(&app.kv, 1)?, Lookup::Unknown(Miss::Masked));
+    assert_eq!(User::lookup_by_email(&app.kv, 7, "ann@example.com")?, Lookup::Unknown(Miss::Masked));
+    assert!(app.kv.sync(&ann())?);
+    assert_eq!(User::fetch_by_id(&app.kv, 1)?, Some(ann()));
+    diesel::delete(users::table).execute(&mut other)?;
+    app.kv.remove(&ann())?;
+    assert_eq!(User::lookup_by_email(&app.kv, 7, "ann@example.com")?, Lookup::Absent);
+    assert!(!app.kv.sync(&ann())?);
+    app.insert(&ann());
+    assert_eq!(User::fetch_by_email(&app.kv, 7, "ann@example.com")?, Some(ann()));
+    assert_eq!(app.kv.sync(&NamedUser { id: 1, org: 1, name: String::new() }).unwrap_err().kind(), ErrorKind::Config);
+    Ok(())
+}
+
+#[test]
 fn health_is_up_and_a_missed_write_degrades_it() -> Tested {
     let (_, mut app) = in_memory();
     assert_eq!(app.kv.health(SECONDS).status, Status::Up, "{:?}", app.kv.health(SECONDS));

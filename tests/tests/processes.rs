@@ -82,9 +82,7 @@ fn run(database: &str, cluster: bool, processes: u64) -> Tested {
             let url = dir.path().join("test.db").to_string_lossy().into_owned();
             let mut conn = sqlite(&url)?;
             conn.batch_execute(TABLE)?;
-            conn.batch_execute(
-                "CREATE TABLE kvsync_counter (id INTEGER PRIMARY KEY CHECK (id = 0), last INTEGER NOT NULL)",
-            )?;
+            conn.batch_execute(kvsync::capture::SQLITE_COUNTER)?;
             writers(database, &url, cluster, &prefix, processes)?;
             compare(accounts::table.select(Account::as_select()).load(&mut conn)?, cluster, &prefix)
         }

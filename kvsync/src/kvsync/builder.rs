@@ -140,6 +140,7 @@ impl Builder {
                 return Err(Error::new(ErrorKind::Config, format!("two databases are named `{name}`")));
             }
         }
+        pipeline.set_sources(databases.values().map(|database| database.source()).collect());
         let reader = Reader::new(Arc::clone(&store), pipeline.epoch(), Arc::clone(&clock));
         let inner = Inner { store, reader, pipeline, databases, schemas, clock };
         Ok(KvSync { inner: Arc::new(inner), scope: Scope::NONE })

@@ -1,6 +1,7 @@
 //! The builder and the handle: the only part that knows every other.
 
 mod builder;
+mod by_hand;
 mod fetch;
 mod health;
 

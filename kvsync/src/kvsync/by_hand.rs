@@ -1,0 +1,112 @@
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::KvSync;
+use crate::capture::AnyDatabase;
+use crate::change::{Action, Change, Row, Unknown};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{Model, Reread, Syncable, Wanted};
+use crate::version::Version;
+
+/// How long a re-read may wait for the row's lock.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl KvSync {
+    /// Reads the row of this model again, under a lock, and writes what the database says into every
+    /// store before it returns: for rows that were written past kvsync. Only the model's primary key is
+    /// used. Returns whether there is such a row.
+    ///
+    /// The database is asked, rather than the model believed, because only a row read under a lock has a
+    /// version: what the model holds may be older than what the store holds.
+    ///
+    /// Blocks while another transaction holds the row, for ten seconds at most.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Config`] when the model is registered in no database, or in more than one; the
+    /// database's or the store's failure otherwise.
+    pub fn sync<M: Syncable>(&self, model: &M) -> Result<bool> {
+        let (database, read) = self.reread(model)?;
+        let found = read.row.is_some();
+        let row = match read.row {
+            Some(row) => Row::Live(row),
+            None => Row::Absent(unknown(model)),
+        };
+        self.inner.pipeline.apply_now(&[self.change::<M>(&*database, read.version, row)])?;
+        Ok(found)
+    }
+
+    /// Takes the row of this model out of every store, before it returns. Only the model's primary key is
+    /// used. If the row is gone from the database, its keys are absent from then on; if it still stands
+    /// there, they are unknown until it is written or synced again.
+    ///
+    /// # Errors
+    ///
+    /// As [`sync`](Self::sync).
+    pub fn remove<M: Syncable>(&self, model: &M) -> Result<()> {
+        let (database, read) = self.reread(model)?;
+        let row = match read.row {
+            Some(row) => Row::Unknown(
+                Change {
+                    row: Row::Live(row),
+                    ..self.change::<M>(&*database, read.version, Row::Absent(unknown(model)))
+                }
+                .unknown(),
+            ),
+            None => Row::Absent(unknown(model)),
+        };
+        self.inner.pipeline.apply_now(&[self.change::<M>(&*database, read.version, row)])
+    }
+
+    fn reread<M: Syncable>(&self, model: &M) -> Result<(Arc<dyn AnyDatabase>, Reread)> {
+        let database = self.database_of::<M>()?;
+        let wanted = Wanted {
+            schema: M::SCHEMA,
+            scope: self.scope.clone(),
+            primary_key: Model::primary_key(model),
+            floor: Version::ZERO,
+        };
+        let read = database.source().reread(&[wanted], PATIENCE)?.pop();
+        let read =
+            read.ok_or_else(|| Error::new(ErrorKind::Database, format!("`{}` did not answer", database.name())))?;
+        Ok((database, read))
+    }
+
+    /// The database in which the model is registered.
+    fn database_of<M: Syncable>(&self) -> Result<Arc<dyn AnyDatabase>> {
+        let wanted = (M::SCHEMA.table, M::SCHEMA.model);
+        let mut names = self
+            .inner
+            .schemas
+            .iter()
+            .filter(|(_, schemas)| schemas.iter().any(|schema| (schema.table, schema.model) == wanted));
+        let error = |message: String| Error::new(ErrorKind::Config, message);
+        let (name, _) = names.next().ok_or_else(|| {
+            error(format!("`{}` is registered in no database; call `.model::<{}>()` on it", wanted.1, wanted.1))
+        })?;
+        if names.next().is_some() {
+            return Err(error(format!(
+                "`{}` is registered in several databases; it is not clear which to ask",
+                wanted.1
+            )));
+        }
+        self.database(name).map(Arc::clone)
+    }
+
+    fn change<M: Syncable>(&self, database: &dyn AnyDatabase, version: Version, row: Row) -> Change {
+        Change {
+            schema: M::SCHEMA,
+            database: database.name().into(),
+            scope: self.scope.clone(),
+            action: Action::Reread,
+            version,
+            captured_at: self.inner.clock.now(),
+            row,
+            size: 0,
+        }
+    }
+}
+
+fn unknown<M: Syncable>(model: &M) -> Unknown {
+    Unknown { primary_key: Model::primary_key(model), kept: Vec::new(), certain: true }
+}
