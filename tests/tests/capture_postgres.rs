@@ -80,11 +80,15 @@ impl Fixture {
     }
 
     fn with(configure: impl FnOnce(Database<Pg>) -> Database<Pg>) -> Self {
+        Self::registered(|database| configure(database.model::<User>()))
+    }
+
+    fn registered(configure: impl FnOnce(Database<Pg>) -> Database<Pg>) -> Self {
         let database = fresh_database().unwrap();
         database.connect().unwrap().batch_execute(SCHEMA).unwrap();
         let recorder = Recorder::new();
         let url = database.url();
-        let declared = Database::<Pg>::new("main", move || PgConnection::establish(&url)).model::<User>();
+        let declared = Database::<Pg>::new("main", move || PgConnection::establish(&url));
         let attached = Box::new(configure(declared)).attach(Arc::clone(&recorder) as Arc<dyn Publish>).unwrap();
         let conn = attached.downcast::<Pg>().unwrap().connect().unwrap();
         Self { conn, recorder, attached, database }
@@ -227,9 +231,17 @@ fn a_namesake_is_reported_and_not_handed_on() {
     assert!(on.recorder.missed()[0].reason.contains("`t2.users`"));
 }
 
+#[derive(Debug, Queryable, Selectable, Identifiable, Serialize, Deserialize, Syncable)]
+#[diesel(table_name = users)]
+#[sync_key(name = "id", fmt = "name:id:<id>")]
+struct Name {
+    username: String,
+    id: i32,
+}
+
 #[test]
 fn rows_of_partitions_belong_to_their_root() {
-    let mut on = Fixture::new();
+    let mut on = Fixture::registered(|database| database.model::<Name>());
     on.conn
         .batch_execute(
             "DROP TABLE users; \
@@ -241,8 +253,27 @@ fn rows_of_partitions_belong_to_their_root() {
         .unwrap();
     let rows = [user(1, "a", "Ann"), user(11, "b", "Bob")];
     diesel::insert_into(users::table).values(&rows[..]).execute(&mut on.conn).unwrap();
-    assert_eq!(on.lines(), ["insert 1 a Ann", "insert 11 b Bob"]);
+    let ids = on.recorder.lines(|row| row.downcast_ref::<Name>().unwrap().id.to_string());
+    assert_eq!(ids, ["insert 1", "insert 11"]);
     assert_eq!(on.recorder.missed(), []);
+}
+
+#[test]
+fn a_table_may_have_several_models() {
+    let mut on = Fixture::with(|database| database.model::<Name>());
+    diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut on.conn).unwrap();
+    let back: User = diesel::update(users::table)
+        .set((users::username.eq("Bob"), users::deleted.eq(true)))
+        .returning(User::as_returning())
+        .get_result(&mut on.conn)
+        .unwrap();
+    assert_eq!(back.username, "Bob");
+    let describe = |row: &dyn Model| match row.downcast_ref::<Name>() {
+        Some(name) => format!("name {} {}", name.id, name.username),
+        None => describe(row),
+    };
+    let lines = on.recorder.lines(describe);
+    assert_eq!(lines, ["insert 1 a Ann", "insert name 1 Ann", "update hidden 1 a Bob", "update name 1 Bob"]);
 }
 
 #[test]
@@ -426,5 +457,79 @@ mod reread {
         assert!(read[0].row.is_none());
         assert_eq!(describe(read[1].row.as_deref().unwrap()), "1 a Two");
         assert!(on.attached.source().reread(&[ask("t9")], SOON).is_err());
+    }
+}
+
+mod check {
+    use kvsync::capture::Severity;
+
+    use super::*;
+
+    #[test]
+    fn a_table_that_fits_is_found_to_fit() {
+        let mut on = Fixture::new();
+        assert_eq!(on.conn.check().unwrap(), []);
+    }
+
+    #[test]
+    fn a_table_that_does_not_fit_is_not_written() {
+        for (table, says) in [
+            ("CREATE TABLE users (id INT PRIMARY KEY, email TEXT UNIQUE, name TEXT, deleted BOOL)", "username"),
+            ("CREATE TABLE users (id INT, email TEXT UNIQUE, username TEXT, deleted BOOL)", "primary key"),
+            ("CREATE TABLE users (id INT PRIMARY KEY, email TEXT, username TEXT, deleted BOOL)", "covers (email)"),
+            (
+                "CREATE TABLE users (id INT PRIMARY KEY, email TEXT UNIQUE DEFERRABLE, username TEXT, deleted BOOL)",
+                "DEFERRABLE",
+            ),
+            (
+                "CREATE TABLE users (id INT PRIMARY KEY, email TEXT, username TEXT, deleted BOOL); \
+                 CREATE UNIQUE INDEX u ON users (email) WHERE username <> ''",
+                "it is `NOT deleted`",
+            ),
+            (
+                "CREATE TABLE u (id INT PRIMARY KEY, email TEXT UNIQUE, username TEXT, deleted BOOL); \
+                 CREATE VIEW users AS SELECT * FROM u",
+                "view",
+            ),
+        ] {
+            let mut on = Fixture::new();
+            on.conn.batch_execute(&format!("DROP TABLE users; {table}")).unwrap();
+            let found = on.conn.check().unwrap();
+            let errors: Vec<_> = found.iter().filter(|one| one.severity == Severity::Error).collect();
+            assert_eq!(errors.len(), 1, "{table}: {found:?}");
+            assert!(errors[0].message.contains(says), "{says}: {found:?}");
+            on.conn
+                .transaction::<_, diesel::result::Error, _>(|conn| {
+                    let error =
+                        diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(conn).unwrap_err();
+                    assert!(error.to_string().contains(says), "{error}");
+                    // The caller's transaction goes on.
+                    sql_query("SELECT 1").execute(conn)
+                })
+                .unwrap();
+        }
+    }
+
+    #[test]
+    fn a_missing_right_is_named() {
+        let mut on = Fixture::new();
+        let role = format!("r{}", std::process::id());
+        on.conn
+            .batch_execute(&format!(
+                "DROP ROLE IF EXISTS {role}; CREATE ROLE {role}; GRANT INSERT, SELECT (id, username) ON users TO {role}; \
+                 SET ROLE {role}"
+            ))
+            .unwrap();
+        let error = diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut on.conn).unwrap_err();
+        assert!(error.to_string().contains("GRANT SELECT (email)"), "{error}");
+        on.conn.batch_execute(&format!("RESET ROLE; DROP OWNED BY {role}; DROP ROLE {role}")).unwrap();
+    }
+
+    #[test]
+    fn a_table_outside_of_the_default_search_path_must_be_named() {
+        let mut on = Fixture::new();
+        on.conn.batch_execute("CREATE SCHEMA app; ALTER TABLE users SET SCHEMA app; SET search_path TO app").unwrap();
+        let error = diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut on.conn).unwrap_err();
+        assert!(error.to_string().contains("`app.users`"), "{error}");
     }
 }

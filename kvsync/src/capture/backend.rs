@@ -9,11 +9,13 @@ use diesel::query_builder::QueryBuilder;
 use diesel::row::Row;
 use diesel::{Connection, QueryResult, deserialize};
 
+use super::check::Catalog;
 use super::hub::Hub;
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
 use super::statement::Dialect;
+use super::table::Table;
 use crate::error::Result;
 use crate::model::{Reread, Wanted};
 use crate::version::Version;
@@ -87,12 +89,7 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     where
         Self: SyncBackend;
     /// Makes ready for a captured write. Returns whether it must run in a transaction.
-    fn prepare<C: Inner<Backend = Self>>(
-        conn: &mut C,
-        session: &mut Self::Session,
-        hub: &Hub<Self>,
-        plan: &Plan<Self>,
-    ) -> QueryResult<bool>
+    fn prepare<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Self::Session) -> QueryResult<bool>
     where
         Self: SyncBackend;
     /// Runs as the first statement of the transaction that [`prepare`](Self::prepare) asked for, or of
@@ -126,6 +123,14 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     fn ended(session: &mut Self::Session, outermost: bool, rolled_back: bool);
     /// Whether a transaction whose COMMIT or ROLLBACK failed may have been committed, or a part of it.
     fn in_doubt(after: &TransactionManagerStatus, committing: bool) -> bool;
+    /// What the database says of a table; nothing when there is no such table.
+    fn catalog<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        table: &Table<Self>,
+    ) -> QueryResult<Option<Catalog>>
+    where
+        Self: SyncBackend;
     /// Reads rows again; see [`Source::reread`](crate::model::Source::reread).
     fn reread<C: Inner<Backend = Self>>(
         conn: &mut C,

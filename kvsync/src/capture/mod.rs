@@ -5,6 +5,7 @@
 //! outermost COMMIT has returned.
 
 mod backend;
+mod check;
 mod connection;
 mod database;
 mod fragment;
@@ -28,6 +29,7 @@ mod traits;
 mod transaction;
 
 pub use self::backend::{Inner, SyncBackend};
+pub use self::check::{Finding, Severity};
 pub use self::connection::SyncConnection;
 pub use self::database::{AnyDatabase, Attached, Database, Policy, Unattached};
 #[cfg(feature = "r2d2")]

@@ -138,6 +138,15 @@ impl<'a, DB: SyncBackend> Find<'a, DB> {
     }
 }
 
+/// Reads no row: only whether the model's columns are there and may be read.
+pub(super) fn probe<C: Inner>(
+    conn: &mut C,
+    table: &Table<C::Backend>,
+    model: &ModelEntry<C::Backend>,
+) -> QueryResult<()> {
+    Find::new((table, model), &table.sql, "").run(conn).map(drop)
+}
+
 impl<DB: SyncBackend> QueryId for Find<'_, DB> {
     type QueryId = ();
 
@@ -154,6 +163,10 @@ impl<DB: SyncBackend> QueryFragment<DB> for Find<'_, DB> {
             out.unsafe_to_cache_prepared();
         }
         out.push_sql(&self.head);
+        if self.filters.is_empty() {
+            out.push_sql("1 = 0");
+            return Ok(());
+        }
         for (index, filter) in self.filters.iter().enumerate() {
             out.push_sql(if index == 0 { "(" } else { ") OR (" });
             filter.walk_ast(out.reborrow())?;

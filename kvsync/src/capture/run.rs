@@ -11,6 +11,7 @@ use diesel::query_builder::{Query, QueryFragment, QueryId};
 use diesel::row::Row as _;
 
 use super::backend::{Inner, Inside};
+use super::check::ensure;
 use super::connection::{SyncConnection, clear_statements, depth_of};
 use super::fragment::{Rewritten, Source, Text};
 use super::look::text;
@@ -112,7 +113,8 @@ impl<C: Inner> SyncConnection<C> {
         self.reconcile();
         let hub = Arc::clone(&self.state.hub);
         let alone = depth_of(&mut self.inner) == Some(0);
-        let locks = C::Backend::prepare(&mut self.inner, &mut self.state.session, &hub, plan)?;
+        ensure(&mut self.inner, &hub, &plan.table)?;
+        let locks = C::Backend::prepare(&mut self.inner, &mut self.state.session)?;
         if locks && alone {
             C::TransactionManager::begin_transaction(&mut self.inner)?;
         }

@@ -33,7 +33,7 @@ pub(super) struct Table<DB: SyncBackend> {
     /// The schema that it was found in, where the model names none.
     pub(super) home: OnceLock<String>,
     /// Whether it has a unique key beside the primary key.
-    pub(super) displaces: AtomicBool,
+    displaces: AtomicBool,
 }
 
 impl<DB: SyncBackend> Table<DB> {
@@ -64,6 +64,10 @@ impl<DB: SyncBackend> Table<DB> {
     /// Whether a row may be displaced by one of another primary key.
     pub(super) fn displaces(&self) -> bool {
         self.displaces.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_displaces(&self, displaces: bool) {
+        self.displaces.store(displaces, Ordering::Relaxed);
     }
 
     pub(super) fn set_checked(&self, checked: bool) {

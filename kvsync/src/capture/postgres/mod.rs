@@ -1,6 +1,7 @@
 //! Capture on PostgreSQL.
 
 mod begin;
+mod catalog;
 mod place;
 mod reread;
 mod row_by_row;
@@ -20,11 +21,13 @@ use diesel::{QueryResult, RunQueryDsl};
 pub use self::begin::TransactionBuilder;
 use self::place::Places;
 use super::backend::{Inner, Inside, Stamp, SyncBackend};
+use super::check::Catalog;
 use super::hub::Hub;
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
 use super::statement::Dialect;
+use super::table::Table;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Reread, Wanted};
 use crate::version::Version;
@@ -100,12 +103,7 @@ impl Inside for Pg {
         Ok(())
     }
 
-    fn prepare<C: Inner<Backend = Self>>(
-        conn: &mut C,
-        session: &mut Session,
-        _hub: &Hub<Self>,
-        _plan: &Plan<Self>,
-    ) -> QueryResult<bool> {
+    fn prepare<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session) -> QueryResult<bool> {
         if session.timeline.is_none() {
             session.timeline = Some(timeline(conn)?);
         }
@@ -149,6 +147,14 @@ impl Inside for Pg {
     /// The server's own refusal of a COMMIT is certain. A connection that broke in the middle of one is not.
     fn in_doubt(after: &TransactionManagerStatus, committing: bool) -> bool {
         committing && matches!(after, TransactionManagerStatus::InError)
+    }
+
+    fn catalog<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        table: &Table<Self>,
+    ) -> QueryResult<Option<Catalog>> {
+        catalog::catalog(conn, hub, table)
     }
 
     fn reread<C: Inner<Backend = Self>>(

@@ -143,7 +143,7 @@ fn find<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>, table: &Table<Pg>, 
     }
 }
 
-fn unknown_home(table: &Table<Pg>, schema: &str) -> String {
+pub(super) fn unknown_home(table: &Table<Pg>, schema: &str) -> String {
     format!(
         "`{}` is in none of the schemas of the default search path; name its schema in `table!` (`{schema}.{}`), \
          or give schemas scopes (`Database::scopes`)",

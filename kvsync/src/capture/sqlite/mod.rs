@@ -1,6 +1,7 @@
 //! Capture on SQLite.
 
 mod begin;
+mod catalog;
 mod clock;
 mod counter;
 mod reread;
@@ -18,11 +19,13 @@ use diesel::{QueryResult, RunQueryDsl};
 
 pub use self::counter::SQLITE_COUNTER;
 use super::backend::{Inner, Inside, Stamp, SyncBackend};
+use super::check::Catalog;
 use super::hub::Hub;
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
 use super::statement::Dialect;
+use super::table::Table;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Reread, Wanted};
 use crate::version::Version;
@@ -101,12 +104,7 @@ impl Inside for Sqlite {
         Ok(())
     }
 
-    fn prepare<C: Inner<Backend = Self>>(
-        conn: &mut C,
-        session: &mut Session,
-        _hub: &Hub<Self>,
-        _plan: &Plan<Self>,
-    ) -> QueryResult<bool> {
+    fn prepare<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session) -> QueryResult<bool> {
         session.counter.is_present(conn)
     }
 
@@ -149,6 +147,14 @@ impl Inside for Sqlite {
     /// committed, each by itself, and COMMIT and ROLLBACK found nothing to end.
     fn in_doubt(_: &TransactionManagerStatus, _: bool) -> bool {
         true
+    }
+
+    fn catalog<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        _: &Hub<Self>,
+        table: &Table<Self>,
+    ) -> QueryResult<Option<Catalog>> {
+        catalog::catalog(conn, table)
     }
 
     fn reread<C: Inner<Backend = Self>>(

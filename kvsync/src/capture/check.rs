@@ -1,0 +1,272 @@
+//! Whether a database's tables fit the models that are registered for them.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+
+use diesel::QueryResult;
+use diesel::connection::TransactionManager;
+use diesel::result::Error as DieselError;
+
+use super::backend::{Inner, Inside, SyncBackend};
+use super::connection::SyncConnection;
+use super::hub::Hub;
+use super::plan::refused;
+use super::reread::probe;
+use super::table::{ModelEntry, Table};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::KeySpec;
+
+/// Something about a table that hinders sync, or weakens a promise.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Finding {
+    /// Whether the table can be synced nevertheless.
+    pub severity: Severity,
+    /// The database's name.
+    pub database: Arc<str>,
+    /// The table.
+    pub table: String,
+    /// What was found, and what to do about it.
+    pub message: String,
+}
+
+/// How bad a [`Finding`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Severity {
+    /// A promise is weakened.
+    Warning,
+    /// Writes of the table fail until it is mended.
+    Error,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "table `{}` of `{}`: {}", self.table, self.database, self.message)
+    }
+}
+
+impl<C: Inner> SyncConnection<C> {
+    /// Looks at every registered table, as a write would when it is the first: that the models'
+    /// columns are there and may be read, and that every key is unique. Tables that are not there yet
+    /// are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Database`] when the catalog cannot be read.
+    pub fn check(&mut self) -> Result<Vec<Finding>> {
+        let hub = Arc::clone(&self.state.hub);
+        let mut found = Vec::new();
+        for table in &hub.tables {
+            let findings = check(&mut self.inner, &hub, table).map_err(|error| {
+                let message = format!("the table `{}` of `{}` cannot be checked", table.name, hub.name);
+                Error::new(ErrorKind::Database, message).with_source(error)
+            })?;
+            found.extend(findings.unwrap_or_default());
+        }
+        Ok(found)
+    }
+}
+
+/// What the database says of a table.
+#[derive(Debug, Default)]
+pub struct Catalog {
+    pub(super) columns: Vec<Column>,
+    pub(super) uniques: Vec<Unique>,
+    /// What makes the table unfit, whatever the model.
+    pub(super) unfit: Option<String>,
+    /// What weakens a promise.
+    pub(super) warnings: Vec<String>,
+}
+
+#[derive(Debug)]
+pub(super) struct Column {
+    /// As the database compares it.
+    pub(super) name: String,
+    /// Whether it may be read.
+    pub(super) readable: bool,
+}
+
+/// A unique constraint or index.
+#[derive(Debug)]
+pub(super) struct Unique {
+    pub(super) name: String,
+    pub(super) columns: Vec<String>,
+    /// The condition of a partial one.
+    pub(super) predicate: Option<String>,
+    /// Whether it may be violated for a while.
+    pub(super) deferrable: bool,
+}
+
+/// Checks a table before its first captured write.
+pub(super) fn ensure<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &Table<C::Backend>) -> QueryResult<()> {
+    if table.is_checked() {
+        return Ok(());
+    }
+    let Some(findings) = check(conn, hub, table)? else { return Ok(()) };
+    for finding in &findings {
+        match finding.severity {
+            Severity::Warning => tracing::warn!("{finding}"),
+            Severity::Error => return Err(refused(Error::new(ErrorKind::Database, finding.to_string()))),
+        }
+    }
+    table.set_checked(true);
+    Ok(())
+}
+
+/// Nothing when there is no such table.
+fn check<C: Inner>(
+    conn: &mut C,
+    hub: &Hub<C::Backend>,
+    table: &Table<C::Backend>,
+) -> QueryResult<Option<Vec<Finding>>> {
+    let Some(catalog) = C::Backend::catalog(conn, hub, table)? else { return Ok(None) };
+    table.set_displaces(catalog.uniques.len() > 1);
+    let finding =
+        |severity, message| Finding { severity, database: Arc::clone(&hub.name), table: table.name.clone(), message };
+    let mut found: Vec<Finding> =
+        catalog.warnings.iter().map(|warning| finding(Severity::Warning, warning.clone())).collect();
+    if let Some(unfit) = &catalog.unfit {
+        found.push(finding(Severity::Error, unfit.clone()));
+        return Ok(Some(found));
+    }
+    for model in &table.models {
+        if let Some(message) = unreadable(conn, table, model, &catalog)? {
+            found.push(finding(Severity::Error, message));
+            continue;
+        }
+        let primary = model.schema.primary_key;
+        let identified = covering::<C::Backend>(&catalog, primary, None).is_some();
+        if !identified {
+            let message = format!(
+                "no unique constraint covers the primary key ({}) of `{}`; add one, or name the table's own with \
+                 `#[diesel(primary_key(..))]`",
+                primary.join(", "),
+                model.schema.model
+            );
+            found.push(finding(Severity::Error, message));
+        }
+        let keys = model.schema.keys.iter().filter(|key| !key.assume_unique && (identified || !key.of_primary_key));
+        let wrong = keys.filter_map(|key| ambiguous::<C::Backend>(&catalog, model, key));
+        found.extend(wrong.map(|message| finding(Severity::Error, message)));
+    }
+    Ok(Some(found))
+}
+
+/// Why the model's columns cannot be read.
+fn unreadable<C: Inner>(
+    conn: &mut C,
+    table: &Table<C::Backend>,
+    model: &ModelEntry<C::Backend>,
+    catalog: &Catalog,
+) -> QueryResult<Option<String>> {
+    // In a savepoint: on Postgres a failure would abort the caller's transaction.
+    C::TransactionManager::begin_transaction(conn)?;
+    let probed = probe(conn, table, model);
+    C::TransactionManager::rollback_transaction(conn)?;
+    let error = match probed {
+        Ok(()) => return Ok(None),
+        Err(error @ DieselError::DatabaseError(..)) => error,
+        Err(error) => return Err(error),
+    };
+    let denied: Vec<&str> = catalog
+        .columns
+        .iter()
+        .filter(|column| !column.readable && model.list.contains(&C::Backend::quote(&column.name)))
+        .map(|column| column.name.as_str())
+        .collect();
+    let name = model.schema.model;
+    Ok(Some(if denied.is_empty() {
+        format!("`{name}` cannot be read from it ({error}); migrate the table, or sync a model of the columns it has")
+    } else {
+        format!(
+            "the role may not read what `{name}` needs; GRANT SELECT ({}) ON it, or sync a model of the columns that \
+             it may read",
+            denied.join(", ")
+        )
+    }))
+}
+
+/// Why two rows may stand under one key.
+fn ambiguous<DB: SyncBackend>(catalog: &Catalog, model: &ModelEntry<DB>, key: &KeySpec) -> Option<String> {
+    let live_if = model.schema.live_if;
+    if covering::<DB>(catalog, key.columns, live_if).is_some() {
+        return None;
+    }
+    let columns = key.columns.join(", ");
+    let head = format!("the key `{}` of `{}` may belong to two rows: ", key.name, model.schema.model);
+    let tail = format!("; or declare it `assume_unique`, if nothing ever writes two rows with the same {columns}");
+    let within = |unique: &&Unique| is_within::<DB>(unique, key.columns);
+    let near = catalog.uniques.iter().find(within);
+    Some(match near {
+        Some(unique) if unique.deferrable => format!(
+            "{head}`{}` is DEFERRABLE, so the order in which rows give up and take a key is not known; make it \
+             NOT DEFERRABLE{tail}",
+            unique.name
+        ),
+        Some(Unique { name, predicate: Some(predicate), .. }) => {
+            let live_if = live_if.map_or("none is declared".to_owned(), |live_if| format!("it is `{live_if}`"));
+            format!("{head}`{name}` holds only where {predicate}, which is not the model's `live_if` ({live_if}){tail}")
+        }
+        _ => format!("{head}no unique constraint covers ({columns}); add one{tail}"),
+    })
+}
+
+/// A unique constraint that keeps two live rows from having the same values in these columns.
+fn covering<'a, DB: SyncBackend>(
+    catalog: &'a Catalog,
+    columns: &[&'static str],
+    live_if: Option<&str>,
+) -> Option<&'a Unique> {
+    catalog.uniques.iter().find(|unique| {
+        let everywhere = unique
+            .predicate
+            .as_deref()
+            .is_none_or(|predicate| live_if.is_some_and(|live_if| normal(live_if) == normal(predicate)));
+        everywhere && !unique.deferrable && is_within::<DB>(unique, columns)
+    })
+}
+
+fn is_within<DB: SyncBackend>(unique: &Unique, columns: &[&'static str]) -> bool {
+    let has = |name: &String| columns.iter().any(|column| DB::DIALECT.fold(Cow::Borrowed(column)) == *name);
+    !unique.columns.is_empty() && unique.columns.iter().all(has)
+}
+
+/// A condition without what does not change its meaning: blanks, parentheses, quotes of names, the
+/// casts that Postgres adds.
+fn normal(condition: &str) -> String {
+    let mut text = String::new();
+    let mut quoted = false;
+    let mut characters = condition.chars().peekable();
+    while let Some(character) = characters.next() {
+        quoted ^= character == '\'';
+        if quoted || character == '\'' {
+            text.push(character);
+        } else if character == ':' && characters.peek() == Some(&':') {
+            characters.next();
+            while characters.next_if(|next| next.is_alphanumeric() || *next == '_' || *next == ' ').is_some() {}
+        } else if !character.is_whitespace() && !"()\"`[]".contains(character) {
+            text.extend(character.to_lowercase());
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::normal;
+
+    #[test]
+    fn a_condition_is_known_in_the_databases_own_words() {
+        for (written, stored) in [
+            ("NOT deleted", "(NOT deleted)"),
+            ("status = 'Active'", "((status)::text = 'Active'::text)"),
+            ("deleted_at IS NULL", "(deleted_at IS NULL)"),
+            ("\"deleted_at\" is null", "deleted_at IS NULL"),
+        ] {
+            assert_eq!(normal(written), normal(stored));
+        }
+        assert_ne!(normal("status = 'a b'"), normal("status = 'ab'"));
+        assert_ne!(normal("status = 'A'"), normal("status = 'a'"));
+    }
+}

@@ -1,0 +1,112 @@
+//! What PostgreSQL says of a table.
+
+use diesel::pg::Pg;
+use diesel::sql_types::{Array, Bool, Nullable, Oid, Text};
+use diesel::{OptionalExtension, QueryResult, QueryableByName, RunQueryDsl, sql_query};
+
+use super::super::backend::{Inner, Inside};
+use super::super::check::{Catalog, Column, Unique};
+use super::super::hub::Hub;
+use super::super::table::Table;
+use super::place::{home, unknown_home};
+
+#[derive(QueryableByName)]
+struct Relation {
+    #[diesel(sql_type = Oid)]
+    oid: u32,
+    #[diesel(sql_type = Text)]
+    schema: String,
+    #[diesel(sql_type = Text)]
+    kind: String,
+    #[diesel(sql_type = Bool)]
+    unlogged: bool,
+    #[diesel(sql_type = Bool)]
+    secured: bool,
+}
+
+#[derive(QueryableByName)]
+struct Attribute {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Bool)]
+    readable: bool,
+}
+
+#[derive(QueryableByName)]
+struct Index {
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Bool)]
+    immediate: bool,
+    #[diesel(sql_type = Nullable<Text>)]
+    predicate: Option<String>,
+    #[diesel(sql_type = Array<Text>)]
+    columns: Vec<String>,
+}
+
+pub(super) fn catalog<C: Inner<Backend = Pg>>(
+    conn: &mut C,
+    hub: &Hub<Pg>,
+    table: &Table<Pg>,
+) -> QueryResult<Option<Catalog>> {
+    let Some(relation) = relation(conn, &table.sql)? else { return Ok(None) };
+    let mut catalog = Catalog::default();
+    let relation = if table.schema.is_none() && hub.scopes.is_none() {
+        let Some(home) = home(conn, table)? else {
+            catalog.unfit = Some(unknown_home(table, &relation.schema));
+            return Ok(Some(catalog));
+        };
+        let sql = format!("{}.{}", Pg::quote(&home), Pg::quote(&table.name));
+        self::relation(conn, &sql)?.unwrap_or(relation)
+    } else {
+        relation
+    };
+    if !["r", "p"].contains(&relation.kind.as_str()) {
+        catalog.unfit = Some("it is no table but a view or the like; sync a model of the table behind it".to_owned());
+    }
+    if relation.unlogged {
+        catalog.warnings.push("it is UNLOGGED: a crash empties it, and what was synced stays".to_owned());
+    }
+    if relation.secured {
+        catalog
+            .warnings
+            .push("it has row security: a row that the role may write and not read makes the write fail".to_owned());
+    }
+    catalog.columns = sql_query(
+        "SELECT attname::text AS name, pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT') AS readable \
+         FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped",
+    )
+    .bind::<Oid, _>(relation.oid)
+    .get_results::<Attribute>(conn)?
+    .into_iter()
+    .map(|attribute| Column { name: attribute.name, readable: attribute.readable })
+    .collect();
+    catalog.uniques = sql_query(
+        "SELECT c.relname::text AS name, i.indimmediate AS immediate, \
+         pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS predicate, \
+         ARRAY(SELECT a.attname::text FROM pg_catalog.unnest(i.indkey::int2[]) WITH ORDINALITY AS k (attnum, n) \
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum \
+         WHERE k.n <= i.indnkeyatts) AS columns \
+         FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid \
+         WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND NOT 0 = ANY (i.indkey::int2[])",
+    )
+    .bind::<Oid, _>(relation.oid)
+    .get_results::<Index>(conn)?
+    .into_iter()
+    .map(|Index { name, immediate, predicate, columns }| Unique { name, columns, predicate, deferrable: !immediate })
+    .collect();
+    Ok(Some(catalog))
+}
+
+/// The relation that a name means now.
+fn relation<C: Inner<Backend = Pg>>(conn: &mut C, name: &str) -> QueryResult<Option<Relation>> {
+    sql_query(
+        "SELECT c.oid AS oid, n.nspname::text AS schema, c.relkind::text AS kind, \
+         c.relpersistence = 'u' AS unlogged, pg_catalog.row_security_active(c.oid) AS secured \
+         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.oid = pg_catalog.to_regclass($1)::pg_catalog.oid",
+    )
+    .bind::<Text, _>(name)
+    .get_result(conn)
+    .optional()
+}
