@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask bench` starts the servers, builds this in release mode and runs it.
 
+mod by_hand;
 mod clock;
 mod models;
 mod options;

@@ -63,6 +63,12 @@ impl Synced {
         Ok(())
     }
 
+    /// Stores these rows.
+    pub(crate) fn once(&mut self, rows: usize) -> Result {
+        self.prepare(rows)?;
+        self.run(rows)
+    }
+
     /// Commits what was written.
     pub(crate) fn commit(&mut self) -> Result<CommitToken> {
         Transactions::commit_transaction(&mut self.conn)?;

@@ -1,8 +1,12 @@
 //! The rows of the table, one file for each group.
 
+mod fetch;
+mod lag;
 mod memory;
+mod postgres;
 mod size;
 mod sqlite;
+mod store;
 
 use crate::Result;
 use crate::options::Options;
@@ -22,6 +26,14 @@ pub(crate) const ALL: &[Row] = &[
     row("sqlite-select", "SELECT by key, SQLite in memory", sqlite::select),
     row("wal-insert", "INSERT, autocommit, SQLite file in WAL mode", sqlite::wal_insert),
     row("wal-update", "UPDATE, autocommit, SQLite file in WAL mode", sqlite::wal_update),
+    row("postgres-insert", "INSERT, autocommit, Postgres", postgres::insert),
+    row("postgres-update", "UPDATE, autocommit, Postgres", postgres::update),
+    row("store-one-key", "rows per second into Redis, one key a model", store::one_key),
+    row("store-three-keys", "rows per second into Redis, three keys a model", store::three_keys),
+    row("store-cluster", "rows per second into Redis Cluster, three keys a model", store::cluster),
+    row("lag", "from COMMIT to readable at half of that load", lag::run),
+    row("fetch", "fetch against GET and decode", fetch::one),
+    row("fetch-many", "a hundred at once against one by one", fetch::many),
     row("size", "stored bytes against BSON", size::run),
     row("memory", "peak memory of a backlog of a million changes", memory::run),
 ];
