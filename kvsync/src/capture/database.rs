@@ -28,8 +28,16 @@ pub enum Policy {
 
 /// A database and the models in it, to be given to the builder.
 ///
-/// ```ignore
-/// Database::<Sqlite>::new("main", || SqliteConnection::establish("app.db")).model::<User>()
+/// ```
+/// # #[cfg(feature = "sqlite")] {
+/// use diesel::prelude::*;
+/// use diesel::sqlite::Sqlite;
+/// use kvsync::capture::{Database, Policy};
+///
+/// let database = Database::<Sqlite>::new("main", || SqliteConnection::establish("app.db"))
+///     // .model::<User>() for each model
+///     .policy(Policy::Error);
+/// # }
 /// ```
 pub struct Database<DB: SyncBackend> {
     name: Arc<str>,

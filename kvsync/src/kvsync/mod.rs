@@ -14,7 +14,7 @@ pub use self::builder::Builder;
 pub use self::health::Health;
 #[cfg(feature = "r2d2")]
 use crate::capture::ConnectionManager;
-use crate::capture::{AnyDatabase, Attached, Inner as Connection, SyncBackend, SyncConnection};
+use crate::capture::{AnyDatabase, Attached, Finding, Inner as Connection, Severity, SyncBackend, SyncConnection};
 use crate::change::CommitToken;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -103,6 +103,25 @@ impl KvSync {
     #[cfg(feature = "r2d2")]
     pub fn connection_manager<DB: SyncBackend>(&self, database: &str) -> Result<ConnectionManager<DB>> {
         Ok(ConnectionManager::new(self.attached::<DB>(database)?.clone(), self.scope.clone()))
+    }
+
+    /// Looks at the tables of every model that is registered for this connection's database: whether
+    /// the model's columns are there and may be read, and whether every key is covered by a unique
+    /// constraint. A table's first captured write does the same; this is for the start of a program, or
+    /// for a test of it. Returns what weakens a promise. Tables that are not there yet are passed over.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Database`] when a table does not fit its models: its writes would fail. The text
+    /// lists every misfit. Also when the catalog cannot be read.
+    pub fn check<C: Connection>(&self, conn: &mut SyncConnection<C>) -> Result<Vec<Finding>> {
+        let (misfits, warnings): (Vec<_>, Vec<_>) =
+            conn.check()?.into_iter().partition(|finding| finding.severity == Severity::Error);
+        if misfits.is_empty() {
+            return Ok(warnings);
+        }
+        let misfits: Vec<String> = misfits.iter().map(ToString::to_string).collect();
+        Err(Error::new(ErrorKind::Database, misfits.join("; ")))
     }
 
     /// Waits until everything that was committed before the call is in every store.
