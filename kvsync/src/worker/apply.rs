@@ -35,6 +35,8 @@ pub(crate) struct Job {
     stage: Stage,
     refusals: u32,
     superseded: bool,
+    /// What stands in its place.
+    pub(crate) beaten: Beaten,
     /// How many rounds it took part in.
     pub(crate) attempts: u32,
     /// Why the value could not be written, or why it failed.
@@ -45,6 +47,17 @@ pub(crate) struct Job {
     pub(crate) keys: Vec<(Key, Fate)>,
     /// What became of it; `None` while it is under way.
     pub(crate) fate: Option<Fate>,
+}
+
+/// What stands in the place of something that was superseded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Beaten {
+    /// Something newer of the same epoch, or nothing.
+    Fairly,
+    /// Something of a higher epoch: which of the two is newer cannot be told from their versions.
+    ByEpoch,
+    /// The store does not say what; this is the epoch of what was superseded.
+    Unclear(u32),
 }
 
 #[derive(Debug)]
@@ -178,11 +191,20 @@ impl Job {
             stage,
             refusals: 0,
             superseded: false,
+            beaten: Beaten::Fairly,
             attempts: 0,
             error: None,
             mark: None,
             keys: Vec::new(),
             fate: None,
+        }
+    }
+
+    /// Decides what is unclear. `epoch` is the store's, read after its answer: had something of a higher
+    /// one been written before, it would be higher.
+    pub(crate) fn judge(&mut self, epoch: u32) {
+        if let Beaten::Unclear(own) = self.beaten {
+            self.beaten = if own < epoch { Beaten::ByEpoch } else { Beaten::Fairly };
         }
     }
 
@@ -202,6 +224,9 @@ impl Job {
             Ok(Outcome::Merged { superseded, mut record }) => {
                 fill(&mut record, &delta);
                 self.superseded = superseded;
+                if superseded && record.version.max(record.mark).epoch() > delta.version.epoch() {
+                    self.beaten = Beaten::ByEpoch;
+                }
                 self.mark = (!record.is_known()).then_some(record.mark);
                 let writes = record.project(&delta.home, terms);
                 let released = record.dirty.into_iter().collect();
@@ -209,6 +234,9 @@ impl Job {
             }
             Ok(Outcome::Applied { superseded }) => {
                 self.superseded = superseded;
+                if superseded {
+                    self.beaten = Beaten::Unclear(delta.version.epoch());
+                }
                 self.stage = Stage::Project { delta, merged_at: terms.now, writes: Vec::new(), released: Vec::new() };
             }
             Ok(_) => {
@@ -252,6 +280,9 @@ impl Job {
 
     /// Takes the answer to a write.
     fn wrote(&mut self, write: Write, answer: Result<Outcome, Arc<Error>>, terms: &Terms) {
+        if matches!((&answer, &self.stage), (Ok(Outcome::Superseded), Stage::Registers(_))) {
+            self.beaten = Beaten::Unclear(write.head.version.epoch());
+        }
         let fate = match answer {
             Ok(Outcome::Superseded) if write.head.state != State::Tombstone => Fate::Superseded,
             Ok(_) => match write.head.state {

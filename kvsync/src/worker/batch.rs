@@ -47,6 +47,21 @@ pub(crate) struct Member {
     pub(crate) error: Option<Arc<Error>>,
 }
 
+/// Which changes can no longer be written as they are, so that their rows have to be read again.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Past {
+    /// Captured before this: the records that would refuse it may have been forgotten.
+    pub(crate) before: SystemTime,
+    /// Of an epoch before this: it does not compare with what was written since.
+    pub(crate) epoch: u32,
+}
+
+impl Past {
+    fn holds(&self, change: &Change) -> bool {
+        change.captured_at < self.before || change.version.epoch() < self.epoch
+    }
+}
+
 /// The part that a change plays among those of its row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
@@ -139,16 +154,15 @@ impl Task {
 
 /// Sorts changes into one task for each row: the highest certain version that can be encoded is written,
 /// with all the keys that lower ones certainly took from the row, and a mark where a higher one is
-/// unknown. A change captured before `too_old` counts as unknown: the records that would refuse it may
-/// have been forgotten.
-pub(crate) fn tasks(members: Vec<Member>, encoder: &Encoder, terms: &Terms, too_old: SystemTime) -> Vec<Task> {
+/// unknown. A change that is past counts as unknown.
+pub(crate) fn tasks(members: Vec<Member>, encoder: &Encoder, terms: &Terms, past: Past) -> Vec<Task> {
     let mut tasks: Vec<Task> = Vec::with_capacity(members.len());
     let mut places: HashMap<Key, usize> = HashMap::with_capacity(members.len());
     for mut member in members {
         let Some(change) = member.change() else { continue };
         match home_of(change) {
             Ok(home) => {
-                if matches!(change.row, Row::Unknown(_)) || change.captured_at < too_old {
+                if matches!(change.row, Row::Unknown(_)) || past.holds(change) {
                     member.role = Role::Unknown;
                 }
                 let place = *places.entry(home).or_insert_with_key(|home| {

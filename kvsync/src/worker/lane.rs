@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use parking_lot::Mutex;
 
-use super::apply::Applier;
+use super::apply::{Applier, Beaten, Job, Round};
 use super::commits::Commits;
 use super::config::{Backoff, Batch, Retention};
 use super::dirty::DirtyTables;
@@ -52,7 +52,10 @@ pub(crate) struct Lane {
     /// There was no room, and the queue has not been half empty since: nobody waits for room.
     overflowing: AtomicBool,
     limit: usize,
+    /// The epoch of the store was read once.
+    met: AtomicBool,
     last_error: Mutex<Option<Arc<Error>>>,
+    reread_error: Mutex<Option<Arc<Error>>>,
 }
 
 /// What is told of each key of a change.
@@ -75,7 +78,9 @@ impl Lane {
             shared,
             overflowing: AtomicBool::new(false),
             limit,
+            met: AtomicBool::new(false),
             last_error: Mutex::default(),
+            reread_error: Mutex::default(),
         }
     }
 
@@ -194,9 +199,57 @@ impl Lane {
         }
     }
 
+    /// Remembers what a round brought. An outage is forgotten when it is over.
+    pub(crate) fn note_round(&self, round: &Round) {
+        if round.error.is_some() {
+            self.note(round.error.clone());
+        } else if round.answered {
+            let mut last = self.last_error.lock();
+            if last.as_ref().is_some_and(|error| error.is_retryable()) {
+                *last = None;
+            }
+        }
+    }
+
+    /// Remembers how reading rows again went.
+    pub(crate) fn note_reread(&self, error: Option<Arc<Error>>) {
+        *self.reread_error.lock() = error;
+    }
+
     /// The last error of the store, or of reading rows again for it.
     pub(crate) fn last_error(&self) -> Option<Arc<Error>> {
-        self.last_error.lock().clone()
+        let of_store = self.last_error.lock().clone();
+        of_store.or_else(|| self.reread_error.lock().clone())
+    }
+
+    /// Reads the epoch of the store, and makes it everyone's when it is the highest. Returns the highest.
+    ///
+    /// # Errors
+    ///
+    /// When the store could not be read.
+    pub(crate) fn read_epoch(&self) -> Result<u32, Arc<Error>> {
+        let read = self.store.epoch().map_err(Arc::new).inspect_err(|error| self.note(Some(Arc::clone(error))))?;
+        self.met.store(true, Ordering::Release);
+        Ok(self.shared.epoch.fetch_max(read, Ordering::AcqRel).max(read))
+    }
+
+    /// Finds out which jobs were superseded by something of a higher epoch.
+    pub(crate) fn judge<'a>(&self, jobs: impl IntoIterator<Item = &'a mut Job>) {
+        let mut beaten: Vec<&mut Job> =
+            jobs.into_iter().filter(|job| job.fate.is_some() && job.beaten != Beaten::Fairly).collect();
+        if !beaten.is_empty() {
+            // Where the store does not say, rows are read again: that is harmless.
+            let epoch = self.read_epoch().unwrap_or(u32::MAX);
+            for job in &mut beaten {
+                job.judge(epoch);
+            }
+        }
+    }
+
+    /// Whether the epoch of the store has been read: before that nothing may be written to it, because
+    /// changes that were stamped without it would lose to older ones.
+    pub(crate) fn is_met(&self) -> bool {
+        self.met.load(Ordering::Acquire) || self.read_epoch().is_ok()
     }
 }
 

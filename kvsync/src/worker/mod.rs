@@ -145,6 +145,10 @@ impl Pipeline {
             ended: Mutex::default(),
         };
         let upkeep = Upkeep::new(config.stores, Arc::clone(&shared.epoch), pipeline.terms());
+        for lane in pipeline.lanes() {
+            // A store that is down is asked again before anything is written to it.
+            let _ = lane.read_epoch();
+        }
         upkeep.refresh_epoch();
         if let Some(listening) = listening {
             pipeline.listener.spawn("kvsync-report", move || listening.run())?;

@@ -5,15 +5,14 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::apply::{Applier, Job};
+use super::apply::{Applier, Beaten, Job};
 use super::encode::{Encoder, Form, register, unknown_form};
 use super::lane::{Lane, Telling};
 use super::pool::panic_message;
-use super::settle::{Row, Stage};
+use super::settle::{Kept, Row, Stage};
 use crate::change::{self, Action, Change};
 use crate::envelope::State;
 use crate::error::{Error, ErrorKind};
-use crate::key::Key;
 use crate::model::{Reread, Source};
 use crate::record::Terms;
 use crate::report::{Outcome, Report};
@@ -135,10 +134,13 @@ impl Settler {
             return Went::Well;
         };
         match self.ask(&*source, rows) {
-            Ok(read) => self.write(rows, read),
+            Ok(read) => {
+                self.lane.note_reread(None);
+                self.write(rows, read)
+            }
             Err(error) => {
                 let outage = error.kind() == ErrorKind::Unavailable;
-                self.lane.note(Some(Arc::new(error)));
+                self.lane.note_reread(Some(Arc::new(error)));
                 for row in rows {
                     if outage {
                         self.lane.unsettled.again(row, Stage::Masked, row.attempts, Duration::ZERO);
@@ -180,15 +182,18 @@ impl Settler {
         }
         self.drive(&mut jobs);
         let mut went = Went::Well;
+        self.lane.judge(&mut jobs);
         for ((row, change), job) in changes.iter().zip(jobs) {
-            match job.fate {
-                Some(Outcome::Failed) => self.refused(row, job.error),
-                // The store holds no such value: its row stays unknown until it is changed.
-                Some(Outcome::Masked) => {
-                    let error = job.error.unwrap_or_else(|| Arc::new(Error::new(ErrorKind::Rejected, "not taken")));
-                    self.unwritable(row, change, error, job.attempts, began);
+            match (job.fate, job.error) {
+                // The epoch was raised while the row was read; the next reading is of the new one.
+                (Some(_), _) if job.beaten == Beaten::ByEpoch => {
+                    went = Went::Badly;
+                    self.again(row, Stage::Masked);
                 }
-                Some(outcome) => {
+                (Some(Outcome::Failed), error) => self.refused(row, error),
+                // The store holds no such value: its row stays unknown until it is changed.
+                (Some(Outcome::Masked), Some(error)) => self.unwritable(row, change, error, job.attempts, began),
+                (Some(outcome), _) => {
                     self.tell(change, None, job.attempts, began, outcome);
                     if let Some(mark) = job.mark {
                         // Another process has marked the row meanwhile, and may not live to settle it.
@@ -198,7 +203,7 @@ impl Settler {
                         self.lane.unsettled.settled(row);
                     }
                 }
-                None => {
+                (None, _) => {
                     went = Went::Outage;
                     self.lane.unsettled.again(row, Stage::Masked, row.attempts, Duration::ZERO);
                 }
@@ -228,12 +233,19 @@ impl Settler {
             Form::Registers(writes) => writes,
         };
         // At the version at which the row was written there and no higher: by now another row may stand
-        // under the key.
-        for (key, version) in &row.kept {
+        // under the key. Where that version cannot be relied on, readers of the key ask the database.
+        for Kept { key, version, certain } in &row.kept {
             let key = key.clone().within(&row.scope);
-            if !writes.iter().any(|write| write.key == key) {
-                writes.push(register(key, *version, State::Tombstone, terms));
+            if writes.iter().any(|write| write.key == key) {
+                continue;
             }
+            writes.push(if version.epoch() < change.version.epoch() {
+                register(key, change.version, State::Unknown, terms)
+            } else if *certain {
+                register(key, *version, State::Tombstone, terms)
+            } else {
+                register(key, *version, State::Unknown, terms)
+            });
         }
         Ok(Form::Registers(writes))
     }
@@ -246,7 +258,7 @@ impl Settler {
             }
             let round = self.applier.round(&mut left);
             let outage = round.error.as_ref().is_some_and(|error| error.is_retryable());
-            self.lane.note(round.error);
+            self.lane.note_round(&round);
             if outage {
                 return;
             }
@@ -263,10 +275,11 @@ impl Settler {
         let error = error.unwrap_or_else(|| Arc::new(Error::new(ErrorKind::Rejected, "the store refused it")));
         self.lane.note(Some(Arc::clone(&error)));
         self.fail_commits(row, &error);
-        if row.attempts >= GIVE_UP {
+        let refusals = if row.stage == Stage::Refused { row.attempts + 1 } else { 1 };
+        if refusals > GIVE_UP {
             self.give_up(row, &error);
         } else {
-            self.again(row, Stage::Refused);
+            self.lane.unsettled.again(row, Stage::Refused, refusals, self.lane.shared.backoff.after(refusals));
         }
     }
 
@@ -305,6 +318,6 @@ fn mask_form(row: &Row, terms: &Terms) -> Form {
     if row.schema.has_mutable_key() {
         return unknown_form(row.schema, &row.scope, row.primary_key.home(), row.version, &[], terms);
     }
-    let mask = |(key, version): &(Key, _)| register(key.clone().within(&row.scope), *version, State::Unknown, terms);
+    let mask = |kept: &Kept| register(kept.key.clone().within(&row.scope), kept.version, State::Unknown, terms);
     Form::Registers(row.kept.iter().map(mask).collect())
 }

@@ -34,8 +34,8 @@ pub(crate) struct Row {
     pub(crate) primary_key: PrimaryKey,
     /// The newest version that is not known.
     pub(crate) version: Version,
-    /// Keys without a ledger, each with the version at which the row was written there.
-    pub(crate) kept: Vec<(Key, Version)>,
+    /// Keys without a ledger.
+    pub(crate) kept: Vec<Kept>,
     /// The oldest and the newest commit that wait for it.
     pub(crate) commits: (u64, u64),
     /// How far it is.
@@ -44,6 +44,17 @@ pub(crate) struct Row {
     pub(crate) attempts: u32,
     due: Instant,
     busy: bool,
+}
+
+/// A key without a ledger under which a row was written, or may have been.
+#[derive(Debug, Clone)]
+pub(crate) struct Kept {
+    /// Before the scope.
+    pub(crate) key: Key,
+    pub(crate) version: Version,
+    /// Whether the row certainly was written there. A version of a commit in doubt may be given again,
+    /// to the change of another row.
+    pub(crate) certain: bool,
 }
 
 /// How far a row is.
@@ -60,13 +71,14 @@ pub(crate) enum Stage {
 impl Row {
     /// The row of a change, without its content.
     pub(crate) fn new(change: &Change, unknown: Unknown, commit: u64, stage: Stage) -> Self {
+        let (version, certain) = (change.version, unknown.certain);
         Self {
             schema: change.schema,
             database: Arc::clone(&change.database),
             scope: change.scope.clone(),
             primary_key: unknown.primary_key,
-            version: change.version,
-            kept: unknown.kept.into_iter().map(|key| (key, change.version)).collect(),
+            version,
+            kept: unknown.kept.into_iter().map(|key| Kept { key, version, certain }).collect(),
             commits: (commit, commit),
             stage,
             attempts: 0,
@@ -91,7 +103,7 @@ impl Row {
     }
 
     fn size(&self) -> usize {
-        let kept: usize = self.kept.iter().map(|(key, _)| size_of::<(Key, Version)>() + key.as_str().len() + 16).sum();
+        let kept: usize = self.kept.iter().map(|kept| size_of::<Kept>() + kept.key.as_str().len() + 16).sum();
         // The row, its key in the map and in its primary key, and what the allocator adds.
         size_of::<Self>() + size_of::<Key>() + 2 * self.primary_key.home().as_str().len() + 160 + kept
     }
@@ -102,10 +114,11 @@ impl Row {
             self.stage = other.stage;
             self.version = other.version;
         }
-        for (key, version) in other.kept {
-            match self.kept.iter_mut().find(|(known, _)| *known == key) {
-                Some((_, known)) => *known = (*known).max(version),
-                None => self.kept.push((key, version)),
+        for new in other.kept {
+            match self.kept.iter_mut().find(|kept| kept.key == new.key) {
+                Some(kept) if kept.version < new.version => *kept = new,
+                Some(_) => {}
+                None => self.kept.push(new),
             }
         }
         self.commits = (self.commits.0.min(other.commits.0), self.commits.1.max(other.commits.1));

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::Pipeline;
-use super::apply::Job;
+use super::apply::{Beaten, Job};
 use super::lane::Lane;
 use crate::change::{Change, CommitToken};
 use crate::envelope::{Envelope, State};
@@ -50,6 +50,11 @@ impl Lane {
             }
         }
         applier.confirm();
+        self.judge(&mut jobs);
+        if jobs.iter().any(|job| job.beaten == Beaten::ByEpoch) {
+            let message = format!("the epoch of {} was raised meanwhile; read the row again", self.name);
+            return Err(Error::new(ErrorKind::Unavailable, message));
+        }
         let refused = jobs.into_iter().find(|job| matches!(job.fate, Some(Outcome::Failed | Outcome::Masked)));
         match refused.and_then(|job| job.error) {
             Some(error) => {

@@ -4,12 +4,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use backon::ExponentialBackoff;
 
-use super::apply::{Applier, Job, Round};
-use super::batch::{Claim, Member, Role, Task, tasks};
+use super::apply::{Applier, Beaten, Job, Round};
+use super::batch::{Claim, Member, Past, Role, Task, tasks};
 use super::encode::{Encoder, named_keys};
 use super::lane::{Lane, Telling};
 use super::pool::panic_message;
@@ -46,7 +47,11 @@ impl Worker {
     /// Works until it is told to stop. What it has not finished then is delivered again.
     pub(crate) fn run(&mut self) {
         while !self.lane.shared.stop.is_stopped() {
-            let mut batch = tasks(self.collect(), &self.encoder, &self.applier.terms(), self.too_old());
+            if !self.lane.is_met() {
+                self.lane.shared.stop.wait(self.waits.next().unwrap_or(self.lane.shared.backoff.max));
+                continue;
+            }
+            let mut batch = tasks(self.collect(), &self.encoder, &self.applier.terms(), self.past());
             let again = !self.parked.is_empty() && Instant::now() >= self.due;
             if again {
                 batch.append(&mut self.parked);
@@ -134,7 +139,8 @@ impl Worker {
     fn round(&mut self, batch: &mut [Task]) -> Round {
         let mut jobs: Vec<&mut Job> = batch.iter_mut().flat_map(Task::jobs).collect();
         let round = self.applier.round(&mut jobs);
-        self.lane.note(round.error.clone());
+        self.lane.note_round(&round);
+        self.lane.judge(jobs);
         round
     }
 
@@ -165,7 +171,7 @@ impl Worker {
     /// Writes one change, however long it takes. Whether it was not told to stop.
     fn alone(&mut self, claim: &Rc<Claim>, index: usize) -> bool {
         let mut waits = self.lane.shared.backoff.waits();
-        let mut batch = tasks(vec![Member::new(claim, index)], &self.encoder, &self.applier.terms(), self.too_old());
+        let mut batch = tasks(vec![Member::new(claim, index)], &self.encoder, &self.applier.terms(), self.past());
         loop {
             self.round(&mut batch);
             if batch.iter().all(Task::is_done) {
@@ -182,7 +188,9 @@ impl Worker {
 
     /// Ends every change of a task whose writes have been answered.
     fn complete(&self, task: &Task) {
-        let written = |job: &Job| matches!(job.fate, Some(Outcome::Written | Outcome::Superseded));
+        let written = |job: &Job| {
+            job.beaten == Beaten::Fairly && matches!(job.fate, Some(Outcome::Written | Outcome::Superseded))
+        };
         if task.unknown.is_none() && task.certain.as_ref().is_some_and(written) {
             let newest = task.members.iter().filter(|member| member.role == Role::Certain);
             let newest = newest.filter_map(|member| member.change()).map(|change| change.version).max();
@@ -211,11 +219,12 @@ impl Worker {
             (Role::Outdone, _) => Outcome::Superseded,
             (Role::Broken, _) | (Role::Unknown, Some(Outcome::Failed)) => Outcome::Failed,
             (Role::Unknown, _) => Outcome::Masked,
+            (Role::Certain, _) if job.is_some_and(|job| job.beaten == Beaten::ByEpoch) => Outcome::Deferred,
             (Role::Certain, fate) => fate.unwrap_or(Outcome::Superseded),
         };
         let failed = match (member.role, fate) {
             (Role::Broken, _) => error.clone().map(|error| self.lane.give_up(change, error)),
-            (_, Outcome::Masked) => self.lane.defer(change, commit, Stage::Masked).err(),
+            (_, Outcome::Masked | Outcome::Deferred) => self.lane.defer(change, commit, Stage::Masked).err(),
             (_, Outcome::Failed) => {
                 self.lane.note(error.clone());
                 self.lane.defer(change, commit, Stage::Refused).err().or_else(|| error.clone())
@@ -261,9 +270,10 @@ impl Worker {
         }
     }
 
-    fn too_old(&self) -> SystemTime {
+    fn past(&self) -> Past {
         let shared = &self.lane.shared;
-        shared.clock.now().checked_sub(shared.retention.dead / 2).unwrap_or(SystemTime::UNIX_EPOCH)
+        let before = shared.clock.now().checked_sub(shared.retention.dead / 2).unwrap_or(SystemTime::UNIX_EPOCH);
+        Past { before, epoch: shared.epoch.load(Ordering::Acquire) }
     }
 }
 

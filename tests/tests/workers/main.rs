@@ -14,6 +14,7 @@ mod applying;
 mod batching;
 mod coalescing;
 mod ends;
+mod epochs;
 mod faults;
 mod memory;
 mod overflow;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -133,6 +133,8 @@ pub struct TestStore {
     pub steps: AtomicUsize,
     /// The most steps that came in one call.
     pub largest: AtomicUsize,
+    /// Whether the epoch can be read.
+    pub epoch_up: AtomicBool,
 }
 
 impl std::fmt::Debug for TestStore {
@@ -158,6 +160,7 @@ impl TestStore {
             fault: Mutex::new(None),
             steps: AtomicUsize::new(0),
             largest: AtomicUsize::new(0),
+            epoch_up: AtomicBool::new(true),
         })
     }
 
@@ -238,6 +241,9 @@ impl SyncStore for TestStore {
     }
 
     fn epoch(&self) -> Result<u32> {
+        if !self.epoch_up.load(Ordering::SeqCst) {
+            return Err(down());
+        }
         self.memory.epoch()
     }
 
@@ -267,6 +273,8 @@ pub struct Database {
     pub version: AtomicU64,
     pub fault: Mutex<Option<Outage>>,
     pub asked: AtomicUsize,
+    /// The epoch that is stamped on what is read.
+    pub epoch: Mutex<Arc<AtomicU32>>,
 }
 
 impl Database {
@@ -303,7 +311,8 @@ impl Source for Database {
         let rows = self.rows.lock();
         let read = |wanted: &Wanted| {
             let own = self.version.fetch_add(1, Ordering::SeqCst);
-            let version = v(own.max(wanted.floor.sequence()));
+            let epoch = self.epoch.lock().load(Ordering::SeqCst);
+            let version = Version::new(epoch, 0, own.max(wanted.floor.sequence()));
             Reread { row: rows.get(wanted.primary_key.home().as_str()).map(|row| row()), version }
         };
         Ok(wanted.iter().map(read).collect())
@@ -343,6 +352,7 @@ impl Rig {
         config.on_report = Some(Box::new(move |report| told.lock().push(report.clone())));
         configure(&mut config);
         let pipeline = Pipeline::start(config).unwrap();
+        *database.epoch.lock() = pipeline.epoch();
         pipeline.set_sources(sources(Arc::clone(&database)));
         Self { pipeline, store, database, reports }
     }

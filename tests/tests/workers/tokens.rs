@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use kvsync::ErrorKind;
 use kvsync::change::CommitToken;
-use kvsync::store::SyncStore;
 
 use crate::rig::*;
 
@@ -67,22 +66,4 @@ fn a_token_of_another_process_must_list_its_rows() {
     let error = ours.pipeline.wait(&token, LONG).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("set_portable_tokens"));
-}
-
-#[test]
-fn the_epoch_of_the_store_is_everyones() {
-    let store = TestStore::new(true);
-    store.memory.raise_epoch(3).unwrap();
-    let (lagging, other) = (TestStore::new(true), Arc::clone(&store));
-    let rig = Rig::with(Arc::clone(&lagging), |config| {
-        config.stores.push(other);
-        config.upkeep_every = std::time::Duration::from_millis(1);
-    });
-    assert_eq!(rig.pipeline.publisher().epoch(), 3);
-    assert_eq!(lagging.memory.epoch().unwrap(), 3, "the other store was told");
-    assert_eq!(rig.pipeline.raise_epoch().unwrap(), 4);
-    assert_eq!((lagging.memory.epoch().unwrap(), store.memory.epoch().unwrap()), (4, 4));
-    assert_eq!(rig.pipeline.publisher().epoch(), 4);
-    store.memory.raise_epoch(9).unwrap();
-    until("another process raised it", || rig.pipeline.publisher().epoch() == 9);
 }
