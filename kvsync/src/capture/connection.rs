@@ -13,6 +13,7 @@ use diesel::{Connection, ConnectionResult, QueryResult};
 
 use super::backend::Inner;
 use super::hub::Hub;
+use super::lend::Shared;
 use super::state::State;
 use super::transaction::SyncTransactionManager;
 use crate::change::{Change, CommitToken};
@@ -136,6 +137,8 @@ impl<C: Inner> Connection for SyncConnection<C> {
     }
 
     fn set_instrumentation(&mut self, instrumentation: impl Instrumentation) {
+        let instrumentation = Shared::new(instrumentation);
+        self.state.instrumentation = Some(instrumentation.clone());
         self.inner.set_instrumentation(instrumentation);
     }
 

@@ -10,6 +10,7 @@ mod connection;
 mod database;
 mod fragment;
 mod hub;
+mod lend;
 mod look;
 mod pending;
 mod plan;
@@ -38,6 +39,6 @@ pub use self::pool::ConnectionManager;
 pub use self::postgres::TransactionBuilder;
 pub use self::row::{SyncCursor, SyncField, SyncRow};
 #[cfg(feature = "sqlite")]
-pub use self::sqlite::SQLITE_COUNTER;
+pub use self::sqlite::{BatchResults, SQLITE_COUNTER};
 pub use self::table::SyncModel;
 pub use self::transaction::SyncTransactionManager;

@@ -9,6 +9,7 @@ use diesel::row::Row as _;
 
 use super::backend::{Inside, SyncBackend};
 use super::hub::Hub;
+use super::lend::Shared;
 use super::look::Plans;
 use super::pending::Pending;
 use super::plan::{At, Plan};
@@ -30,6 +31,8 @@ pub(super) struct State<DB: SyncBackend> {
     pub(super) last_commit: Option<CommitToken>,
     pub(super) portable_tokens: bool,
     pub(super) cache_size: CacheSize,
+    /// What the user set.
+    pub(super) instrumentation: Option<Shared>,
 }
 
 impl<DB: SyncBackend> State<DB> {
@@ -44,6 +47,7 @@ impl<DB: SyncBackend> State<DB> {
             last_commit: None,
             portable_tokens: false,
             cache_size: CacheSize::Unbounded,
+            instrumentation: None,
         }
     }
 

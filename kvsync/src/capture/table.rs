@@ -19,7 +19,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Model, PrimaryKey, Schema, Syncable};
 
 /// A registered table and its models.
-pub(super) struct Table<DB: SyncBackend> {
+pub struct Table<DB: SyncBackend> {
     /// The schema, where the model names one; as the database compares it.
     pub(super) schema: Option<String>,
     /// The name, as the database compares it.

@@ -1,5 +1,6 @@
 //! Capture on SQLite.
 
+mod batch;
 mod begin;
 mod catalog;
 mod clock;
@@ -17,6 +18,7 @@ use diesel::sql_types::Text;
 use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType};
 use diesel::{QueryResult, RunQueryDsl};
 
+pub use self::batch::BatchResults;
 pub use self::counter::SQLITE_COUNTER;
 use super::backend::{Inner, Inside, Stamp, SyncBackend};
 use super::check::Catalog;

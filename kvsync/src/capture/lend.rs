@@ -1,0 +1,104 @@
+//! Lends the wrapped connection to code that insists on its type.
+
+use std::sync::Arc;
+
+use diesel::connection::{Instrumentation, InstrumentationEvent, get_default_instrumentation};
+use parking_lot::Mutex;
+
+use super::backend::{Inner, Inside, SyncBackend};
+use super::connection::{SyncConnection, depth_of};
+use super::database::Policy;
+use super::hub::Hub;
+use super::statement::{Scanned, scan_all};
+
+impl<C: Inner> SyncConnection<C> {
+    /// Lends the wrapped connection. What is written through it is not captured, but watched: a write
+    /// of a registered table is reported, and the table is dirty until it is verified.
+    ///
+    /// The watch is an instrumentation of Diesel's. One that was set on the wrapped connection before it
+    /// was wrapped is lost; one that was set on this connection still sees all events.
+    pub fn lend<R>(&mut self, work: impl FnOnce(&mut C) -> R) -> R {
+        let before = depth_of(&mut self.inner);
+        let user = self.state.instrumentation.clone().or_else(Shared::by_default);
+        let watch = Watch { hub: Arc::clone(&self.state.hub), user: user.clone() };
+        self.inner.set_instrumentation(watch);
+        let result = work(&mut self.inner);
+        // No instrumentation cannot be set, one that does nothing can.
+        self.inner.set_instrumentation(user);
+        self.reconcile_with(before);
+        result
+    }
+
+    /// Notices that a transaction was ended on the lent connection.
+    fn reconcile_with(&mut self, before: Option<u32>) {
+        let (Some(before), Some(after)) = (before, depth_of(&mut self.inner)) else { return };
+        if after < before {
+            self.state.pending.doubt();
+            for _ in after..before {
+                self.state.pending.release();
+            }
+            C::Backend::ended(&mut self.state.session, after == 0, true);
+            if after == 0 {
+                self.state.publish_in_doubt();
+            }
+        }
+    }
+}
+
+/// An instrumentation that can be set again after it was replaced.
+#[derive(Clone)]
+pub(super) struct Shared(Arc<Mutex<dyn Instrumentation>>);
+
+impl Shared {
+    pub(super) fn new(instrumentation: impl Instrumentation) -> Self {
+        Self(Arc::new(Mutex::new(instrumentation)))
+    }
+
+    fn by_default() -> Option<Self> {
+        get_default_instrumentation().map(Self::new)
+    }
+}
+
+impl Instrumentation for Shared {
+    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+        self.0.lock().on_connection_event(event);
+    }
+}
+
+/// Reports the statements that write registered tables.
+struct Watch<DB: SyncBackend> {
+    hub: Arc<Hub<DB>>,
+    user: Option<Shared>,
+}
+
+impl<DB: SyncBackend> Instrumentation for Watch<DB> {
+    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+        // Not all loads tell that they have ended: a statement that fails is reported, too.
+        if let InstrumentationEvent::StartQuery { query, .. } = &event {
+            // Diesel appends the binds as a comment.
+            self.watch(&query.to_string());
+        }
+        if let Some(user) = &mut self.user {
+            user.on_connection_event(event);
+        }
+    }
+}
+
+impl<DB: SyncBackend> Watch<DB> {
+    fn watch(&self, text: &str) {
+        if self.hub.policy == Policy::Allow {
+            return;
+        }
+        for (statement, scanned) in scan_all(text, DB::DIALECT) {
+            let table = match &scanned {
+                Scanned::Write(write) => self.hub.table(&write.table),
+                Scanned::Uncapturable { tables, .. } | Scanned::Truncate { tables, .. } => self.hub.table_among(tables),
+                Scanned::Read | Scanned::Schema { .. } | Scanned::Transaction => None,
+            };
+            if let Some(table) = table {
+                let reason = "it was written on the connection that `lend` handed out";
+                self.hub.missed(Some(&table.name), reason, statement);
+            }
+        }
+    }
+}
