@@ -100,6 +100,17 @@ impl Row {
         }
     }
 
+    /// What is left when the row's content is let go of.
+    #[must_use]
+    pub fn unknown(&self) -> Unknown {
+        match self {
+            Self::Unknown(unknown) | Self::Absent(unknown) => unknown.clone(),
+            Self::Live(row) | Self::Hidden(row) | Self::Deleted { row, .. } => {
+                Unknown { primary_key: row.primary_key(), kept: kept_keys(&**row), certain: true }
+            }
+        }
+    }
+
     /// The key under which the row's record stands, before any scope.
     #[must_use]
     pub fn home(&self) -> Key {
@@ -120,20 +131,9 @@ impl Change {
     /// The same change without the row's content: what is kept of it when there is no room for more.
     #[must_use]
     pub fn into_unknown(self) -> Self {
-        let unknown = self.unknown();
+        let unknown = self.row.unknown();
         let size = size_of::<Self>() + unknown.size();
         Self { row: Row::Unknown(unknown), size, ..self }
-    }
-
-    /// What is left of the change when the row's content is let go of.
-    #[must_use]
-    pub fn unknown(&self) -> Unknown {
-        match &self.row {
-            Row::Unknown(unknown) | Row::Absent(unknown) => unknown.clone(),
-            Row::Live(row) | Row::Hidden(row) | Row::Deleted { row, .. } => {
-                Unknown { primary_key: row.primary_key(), kept: kept_keys(&**row), certain: true }
-            }
-        }
     }
 
     /// The key whose entry tells, by its version, that the change has reached a store: the row's

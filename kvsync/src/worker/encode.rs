@@ -172,7 +172,7 @@ pub(crate) fn register(key: Key, version: Version, state: State, terms: &Terms) 
 
 /// What is left of a change when its content is let go of, though the model's code may panic.
 pub(crate) fn unknown_of(change: &Change) -> Result<Unknown> {
-    let mut unknown = guarded(change.schema, || change.unknown())?;
+    let mut unknown = guarded(change.schema, || change.row.unknown())?;
     // The key made of the primary key is known even where the others are not.
     let home = unknown.primary_key.home();
     if !change.schema.has_mutable_key() && change.schema.home().is_some() && !unknown.kept.contains(home) {
