@@ -49,29 +49,6 @@ impl KvSync {
             Some(row) => Row::Unknown(Row::Live(row).unknown()),
             None => Row::Absent(unknown(model)),
         };
-        self.inner.pipeline.apply_now(&[self.change::<M>(&*database, read.version, row)])?;
-        Ok(found)
-    }
-
-    /// Takes the row of this model out of every store, before it returns. Only the model's primary key is
-    /// used. If the row is gone from the database, its keys are absent from then on; if it still stands
-    /// there, they are unknown until it is written or synced again.
-    ///
-    /// # Errors
-    ///
-    /// As [`sync`](Self::sync).
-    pub fn remove<M: Syncable>(&self, model: &M) -> Result<()> {
-        let (database, read) = self.reread(model)?;
-        let row = match read.row {
-            Some(row) => Row::Unknown(
-                Change {
-                    row: Row::Live(row),
-                    ..self.change::<M>(&*database, read.version, Row::Absent(unknown(model)))
-                }
-                .unknown(),
-            ),
-            None => Row::Absent(unknown(model)),
-        };
         self.inner.pipeline.apply_now(&[self.change::<M>(&*database, read.version, row)])
     }
 
