@@ -88,8 +88,12 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     fn greet<C: Inner<Backend = Self>>(conn: &mut C) -> Result<()>
     where
         Self: SyncBackend;
-    /// Makes ready for a captured write. Returns whether it must run in a transaction.
-    fn prepare<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Self::Session) -> QueryResult<bool>
+    /// Makes ready for a captured write.
+    fn prepare<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        session: &mut Self::Session,
+        plan: &Plan<Self>,
+    ) -> QueryResult<Ready>
     where
         Self: SyncBackend;
     /// Runs as the first statement of the transaction that [`prepare`](Self::prepare) asked for, or of
@@ -142,6 +146,15 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
         Self: SyncBackend;
     /// Whether the statement failed for a prepared plan that is out of date.
     fn is_stale_plan(error: &diesel::result::Error) -> bool;
+}
+
+/// How a captured write is run.
+#[derive(Debug, Clone, Copy)]
+pub struct Ready {
+    /// Whether it needs a transaction, and [`Inside::lock`] before it.
+    pub locks: bool,
+    /// Why what it returns is not of the registered table.
+    pub elsewhere: Option<&'static str>,
 }
 
 /// The place of a captured row in the order of its changes.

@@ -107,7 +107,7 @@ impl Pending {
     /// The transaction was committed or not: the rows that it may have changed, each once, as unknown.
     pub(super) fn take_in_doubt(&mut self) -> ChangeSet {
         let mut changes: Vec<Change> = self.take().changes.into_iter().map(uncertain).collect();
-        keep_last(&mut changes, |change| change.home());
+        keep_last(&mut changes, Change::home);
         ChangeSet { changes }
     }
 }

@@ -78,6 +78,8 @@ pub struct Plan<DB: SyncBackend> {
     pub(super) concern: Option<Arc<Missing>>,
     /// Whether rows that are in the way are deleted unseen.
     pub(super) replaces: bool,
+    /// Whether the statement names the table's schema.
+    pub(super) qualified: bool,
     /// How many rows must come back.
     pub(super) rows: Option<usize>,
 }
@@ -160,7 +162,7 @@ pub(super) fn uncaptured<DB: SyncBackend>(hub: &Hub<DB>, scanned: &Scanned<'_>) 
 
 fn altered<DB: SyncBackend>(hub: &Hub<DB>, names: &[TableName<'_>]) -> Planned<DB> {
     let tables: Vec<_> = names.iter().filter_map(|name| hub.table(name)).cloned().collect();
-    if tables.is_empty() { Planned::Pass } else { Planned::Altered(tables.into()) }
+    Planned::Altered(tables.into())
 }
 
 impl Policy {
@@ -201,7 +203,11 @@ fn written<DB: SyncBackend>(
             At::Own(own - model.width)
         };
         let live = model.schema.live_if.map(|condition| {
-            list.push(DB::live(condition, &DB::quote(&table.name), reference));
+            list.push(if write.joined || write.alias.is_some() {
+                DB::live(condition, &DB::quote(&table.name), reference)
+            } else {
+                format!("({condition})")
+            });
             own += 1;
             own - 1
         });
@@ -221,6 +227,7 @@ fn written<DB: SyncBackend>(
         hidden: own,
         concern,
         replaces: write.verb == Verb::Replace || write.or == Some(Or::Replace),
+        qualified: write.table.schema.is_some(),
         rows: if write.or.is_none() && write.conflict.is_none() { write.rows } else { None },
     }))
 }
@@ -249,7 +256,7 @@ fn concern<DB: SyncBackend>(table: &Arc<Table<DB>>, write: &Write<'_>) -> Option
         );
         return Some(Missing::new(Some(table), reason));
     }
-    let column = schemas().flat_map(immutable_columns).find(|column| sets(&column))?;
+    let column = schemas().flat_map(immutable_columns).find(|column| sets(column))?;
     let reason = format!(
         "it sets `{column}`, of a key declared `immutable`: if the value changes, the old key stays; \
          leave the column out of the update (Diesel's `skip_update`)"

@@ -38,13 +38,12 @@ impl<DB: SyncBackend> Source for Rereader<DB> {
         let late = || Error::new(ErrorKind::Deadline, "another reading of rows held the connection for too long");
         let mut held = self.conn.try_lock_until(until.0).ok_or_else(late)?;
         // Whatever went wrong, the next reading begins on a connection in a known state.
-        let mut conn = match held.take() {
-            Some(conn) => conn,
-            None => {
-                let mut conn = self.hub.open()?;
-                DB::greet(&mut conn)?;
-                conn
-            }
+        let mut conn = if let Some(conn) = held.take() {
+            conn
+        } else {
+            let mut conn = self.hub.open()?;
+            DB::greet(&mut conn)?;
+            conn
         };
         let read = DB::reread(&mut conn, &self.hub, wanted, until)?;
         *held = Some(conn);

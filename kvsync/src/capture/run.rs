@@ -10,7 +10,7 @@ use diesel::expression::QueryMetadata;
 use diesel::query_builder::{Query, QueryFragment, QueryId};
 use diesel::row::Row as _;
 
-use super::backend::{Inner, Inside};
+use super::backend::{Inner, Inside, Ready};
 use super::check::ensure;
 use super::connection::{SyncConnection, clear_statements, depth_of};
 use super::fragment::{Rewritten, Source, Text};
@@ -114,7 +114,7 @@ impl<C: Inner> SyncConnection<C> {
         let hub = Arc::clone(&self.state.hub);
         let alone = depth_of(&mut self.inner) == Some(0);
         ensure(&mut self.inner, &hub, &plan.table)?;
-        let locks = C::Backend::prepare(&mut self.inner, &mut self.state.session)?;
+        let Ready { locks, elsewhere } = C::Backend::prepare(&mut self.inner, &mut self.state.session, plan)?;
         if locks && alone {
             C::TransactionManager::begin_transaction(&mut self.inner)?;
         }
@@ -136,6 +136,11 @@ impl<C: Inner> SyncConnection<C> {
                 return Err(error);
             }
         };
+        if let Some(reason) = elsewhere {
+            self.state.pending.truncate(from);
+            self.state.relations.clear();
+            hub.missed(Some(&plan.table.name), reason, &plan.sql);
+        }
         let state = &mut self.state;
         C::Backend::settle(&mut self.inner, &mut state.session, &hub, plan, &mut state.pending, &state.relations);
         if locks && alone {

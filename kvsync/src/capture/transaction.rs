@@ -62,13 +62,13 @@ where
     C: Inner<TransactionManager = AnsiTransactionManager>,
 {
     /// Runs the closure in a transaction that begins with this statement.
-    pub(super) fn transaction_sql<T, E, F>(&mut self, begin: &str, work: F) -> Result<T, E>
+    pub(super) fn transaction_sql<T, E, F>(&mut self, statement: &str, work: F) -> Result<T, E>
     where
         F: FnOnce(&mut Self) -> Result<T, E>,
         E: From<Error>,
     {
         self.reconcile();
-        let begun = AnsiTransactionManager::begin_transaction_sql(&mut self.inner, begin);
+        let begun = AnsiTransactionManager::begin_transaction_sql(&mut self.inner, statement);
         self.begun(begun)?;
         match work(self) {
             Ok(value) => {

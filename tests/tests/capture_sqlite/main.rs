@@ -327,3 +327,19 @@ fn a_set_that_moves_a_row_from_its_keys_is_reported() {
     let (mut conn, _) = open_with(database().policy(Policy::Error));
     assert!(diesel::update(users::table).set(users::id.eq(2)).execute(&mut conn).is_err());
 }
+
+#[test]
+fn a_temporary_namesake_is_reported_and_not_handed_on() {
+    let (mut conn, recorder) = open();
+    diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut conn).unwrap();
+    diesel::sql_query("CREATE TEMP TABLE users (id INTEGER PRIMARY KEY, uuid TEXT UNIQUE, username TEXT)")
+        .execute(&mut conn)
+        .unwrap();
+    diesel::insert_into(users::table).values(user(1, "x", "Temp")).execute(&mut conn).unwrap();
+    diesel::sql_query("UPDATE main.users SET username = 'Bob'").execute(&mut conn).unwrap();
+    assert_eq!(recorder.lines(describe), ["insert 1 a Ann", "update 1 a Bob"]);
+    assert!(recorder.missed()[0].reason.contains("temporary"));
+    conn.batch_execute("DROP TABLE temp.users").unwrap();
+    diesel::insert_into(users::table).values(user(2, "b", "Cy")).execute(&mut conn).unwrap();
+    assert_eq!(recorder.lines(describe), ["insert 2 b Cy"]);
+}

@@ -20,7 +20,7 @@ use diesel::{QueryResult, RunQueryDsl};
 
 pub use self::begin::TransactionBuilder;
 use self::place::Places;
-use super::backend::{Inner, Inside, Stamp, SyncBackend};
+use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend};
 use super::check::Catalog;
 use super::hub::Hub;
 use super::pending::Pending;
@@ -103,11 +103,11 @@ impl Inside for Pg {
         Ok(())
     }
 
-    fn prepare<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session) -> QueryResult<bool> {
+    fn prepare<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session, _: &Plan<Self>) -> QueryResult<Ready> {
         if session.timeline.is_none() {
             session.timeline = Some(timeline(conn)?);
         }
-        Ok(false)
+        Ok(Ready { locks: false, elsewhere: None })
     }
 
     fn lock<C: Inner<Backend = Self>>(_: &mut C, _: &mut Session) -> QueryResult<()> {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use diesel::pg::Pg;
-use diesel::sql_types::{Array, BigInt, Oid, Text};
+use diesel::sql_types::{Array, Oid, Text};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::Inner;
@@ -151,26 +151,25 @@ pub(super) fn unknown_home(table: &Table<Pg>, schema: &str) -> String {
     )
 }
 
+#[derive(QueryableByName)]
+struct Path {
+    #[diesel(sql_type = Text)]
+    path: String,
+    #[diesel(sql_type = Text)]
+    me: String,
+}
+
+#[derive(QueryableByName)]
+struct Found {
+    #[diesel(sql_type = Text)]
+    schema: String,
+}
+
 /// The schema in which a table is found that is named without one: not by the search path of now, which
 /// may be a tenant's, but by the one that sessions begin with.
 pub(super) fn home<C: Inner<Backend = Pg>>(conn: &mut C, table: &Table<Pg>) -> QueryResult<Option<String>> {
     if let Some(home) = table.home.get() {
         return Ok(Some(home.clone()));
-    }
-    #[derive(QueryableByName)]
-    struct Path {
-        #[diesel(sql_type = Text)]
-        path: String,
-        #[diesel(sql_type = Text)]
-        me: String,
-    }
-    #[derive(QueryableByName)]
-    struct Found {
-        #[diesel(sql_type = Text)]
-        schema: String,
-        #[diesel(sql_type = BigInt)]
-        #[allow(dead_code, reason = "ordered by")]
-        place: i64,
     }
     let Path { path, me } = sql_query(
         "SELECT reset_val AS path, session_user::text AS me FROM pg_catalog.pg_settings WHERE name = 'search_path'",
@@ -179,7 +178,7 @@ pub(super) fn home<C: Inner<Backend = Pg>>(conn: &mut C, table: &Table<Pg>) -> Q
     let schemas: Vec<String> =
         names(&path).into_iter().map(|name| if name == "$user" { me.clone() } else { name }).collect();
     let found: Option<Found> = sql_query(
-        "SELECT p.schema AS schema, p.place AS place \
+        "SELECT p.schema AS schema \
          FROM pg_catalog.unnest($1) WITH ORDINALITY AS p (schema, place) \
          JOIN pg_catalog.pg_namespace n ON n.nspname = p.schema \
          JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = $2 ORDER BY p.place LIMIT 1",

@@ -65,7 +65,7 @@ struct Reading<'a, C> {
     schemas: HashMap<Scope, String>,
 }
 
-impl<'a, C: Inner<Backend = Pg>> Reading<'a, C> {
+impl<C: Inner<Backend = Pg>> Reading<'_, C> {
     /// Reads the rows that nobody has locked, many at once. Waiting for several locks might deadlock
     /// with a transaction of the application, and it might be that one which is aborted.
     fn present(&mut self, wanted: &[Wanted], read: &mut [Option<Reread>]) -> Result<()> {

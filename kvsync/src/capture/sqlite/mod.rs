@@ -20,7 +20,7 @@ use diesel::{QueryResult, RunQueryDsl};
 
 pub use self::batch::BatchResults;
 pub use self::counter::SQLITE_COUNTER;
-use super::backend::{Inner, Inside, Stamp, SyncBackend};
+use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend};
 use super::check::Catalog;
 use super::hub::Hub;
 use super::pending::Pending;
@@ -42,6 +42,19 @@ type SqliteRow<'conn, 'query> = <SqliteConnection as LoadConnection<DefaultLoadi
 #[derive(Debug, Default)]
 pub struct Session {
     counter: counter::Counter,
+    /// The temporary tables and views; nothing before they were looked for.
+    temporary: Option<Vec<String>>,
+}
+
+impl Session {
+    /// Whether a table that is named without its schema is a temporary one.
+    fn is_temporary<C: Inner<Backend = Sqlite>>(&mut self, conn: &mut C, table: &str) -> QueryResult<bool> {
+        if self.temporary.is_none() {
+            let names = "SELECT lower(name) FROM temp.sqlite_master WHERE type IN ('table', 'view')";
+            self.temporary = Some(sql::<Text>(names).get_results(conn)?);
+        }
+        Ok(self.temporary.iter().flatten().any(|name| name == table))
+    }
 }
 
 impl Inside for Sqlite {
@@ -106,8 +119,11 @@ impl Inside for Sqlite {
         Ok(())
     }
 
-    fn prepare<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session) -> QueryResult<bool> {
-        session.counter.is_present(conn)
+    fn prepare<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session, plan: &Plan<Self>) -> QueryResult<Ready> {
+        let locks = session.counter.is_present(conn)?;
+        let hidden = !plan.qualified && session.is_temporary(conn, &plan.table.name)?;
+        let elsewhere = hidden.then_some("it wrote a temporary table of the same name, which is not synced");
+        Ok(Ready { locks, elsewhere })
     }
 
     fn lock<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session) -> QueryResult<()> {
@@ -137,6 +153,7 @@ impl Inside for Sqlite {
 
     fn altered(session: &mut Session) {
         session.counter.forget();
+        session.temporary = None;
     }
 
     fn ended(session: &mut Session, outermost: bool, rolled_back: bool) {
