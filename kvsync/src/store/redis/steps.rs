@@ -84,11 +84,11 @@ impl Planner<'_> {
         let (mut keys, mut bytes, mut order, mut names) = (0, 0, None, HashSet::new());
         for (length, step) in self.steps.iter().skip(begin).enumerate() {
             match (step, self.steps.get(begin)) {
-                (Step::Apply(change), Some(Step::Apply(_))) => {
-                    keys += 1 + other_keys(change);
-                    bytes += value_of(change).as_bytes().len() * (1 + other_keys(change));
+                // The scripts take each key once.
+                (Step::Apply(change), Some(Step::Apply(_))) if keys_of(change).all(|key| names.insert(key)) => {
+                    keys = names.len();
+                    bytes += value_of(change).as_bytes().len() * keys_of(change).count();
                 }
-                // The script takes one order, and each key once.
                 (Step::Write(write), Some(Step::Write(_)))
                     if *order.get_or_insert(write.order) == write.order && names.insert(&write.key) =>
                 {
@@ -171,8 +171,9 @@ impl Planner<'_> {
         };
         let mut keys = Vec::new();
         let mut records = Vec::with_capacity(range.len());
-        let mut bytes = 0;
+        let (mut bytes, mut ends) = (0, false);
         for change in changes() {
+            ends |= matches!(change.content, Content::Put { expires_at, .. } if expires_at != 0);
             let (record, live) = alone(change, self.terms);
             keys.push(self.store.full(&change.home));
             keys.extend(live.iter().map(|listed| self.store.full(&listed.key)));
@@ -184,7 +185,7 @@ impl Planner<'_> {
             command.arg(key);
         }
         self.times(&mut command);
-        command.arg(&self.store.prefix).arg(u8::from(bytes <= LARGE * records.len()));
+        command.arg(&self.store.prefix).arg(u8::from(bytes <= LARGE * records.len())).arg(u8::from(ends));
         for (record, gone) in &records {
             command.arg(&record[..]).arg(gone);
         }
@@ -284,9 +285,10 @@ fn dirty<'a>(keys: impl ExactSizeIterator<Item = (&'a Key, &'a Version)>) -> Vec
     out
 }
 
-/// The other keys that a change lists.
-fn other_keys(change: &Delta) -> usize {
-    if let Content::Put { keys, .. } = &change.content { keys.len() } else { 0 }
+/// The keys that a change names as those of its row.
+fn keys_of(change: &Delta) -> impl Iterator<Item = &Key> {
+    let others = if let Content::Put { keys, .. } = &change.content { keys.as_slice() } else { &[] };
+    std::iter::once(&change.home).chain(others.iter().map(|listed| &listed.key))
 }
 
 fn value_of(change: &Delta) -> Body {

@@ -14,11 +14,11 @@ for i = 1, #KEYS do
   if stands then e = stands[i] else e = call('GETRANGE', key, 0, 33) end
   if not e or e == '' then
     free[f + 1], free[f + 2], f = key, new, f + 2
-  elseif #e < 34 or byte(e, 1) ~= 152 or byte(e, 2) ~= 1 or byte(e, 31) ~= 192 then
-    return false
   else
+    if #e < 34 then return false end
     -- Eight bytes at a time: where two doubles differ, their order is right.
-    local a1, a2, old = read('>I8I8B', e, 5)
+    local start, a1, a2, old, marker = read('>I4I8I8BxxxxxxxxxB', e)
+    if start ~= 2550252560 or marker ~= 192 or old > 2 then return false end
     local b1, b2, state = read('>I8I8B', new, 5)
     local newer
     if a1 ~= b1 then newer = a1 < b1
