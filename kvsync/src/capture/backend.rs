@@ -135,6 +135,10 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     ) -> QueryResult<Option<Catalog>>
     where
         Self: SyncBackend;
+    /// What writes a table's rows without a statement that shows it, a sentence each.
+    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<String>>
+    where
+        Self: SyncBackend;
     /// Reads rows again; see [`Source::reread`](crate::model::Source::reread).
     fn reread<C: Inner<Backend = Self>>(
         conn: &mut C,

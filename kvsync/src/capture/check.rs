@@ -58,14 +58,16 @@ impl<C: Inner> SyncConnection<C> {
         let hub = Arc::clone(&self.state.hub);
         let mut found = Vec::new();
         for table in &hub.tables {
-            let findings = check(&mut self.inner, &hub, table).map_err(|error| {
-                let message = format!("the table `{}` of `{}` cannot be checked", table.name, hub.name);
-                Error::new(ErrorKind::Database, message).with_source(error)
-            })?;
+            let findings = check(&mut self.inner, &hub, table).map_err(|error| unchecked(&hub, table, error))?;
             found.extend(findings.unwrap_or_default());
         }
         Ok(found)
     }
+}
+
+pub(super) fn unchecked<DB: SyncBackend>(hub: &Hub<DB>, table: &Table<DB>, error: DieselError) -> Error {
+    let message = format!("the table `{}` of `{}` cannot be checked", table.name, hub.name);
+    Error::new(ErrorKind::Database, message).with_source(error)
 }
 
 /// What the database says of a table.
@@ -115,7 +117,7 @@ pub(super) fn ensure<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &Tabl
 }
 
 /// Nothing when there is no such table.
-fn check<C: Inner>(
+pub(super) fn check<C: Inner>(
     conn: &mut C,
     hub: &Hub<C::Backend>,
     table: &Table<C::Backend>,

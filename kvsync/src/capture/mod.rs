@@ -4,6 +4,7 @@
 //! of its models and a version, hides these from the caller, and hands the changes on once the
 //! outermost COMMIT has returned.
 
+mod audit;
 mod backend;
 mod check;
 mod connection;

@@ -124,6 +124,17 @@ impl KvSync {
         Err(Error::new(ErrorKind::Database, misfits.join("; ")))
     }
 
+    /// Looks at the tables as [`check`](Self::check) does, and for all in the database that writes their
+    /// rows unseen: triggers, foreign keys with actions, rules, views, children. Returns all of it, misfits
+    /// included.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Database`] when the catalog cannot be read.
+    pub fn audit<C: Connection>(&self, conn: &mut SyncConnection<C>) -> Result<Vec<Finding>> {
+        conn.audit()
+    }
+
     /// Waits until everything that was committed before the call is in every store.
     ///
     /// # Errors

@@ -70,3 +70,24 @@ fn a_table_outside_of_the_default_search_path_must_be_named() {
     let error = diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut on.conn).unwrap_err();
     assert!(error.to_string().contains("`app.users`"), "{error}");
 }
+
+#[test]
+fn what_writes_rows_unseen_is_listed() {
+    let mut on = Fixture::new();
+    assert_eq!(on.conn.audit().unwrap(), []);
+    on.conn
+        .batch_execute(
+            "CREATE TABLE teams (id INT PRIMARY KEY); \
+             ALTER TABLE users ADD COLUMN team INT REFERENCES teams ON DELETE CASCADE; \
+             CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; \
+             CREATE TRIGGER late AFTER INSERT ON users FOR EACH ROW EXECUTE FUNCTION f(); \
+             CREATE TRIGGER early BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION f(); \
+             CREATE RULE ruled AS ON DELETE TO users WHERE OLD.id = 7 DO INSTEAD NOTHING; \
+             CREATE VIEW active AS SELECT * FROM users WHERE NOT deleted; \
+             CREATE TABLE heirs () INHERITS (users)",
+        )
+        .unwrap();
+    let found = on.conn.audit().unwrap();
+    let names: Vec<&str> = found.iter().map(|one| one.message.split('`').nth(1).unwrap()).collect();
+    assert_eq!(names, ["users_team_fkey", "late", "ruled", "active", "heirs"], "{found:?}");
+}

@@ -72,3 +72,18 @@ fn a_table_is_looked_at_anew_once_it_was_altered() {
     let error = diesel::delete(users::table).execute(&mut conn).unwrap_err();
     assert!(error.to_string().contains("cannot be read"), "{error}");
 }
+
+#[test]
+fn what_writes_rows_unseen_is_listed() {
+    let (mut conn, _) = on(USERS);
+    assert_eq!(conn.audit().unwrap(), []);
+    conn.batch_execute(
+        "CREATE TABLE teams (id INTEGER PRIMARY KEY); \
+         ALTER TABLE users ADD COLUMN team INTEGER REFERENCES teams ON DELETE SET NULL; \
+         CREATE TRIGGER late AFTER UPDATE ON users BEGIN UPDATE users SET username = upper(NEW.username) WHERE id = NEW.id; END",
+    )
+    .unwrap();
+    let found = conn.audit().unwrap();
+    let names: Vec<&str> = found.iter().map(|one| one.message.split('`').nth(1).unwrap()).collect();
+    assert_eq!(names, ["teams", "late"], "{found:?}");
+}

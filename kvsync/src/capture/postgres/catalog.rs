@@ -51,15 +51,10 @@ pub(super) fn catalog<C: Inner<Backend = Pg>>(
 ) -> QueryResult<Option<Catalog>> {
     let Some(relation) = relation(conn, &table.sql)? else { return Ok(None) };
     let mut catalog = Catalog::default();
-    let relation = if table.schema.is_none() && hub.scopes.is_none() {
-        let Some(home) = home(conn, table)? else {
-            catalog.unfit = Some(unknown_home(table, &relation.schema));
-            return Ok(Some(catalog));
-        };
-        let sql = format!("{}.{}", Pg::quote(&home), Pg::quote(&table.name));
-        self::relation(conn, &sql)?.unwrap_or(relation)
-    } else {
-        relation
+    let schema = relation.schema.clone();
+    let Some(relation) = at_home(conn, hub, table, relation)? else {
+        catalog.unfit = Some(unknown_home(table, &schema));
+        return Ok(Some(catalog));
     };
     if !["r", "p"].contains(&relation.kind.as_str()) {
         catalog.unfit = Some("it is no table but a view or the like; sync a model of the table behind it".to_owned());
@@ -96,6 +91,32 @@ pub(super) fn catalog<C: Inner<Backend = Pg>>(
     .map(|Index { name, immediate, predicate, columns }| Unique { name, columns, predicate, deferrable: !immediate })
     .collect();
     Ok(Some(catalog))
+}
+
+/// The registered table, where there is one.
+pub(super) fn table_oid<C: Inner<Backend = Pg>>(
+    conn: &mut C,
+    hub: &Hub<Pg>,
+    table: &Table<Pg>,
+) -> QueryResult<Option<u32>> {
+    let Some(relation) = relation(conn, &table.sql)? else { return Ok(None) };
+    Ok(at_home(conn, hub, table, relation)?.map(|relation| relation.oid))
+}
+
+/// The registered table in place of one that the search path of now puts before it; nothing when it is
+/// in none of the schemas of the default search path.
+fn at_home<C: Inner<Backend = Pg>>(
+    conn: &mut C,
+    hub: &Hub<Pg>,
+    table: &Table<Pg>,
+    relation: Relation,
+) -> QueryResult<Option<Relation>> {
+    if table.schema.is_some() || hub.scopes.is_some() {
+        return Ok(Some(relation));
+    }
+    let Some(home) = home(conn, table)? else { return Ok(None) };
+    let sql = format!("{}.{}", Pg::quote(&home), Pg::quote(&table.name));
+    Ok(Some(self::relation(conn, &sql)?.unwrap_or(relation)))
 }
 
 /// The relation that a name means now.

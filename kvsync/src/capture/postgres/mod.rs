@@ -5,6 +5,7 @@ mod catalog;
 mod place;
 mod reread;
 mod row_by_row;
+mod unseen;
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -155,6 +156,14 @@ impl Inside for Pg {
         table: &Table<Self>,
     ) -> QueryResult<Option<Catalog>> {
         catalog::catalog(conn, hub, table)
+    }
+
+    fn unseen<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        table: &Table<Self>,
+    ) -> QueryResult<Vec<String>> {
+        unseen::unseen(conn, hub, table)
     }
 
     fn reread<C: Inner<Backend = Self>>(

@@ -6,6 +6,7 @@ mod catalog;
 mod clock;
 mod counter;
 mod reread;
+mod unseen;
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -174,6 +175,10 @@ impl Inside for Sqlite {
         table: &Table<Self>,
     ) -> QueryResult<Option<Catalog>> {
         catalog::catalog(conn, table)
+    }
+
+    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, _: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<String>> {
+        unseen::unseen(conn, table)
     }
 
     fn reread<C: Inner<Backend = Self>>(

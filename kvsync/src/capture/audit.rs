@@ -1,0 +1,32 @@
+//! What the catalog knows that statements do not show.
+
+use std::sync::Arc;
+
+use super::backend::{Inner, Inside};
+use super::check::{Finding, Severity, unchecked};
+use super::connection::SyncConnection;
+use crate::error::Result;
+
+impl<C: Inner> SyncConnection<C> {
+    /// Looks at every registered table as [`check`](Self::check) does, and for all in the database that
+    /// writes its rows unseen: triggers, foreign keys with actions, rules, views, children.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Database`](crate::ErrorKind::Database) when the catalog cannot be read.
+    pub fn audit(&mut self) -> Result<Vec<Finding>> {
+        let hub = Arc::clone(&self.state.hub);
+        let mut found = self.check()?;
+        for table in &hub.tables {
+            let unseen =
+                C::Backend::unseen(&mut self.inner, &hub, table).map_err(|error| unchecked(&hub, table, error))?;
+            found.extend(unseen.into_iter().map(|message| Finding {
+                severity: Severity::Warning,
+                database: Arc::clone(&hub.name),
+                table: table.name.clone(),
+                message,
+            }));
+        }
+        Ok(found)
+    }
+}
