@@ -16,6 +16,7 @@ use super::plan::Plan;
 use super::reread::Until;
 use super::statement::Dialect;
 use super::table::Table;
+use super::ways::Way;
 use crate::error::Result;
 use crate::model::{Reread, Wanted};
 use crate::version::Version;
@@ -121,8 +122,14 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
         relations: &[(usize, u32)],
     ) where
         Self: SyncBackend;
+    /// The other names under which registered tables are written.
+    fn ways<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>) -> QueryResult<Vec<Way>>
+    where
+        Self: SyncBackend;
     /// The schema was changed on this connection.
     fn altered(session: &mut Self::Session);
+    /// Something may have been done on this connection that nobody saw.
+    fn unwatched(session: &mut Self::Session);
     /// A transaction or savepoint ended.
     fn ended(session: &mut Self::Session, outermost: bool, rolled_back: bool);
     /// Whether a transaction whose COMMIT or ROLLBACK failed may have been committed, or a part of it.

@@ -11,7 +11,7 @@ use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::result::ConnectionError;
 use diesel::{Connection, ConnectionResult, QueryResult};
 
-use super::backend::Inner;
+use super::backend::{Inner, Inside as _};
 use super::hub::Hub;
 use super::lend::Shared;
 use super::state::State;
@@ -43,6 +43,7 @@ impl<C: Inner> SyncConnection<C> {
     /// The wrapped connection. Nothing that is written through it is caught or reported; verify the
     /// tables that it writes. Do not begin or end a transaction on it.
     pub fn unsynced(&mut self) -> &mut C {
+        C::Backend::unwatched(&mut self.state.session);
         &mut self.inner
     }
 
@@ -122,7 +123,7 @@ impl<C: Inner> Connection for SyncConnection<C> {
     where
         T: QueryFragment<Self::Backend> + QueryId,
     {
-        let planned = self.state.plans.look(&self.state.hub, source)?;
+        let planned = self.look(source)?;
         self.execute_planned(source, planned)
     }
 

@@ -1,5 +1,6 @@
 //! A database and the models in it, as users declare them.
 
+use parking_lot::RwLock;
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
@@ -161,7 +162,17 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
         }
         let tables = self.tables.into_iter().map(Arc::new).collect();
         let Self { name, factory, policy, truncate, max_pending, scopes, .. } = *self;
-        let hub = Arc::new(Hub { name, tables, policy, truncate, max_pending, scopes, publish, factory });
+        let hub = Arc::new(Hub {
+            name,
+            tables,
+            policy,
+            truncate,
+            max_pending,
+            scopes,
+            publish,
+            factory,
+            ways: RwLock::default(),
+        });
         let source = Arc::new(Rereader::new(Arc::clone(&hub)));
         Ok(Arc::new(Attached { hub, source }))
     }

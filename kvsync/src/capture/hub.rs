@@ -4,10 +4,13 @@ use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::sync::Arc;
 
+use parking_lot::RwLock;
+
 use super::backend::SyncBackend;
 use super::database::Policy;
 use super::statement::TableName;
 use super::table::Table;
+use super::ways::Way;
 use crate::change::{Missed, Publish};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
@@ -23,6 +26,8 @@ pub struct Hub<DB: SyncBackend> {
     pub(super) scopes: Option<Scopes>,
     pub(super) publish: Arc<dyn Publish>,
     pub(super) factory: Factory<DB>,
+    /// The other names of the tables; nothing before they were read.
+    pub(super) ways: RwLock<Option<Arc<[Way]>>>,
 }
 
 /// Gives schemas their scopes.
@@ -44,9 +49,15 @@ impl<DB: SyncBackend> Hub<DB> {
         tables.clone().find(exact).or_else(|| tables.find(may_be))
     }
 
-    /// The first registered table among these.
-    pub(super) fn table_among(&self, names: &[TableName<'_>]) -> Option<&Arc<Table<DB>>> {
-        names.iter().find_map(|name| self.table(name))
+    /// The registered tables among these.
+    pub(super) fn tables_among(&self, names: &[TableName<'_>]) -> Vec<&Arc<Table<DB>>> {
+        let mut tables: Vec<&Arc<Table<DB>>> = Vec::new();
+        for table in names.iter().filter_map(|name| self.table(name)) {
+            if !tables.iter().any(|known| Arc::ptr_eq(known, table)) {
+                tables.push(table);
+            }
+        }
+        tables
     }
 
     /// Reports a write that was not captured.

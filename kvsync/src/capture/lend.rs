@@ -1,6 +1,7 @@
 //! Lends the wrapped connection to code that insists on its type.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use diesel::connection::{Instrumentation, InstrumentationEvent, get_default_instrumentation};
 use parking_lot::Mutex;
@@ -10,6 +11,7 @@ use super::connection::{SyncConnection, depth_of};
 use super::database::Policy;
 use super::hub::Hub;
 use super::statement::{Scanned, scan_all};
+use super::ways::{Strangers, Way};
 
 impl<C: Inner> SyncConnection<C> {
     /// Lends the wrapped connection. What is written through it is not captured, but watched: a write
@@ -20,11 +22,19 @@ impl<C: Inner> SyncConnection<C> {
     pub fn lend<R>(&mut self, work: impl FnOnce(&mut C) -> R) -> R {
         let before = depth_of(&mut self.inner);
         let user = self.state.instrumentation.clone().or_else(Shared::by_default);
-        let watch = Watch { hub: Arc::clone(&self.state.hub), user: user.clone() };
+        let hub = Arc::clone(&self.state.hub);
+        // What is looked up for the watch is not for the user's eyes.
+        self.inner.set_instrumentation(None::<Shared>);
+        let ways = hub.ways(&mut self.inner);
+        let altered = Arc::new(AtomicBool::new(false));
+        let watch = Watch { hub: Arc::clone(&hub), ways, altered: Arc::clone(&altered), user: user.clone() };
         self.inner.set_instrumentation(watch);
         let result = work(&mut self.inner);
         // No instrumentation cannot be set, one that does nothing can.
         self.inner.set_instrumentation(user);
+        if altered.load(Ordering::Relaxed) {
+            self.altered(&hub.tables);
+        }
         self.reconcile_with(before);
         result
     }
@@ -68,6 +78,9 @@ impl Instrumentation for Shared {
 /// Reports the statements that write registered tables.
 struct Watch<DB: SyncBackend> {
     hub: Arc<Hub<DB>>,
+    ways: Arc<[Way]>,
+    /// Whether the schema was changed.
+    altered: Arc<AtomicBool>,
     user: Option<Shared>,
 }
 
@@ -90,14 +103,22 @@ impl<DB: SyncBackend> Watch<DB> {
             return;
         }
         for (statement, scanned) in scan_all(text, DB::DIALECT) {
-            let table = match &scanned {
-                Scanned::Write(write) => self.hub.table(&write.table),
-                Scanned::Uncapturable { tables, .. } | Scanned::Truncate { tables, .. } => self.hub.table_among(tables),
-                Scanned::Read | Scanned::Schema { .. } | Scanned::Transaction => None,
+            let tables = match &scanned {
+                Scanned::Write(write) => self.hub.table(&write.table).into_iter().collect(),
+                Scanned::Uncapturable { tables, .. } | Scanned::Truncate { tables, .. } => {
+                    self.hub.tables_among(tables)
+                }
+                Scanned::Schema { .. } => {
+                    self.altered.store(true, Ordering::Relaxed);
+                    Vec::new()
+                }
+                Scanned::Read | Scanned::Transaction => Vec::new(),
             };
-            if let Some(table) = table {
+            let strangers = Strangers::of(&scanned);
+            let led = strangers.iter().flat_map(|strangers| strangers.met(&self.ways)).map(|way| &way.table);
+            for table in tables.into_iter().map(|table| &table.name).chain(led) {
                 let reason = "it was written on the connection that `lend` handed out";
-                self.hub.missed(Some(&table.name), reason, statement);
+                self.hub.missed(Some(table), reason, statement);
             }
         }
     }

@@ -29,6 +29,7 @@ mod statement;
 mod table;
 mod traits;
 mod transaction;
+mod ways;
 
 pub use self::backend::{Inner, SyncBackend};
 pub use self::check::{Finding, Severity};

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use super::backend::SyncBackend;
 use super::database::Policy;
 use super::hub::Hub;
-use super::statement::{Conflict, Or, Scanned, TableName, Verb, Write, rewrite, scan};
+use super::statement::{Conflict, Or, Scanned, Verb, Write, rewrite, scan};
 use super::table::Table;
+use super::ways::Strangers;
 use crate::change::Action;
 use crate::error::{Error, ErrorKind};
 use crate::model::Schema;
@@ -25,6 +26,8 @@ pub(super) enum Planned<DB: SyncBackend> {
     Altered(Arc<[Arc<Table<DB>>]>),
     /// It is not run.
     Refuse(Arc<Missing>),
+    /// It writes under names that are not registered, but may lead to tables that are.
+    Strange(Arc<Strangers>),
 }
 
 impl<DB: SyncBackend> Clone for Planned<DB> {
@@ -35,25 +38,34 @@ impl<DB: SyncBackend> Clone for Planned<DB> {
             Self::Report(missing) => Self::Report(Arc::clone(missing)),
             Self::Altered(tables) => Self::Altered(Arc::clone(tables)),
             Self::Refuse(missing) => Self::Refuse(Arc::clone(missing)),
+            Self::Strange(strangers) => Self::Strange(Arc::clone(strangers)),
         }
     }
 }
 
 /// A write that cannot be captured.
 pub(super) struct Missing {
-    pub(super) table: Option<String>,
+    /// The registered tables that it writes, as far as they are known.
+    pub(super) tables: Vec<String>,
     pub(super) reason: Cow<'static, str>,
+    /// Whether its count of rows says whether it wrote anything.
+    pub(super) counts: bool,
 }
 
 impl Missing {
-    fn new<DB: SyncBackend>(table: Option<&Arc<Table<DB>>>, reason: impl Into<Cow<'static, str>>) -> Arc<Self> {
-        Arc::new(Self { table: table.map(|table| table.name.clone()), reason: reason.into() })
+    fn new<'a, DB: SyncBackend>(
+        tables: impl IntoIterator<Item = &'a Arc<Table<DB>>>,
+        reason: impl Into<Cow<'static, str>>,
+    ) -> Arc<Self> {
+        let tables = tables.into_iter().map(|table| table.name.clone()).collect();
+        Arc::new(Self { tables, reason: reason.into(), counts: false })
     }
 
     /// The error that the caller gets in place of the statement's result.
     pub(super) fn error(&self) -> diesel::result::Error {
-        let table = self.table.as_ref().map(|table| format!(" (table `{table}`)")).unwrap_or_default();
-        refused(Error::new(ErrorKind::Capture, format!("{}{table}", self.reason)))
+        let tables = self.tables.join("`, `");
+        let tables = if tables.is_empty() { tables } else { format!(" (table `{tables}`)") };
+        refused(Error::new(ErrorKind::Capture, format!("{}{tables}", self.reason)))
     }
 }
 
@@ -114,15 +126,14 @@ pub(super) enum At {
 
 /// Decides what is done with a statement.
 pub(super) fn plan<DB: SyncBackend>(hub: &Hub<DB>, sql: &str, cache: Caching) -> Planned<DB> {
-    match scan(sql, DB::DIALECT) {
-        Scanned::Read => Planned::Pass,
-        Scanned::Schema { tables } => altered(hub, &tables),
-        Scanned::Write(write) => match hub.table(&write.table) {
-            Some(table) => written(hub, sql, &write, table, cache),
-            None => Planned::Pass,
-        },
-        other => uncaptured(hub, &other).unwrap_or(Planned::Pass),
-    }
+    let scanned = scan(sql, DB::DIALECT);
+    let planned = match &scanned {
+        Scanned::Read => return Planned::Pass,
+        Scanned::Schema { tables } => return Planned::Altered(hub.tables_among(tables).into_iter().cloned().collect()),
+        Scanned::Write(write) => hub.table(&write.table).map(|table| written(hub, sql, write, table, cache)),
+        other => uncaptured(hub, other),
+    };
+    planned.unwrap_or_else(|| Strangers::of(&scanned).map_or(Planned::Pass, |names| Planned::Strange(Arc::new(names))))
 }
 
 /// What is done with a statement that writes and cannot be captured; nothing when no registered table
@@ -136,16 +147,13 @@ pub(super) fn uncaptured<DB: SyncBackend>(hub: &Hub<DB>, scanned: &Scanned<'_>) 
             hub.policy.planned(Missing::new(Some(table), reason))
         }
         Scanned::Truncate { tables, cascade } => {
-            let table = hub.table_among(tables);
-            if table.is_none() && !cascade {
-                return None;
+            let tables = hub.tables_among(tables);
+            if !tables.is_empty() {
+                let reason = "TRUNCATE deletes rows that nobody sees; use DELETE, or allow it and verify the table";
+                return hub.truncate.planned(Missing::new(tables, reason));
             }
-            let reason = "TRUNCATE deletes rows that nobody sees; use DELETE, or allow it and verify the table";
-            if table.is_none() {
-                let reason = "TRUNCATE .. CASCADE may empty registered tables unseen; verify them";
-                return hub.policy.planned(Missing::new(hub.tables.first(), reason));
-            }
-            hub.truncate.planned(Missing::new(table, reason))
+            let reason = "TRUNCATE .. CASCADE may empty registered tables unseen; verify them";
+            cascade.then(|| hub.policy.planned(Missing::new(&hub.tables, reason)))?
         }
         Scanned::Transaction => Some(Planned::Refuse(Missing::new::<DB>(
             None,
@@ -153,20 +161,16 @@ pub(super) fn uncaptured<DB: SyncBackend>(hub: &Hub<DB>, scanned: &Scanned<'_>) 
              use `transaction`, or `unsynced()` where nothing is captured",
         ))),
         Scanned::Uncapturable { reason, tables } => {
-            let table = hub.table_among(tables)?;
+            let tables = hub.tables_among(tables);
             let reason = format!("{reason}; run it through `unsynced()` and verify the table, or write it otherwise");
-            hub.policy.planned(Missing::new(Some(table), reason))
+            if tables.is_empty() { None } else { hub.policy.planned(Missing::new(tables, reason)) }
         }
     }
 }
 
-fn altered<DB: SyncBackend>(hub: &Hub<DB>, names: &[TableName<'_>]) -> Planned<DB> {
-    let tables: Vec<_> = names.iter().filter_map(|name| hub.table(name)).cloned().collect();
-    Planned::Altered(tables.into())
-}
-
 impl Policy {
-    fn planned<DB: SyncBackend>(self, missing: Arc<Missing>) -> Option<Planned<DB>> {
+    /// Nothing where it is run, and nobody is told.
+    pub(super) fn planned<DB: SyncBackend>(self, missing: Arc<Missing>) -> Option<Planned<DB>> {
         match self {
             Self::Error => Some(Planned::Refuse(missing)),
             Self::Warn => Some(Planned::Report(missing)),

@@ -18,6 +18,7 @@ use super::look::text;
 use super::plan::{Caching, Missing, Plan, Planned, plan, uncaptured};
 use super::row::{SyncCursor, SyncRow};
 use super::statement::{Scanned, scan_all};
+use super::ways::Strangers;
 
 impl<C: Inner> LoadConnection<DefaultLoadingMode> for SyncConnection<C> {
     type Cursor<'conn, 'query> =
@@ -29,7 +30,7 @@ impl<C: Inner> LoadConnection<DefaultLoadingMode> for SyncConnection<C> {
         T: Query + QueryFragment<Self::Backend> + QueryId + 'query,
         Self::Backend: QueryMetadata<T::SqlType>,
     {
-        match self.state.plans.look(&self.state.hub, &source)? {
+        match self.look(&source)? {
             Planned::Capture(plan) => {
                 let (rows, visible) = self.run_loading(&Source::Shared(Rc::new(source)), &plan)?;
                 Ok(SyncCursor::captured(rows, visible))
@@ -48,12 +49,19 @@ impl<C: Inner> SyncConnection<C> {
         T: QueryFragment<C::Backend> + QueryId,
     {
         match planned {
-            Planned::Pass => self.inner.execute_returning_count(source),
+            Planned::Pass | Planned::Strange(_) => self.inner.execute_returning_count(source),
             Planned::Capture(plan) => self.run(&Source::Borrowed(source), &plan, |_| {}),
             Planned::Report(missing) => {
-                let count = self.inner.execute_returning_count(source)?;
-                self.report(&missing, &text::<C::Backend, _>(source)?);
-                Ok(count)
+                let ran = self.inner.execute_returning_count(source);
+                // SQLite may keep a part of what a statement that failed has written.
+                let wrote = match &ran {
+                    Ok(count) => *count > 0 || !missing.counts,
+                    Err(_) => C::Backend::LOSES_TRANSACTIONS,
+                };
+                if wrote {
+                    self.report(&missing, &text::<C::Backend, _>(source)?);
+                }
+                ran
             }
             Planned::Altered(tables) => {
                 let count = self.inner.execute_returning_count(source)?;
@@ -71,7 +79,7 @@ impl<C: Inner> SyncConnection<C> {
         T: QueryFragment<C::Backend>,
     {
         match planned {
-            Planned::Pass | Planned::Capture(_) => Ok(()),
+            Planned::Pass | Planned::Capture(_) | Planned::Strange(_) => Ok(()),
             Planned::Report(missing) => {
                 self.report(&missing, &text::<C::Backend, _>(source)?);
                 Ok(())
@@ -222,40 +230,49 @@ impl<C: Inner> SyncConnection<C> {
             match plan(&hub, text, Caching::Never) {
                 Planned::Capture(plan) => return self.run(&Source::Borrowed(&Text(text)), &plan, |_| {}).map(drop),
                 Planned::Refuse(missing) => return Err(missing.error()),
-                Planned::Pass | Planned::Report(_) | Planned::Altered(_) => {}
+                Planned::Pass | Planned::Report(_) | Planned::Altered(_) | Planned::Strange(_) => {}
             }
         }
-        let reports = planned.iter().filter_map(|scanned| uncaptured(&hub, scanned)).collect::<Vec<_>>();
+        let mut reports = Vec::new();
+        for scanned in &planned {
+            let report = uncaptured(&hub, scanned).or_else(|| Some(self.look_at(&Strangers::of(scanned)?)));
+            reports.extend(report);
+        }
         for planned in &reports {
             if let Planned::Refuse(missing) = planned {
                 return Err(missing.error());
             }
         }
         let ran = self.inner.batch_execute(query);
-        // Also where one failed: those before it may stand.
         for planned in &reports {
-            if let Planned::Report(missing) = planned {
+            // On SQLite, those before one that failed stand.
+            if let Planned::Report(missing) = planned
+                && (ran.is_ok() || C::Backend::LOSES_TRANSACTIONS)
+            {
                 self.report(missing, query);
             }
         }
         for scanned in &planned {
             if let Scanned::Schema { tables } = scanned {
-                let tables: Vec<_> = tables.iter().filter_map(|name| hub.table(name)).cloned().collect();
+                let tables: Vec<_> = hub.tables_among(tables).into_iter().cloned().collect();
                 self.altered(&tables);
             }
         }
         ran
     }
 
-    fn altered(&mut self, tables: &[Arc<super::table::Table<C::Backend>>]) {
+    pub(super) fn altered(&mut self, tables: &[Arc<super::table::Table<C::Backend>>]) {
         C::Backend::altered(&mut self.state.session);
+        self.state.hub.forget_ways();
         for table in tables {
             table.set_checked(false);
         }
     }
 
     fn report(&self, missing: &Missing, sql: &str) {
-        self.state.hub.missed(missing.table.as_deref(), missing.reason.clone(), sql);
+        for table in &missing.tables {
+            self.state.hub.missed(Some(table), missing.reason.clone(), sql);
+        }
     }
 
     fn report_concerns(&self, plan: &Plan<C::Backend>, count: usize) {
@@ -269,7 +286,8 @@ impl<C: Inner> SyncConnection<C> {
             self.state.hub.missed(Some(&plan.table.name), reason, &plan.sql);
         }
         if plan.replaces && count > 0 && plan.table.displaces() {
-            let reason = "a row that was in the way by a second unique key was replaced unseen; use an upsert";
+            let reason =
+                "a row that was in the way by a second unique key may have been replaced unseen; use an upsert";
             self.state.hub.missed(Some(&plan.table.name), reason, &plan.sql);
         }
     }

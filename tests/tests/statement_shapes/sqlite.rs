@@ -110,16 +110,16 @@ pub(crate) fn all() -> Vec<Shape<SqliteConnection, crate::Wrapped<SqliteConnecti
         "insert or ignore, the row back" => |conn| {
             insert_or_ignore_into(users::table).values(users::name.eq("ada")).get_result::<User>(conn).optional()
         }
-        "replace by the primary key" => |conn| {
+        "replace by the primary key"; "second unique key" => |conn| {
             replace_into(users::table).values(user(5, "replaced")).execute(conn)
         }
-        "replace a row that is not there" => |conn| {
+        "replace a row that is not there"; "second unique key" => |conn| {
             replace_into(users::table).values(user(50, "new")).execute(conn)
         }
-        "replace, the row back" => |conn| {
+        "replace, the row back"; "second unique key" => |conn| {
             replace_into(users::table).values(user(5, "replaced")).get_result::<User>(conn)
         }
-        "replace a batch" => |conn| {
+        "replace a batch"; "second unique key" => |conn| {
             replace_into(users::table).values(&vec![user(5, "r5"), user(6, "r6")]).execute(conn)
         }
         "replace with a composite primary key" => |conn| {
@@ -154,10 +154,10 @@ pub(crate) fn all() -> Vec<Shape<SqliteConnection, crate::Wrapped<SqliteConnecti
         "raw update or ignore", 1 => |conn| {
             sql_query("UPDATE OR IGNORE users SET name = 'ada' WHERE id < 3").execute(conn)
         }
-        "raw insert or replace" => |conn| {
+        "raw insert or replace"; "second unique key" => |conn| {
             sql_query("INSERT OR REPLACE INTO users (id, name) VALUES (5, 'r')").execute(conn)
         }
-        "raw replace" => |conn| { sql_query("REPLACE INTO users (id, name) VALUES (5, 'r')").execute(conn) }
+        "raw replace"; "second unique key" => |conn| { sql_query("REPLACE INTO users (id, name) VALUES (5, 'r')").execute(conn) }
         "raw upsert with two conflict clauses" => |conn| {
             sql_query("INSERT INTO users (id, name) VALUES (1, 'bob')
                        ON CONFLICT (id) DO UPDATE SET age = 1 ON CONFLICT (name) DO UPDATE SET age = 2").execute(conn)

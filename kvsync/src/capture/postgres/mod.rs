@@ -6,6 +6,7 @@ mod place;
 mod reread;
 mod row_by_row;
 mod unseen;
+mod ways;
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -29,6 +30,7 @@ use super::plan::Plan;
 use super::reread::Until;
 use super::statement::Dialect;
 use super::table::Table;
+use super::ways::Way;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Reread, Wanted};
 use crate::version::Version;
@@ -139,9 +141,15 @@ impl Inside for Pg {
         session.places.settle(conn, hub, plan, pending, relations);
     }
 
+    fn ways<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>) -> QueryResult<Vec<Way>> {
+        ways::ways(conn, hub)
+    }
+
     fn altered(session: &mut Session) {
         session.places.forget();
     }
+
+    fn unwatched(_: &mut Session) {}
 
     fn ended(_: &mut Session, _: bool, _: bool) {}
 

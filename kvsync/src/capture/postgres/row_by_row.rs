@@ -30,7 +30,7 @@ where
         T: Query + QueryFragment<Pg> + QueryId + 'query,
         Pg: QueryMetadata<T::SqlType>,
     {
-        match self.state.plans.look(&self.state.hub, &source)? {
+        match self.look(&source)? {
             Planned::Capture(plan) => {
                 let (rows, visible) = self.run_loading(&Source::Shared(Rc::new(source)), &plan)?;
                 Ok(SyncCursor::captured(rows, visible))

@@ -7,6 +7,7 @@ mod clock;
 mod counter;
 mod reread;
 mod unseen;
+mod ways;
 
 use std::ops::Range;
 use std::time::SystemTime;
@@ -29,6 +30,7 @@ use super::plan::Plan;
 use super::reread::Until;
 use super::statement::Dialect;
 use super::table::Table;
+use super::ways::Way;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Reread, Wanted};
 use crate::version::Version;
@@ -152,14 +154,25 @@ impl Inside for Sqlite {
     ) {
     }
 
+    fn ways<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>) -> QueryResult<Vec<Way>> {
+        ways::ways(conn, hub)
+    }
+
     fn altered(session: &mut Session) {
         session.counter.forget();
+        session.temporary = None;
+    }
+
+    fn unwatched(session: &mut Session) {
         session.temporary = None;
     }
 
     fn ended(session: &mut Session, outermost: bool, rolled_back: bool) {
         if outermost || rolled_back {
             session.counter.drop_block();
+        }
+        if rolled_back {
+            session.temporary = None;
         }
     }
 

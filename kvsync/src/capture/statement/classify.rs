@@ -233,7 +233,7 @@ fn not_understood(sql: &str, dialect: Dialect) -> Scanned<'_> {
 }
 
 /// The tables that a text writes, however many statements it holds.
-fn tables_written(sql: &str, dialect: Dialect) -> Vec<TableName<'_>> {
+pub(crate) fn tables_written(sql: &str, dialect: Dialect) -> Vec<TableName<'_>> {
     let mut cursor = Cursor::new(sql, dialect);
     let mut tables = Vec::new();
     while cursor.token.is_some() {

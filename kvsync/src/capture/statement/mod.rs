@@ -18,7 +18,7 @@ mod write;
 use std::borrow::Cow;
 use std::ops::Range;
 
-pub(crate) use self::classify::scan;
+pub(crate) use self::classify::{scan, tables_written};
 use self::lexer::Lexer;
 pub(crate) use self::name::TableName;
 pub(crate) use self::rewrite::rewrite;

@@ -1,0 +1,105 @@
+//! The other names under which registered tables are written on PostgreSQL.
+
+use diesel::pg::Pg;
+use diesel::sql_types::{Array, Text};
+use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
+
+use super::super::backend::Inner;
+use super::super::hub::Hub;
+use super::super::statement::{Dialect, TableName, tables_written};
+use super::super::ways::Way;
+
+#[derive(QueryableByName)]
+struct Dependent {
+    #[diesel(sql_type = Text)]
+    schema: String,
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Text)]
+    kind: String,
+    #[diesel(sql_type = Text)]
+    base_schema: String,
+    #[diesel(sql_type = Text)]
+    base: String,
+}
+
+#[derive(QueryableByName)]
+struct Trigger {
+    #[diesel(sql_type = Text)]
+    schema: String,
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Text)]
+    source: String,
+}
+
+/// Views over the tables and over such views, tables with rules that write them, and partitions; then
+/// tables with a trigger whose function writes them, as far as its text shows.
+pub(super) fn ways<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>) -> QueryResult<Vec<Way>> {
+    let tables: Vec<&str> = hub.tables.iter().map(|table| table.name.as_str()).collect();
+    let dependents: Vec<Dependent> = sql_query(
+        "WITH RECURSIVE way (oid, base) AS ( \
+             SELECT c.oid, c.oid FROM pg_catalog.pg_class c WHERE c.relname = ANY ($1) AND c.relkind IN ('r', 'p') \
+             UNION \
+             SELECT next.oid, way.base FROM way JOIN LATERAL ( \
+                 SELECT r.ev_class AS oid FROM pg_catalog.pg_depend d \
+                 JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid \
+                 WHERE d.classid = 'pg_catalog.pg_rewrite'::pg_catalog.regclass \
+                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refobjid = way.oid \
+                 UNION ALL \
+                 SELECT i.inhrelid FROM pg_catalog.pg_inherits i \
+                 JOIN pg_catalog.pg_class p ON p.oid = i.inhrelid AND p.relispartition WHERE i.inhparent = way.oid \
+             ) AS next ON true \
+         ) \
+         SELECT DISTINCT n.nspname::text AS schema, c.relname::text AS name, c.relkind::text AS kind, \
+             m.nspname::text AS base_schema, b.relname::text AS base \
+         FROM way JOIN pg_catalog.pg_class c ON c.oid = way.oid AND c.relkind IN ('v', 'r', 'p', 'f') \
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_catalog.pg_class b ON b.oid = way.base JOIN pg_catalog.pg_namespace m ON m.oid = b.relnamespace \
+         WHERE way.oid <> way.base",
+    )
+    .bind::<Array<Text>, _>(&tables)
+    .get_results(conn)?;
+    let triggers: Vec<Trigger> = sql_query(
+        "SELECT n.nspname::text AS schema, c.relname::text AS name, p.prosrc AS source FROM pg_catalog.pg_trigger t \
+         JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+         JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid WHERE NOT t.tgisinternal \
+         AND EXISTS (SELECT FROM pg_catalog.unnest($1) AS name WHERE pg_catalog.strpos(pg_catalog.lower(p.prosrc), name) > 0)",
+    )
+    .bind::<Array<Text>, _>(&tables)
+    .get_results(conn)?;
+    let mut ways: Vec<Way> = dependents.into_iter().filter_map(|dependent| by_catalog(hub, dependent)).collect();
+    ways.extend(triggers.into_iter().flat_map(|trigger| by_trigger(hub, &trigger)));
+    Ok(ways)
+}
+
+fn by_catalog(hub: &Hub<Pg>, dependent: Dependent) -> Option<Way> {
+    let Dependent { schema, name, kind, base_schema, base } = dependent;
+    let table = hub.table(&TableName { schema: Some(base_schema.into()), name: base.into() })?.name.clone();
+    let what = match kind.as_str() {
+        "v" => "the view",
+        "p" | "r" | "f" => "the partition or the table with a rule",
+        _ => "the relation",
+    };
+    let reason = format!("it may write `{table}` by way of {what} `{schema}.{name}`; write `{table}` itself");
+    Some(Way { schema, name, table, reason, counts: true })
+}
+
+fn by_trigger(hub: &Hub<Pg>, trigger: &Trigger) -> Vec<Way> {
+    let Trigger { schema, name, source } = trigger;
+    let own = TableName { schema: Some(schema.into()), name: name.into() };
+    if hub.table(&own).is_some() {
+        return Vec::new();
+    }
+    let written = tables_written(source, Dialect::Postgres);
+    let tables = written.iter().filter_map(|written| hub.table(written));
+    tables
+        .map(|table| Way {
+            schema: schema.clone(),
+            name: name.clone(),
+            table: table.name.clone(),
+            reason: format!("a trigger of `{schema}.{name}` writes `{}`, unseen", table.name),
+            counts: true,
+        })
+        .collect()
+}

@@ -1,0 +1,107 @@
+//! The other names under which registered tables are written: views, partitions, and tables whose
+//! triggers write them.
+//!
+//! A statement that names one of these does not name the registered table, and what it returns are not
+//! the table's rows; so it follows the policy.
+
+use std::sync::Arc;
+
+use diesel::QueryResult;
+use diesel::query_builder::{QueryFragment, QueryId};
+
+use super::backend::{Inner, SyncBackend};
+use super::connection::SyncConnection;
+use super::hub::Hub;
+use super::plan::{Missing, Planned};
+use super::statement::{Scanned, TableName};
+
+/// A relation by which a registered table is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Way {
+    pub(super) schema: String,
+    pub(super) name: String,
+    /// The registered table.
+    pub(super) table: String,
+    /// How a write of the one is a write of the other.
+    pub(super) reason: String,
+    /// Whether a write that leads there counts its rows.
+    pub(super) counts: bool,
+}
+
+/// What a statement writes under names that no table is registered under.
+pub(super) struct Strangers {
+    names: Vec<(Option<String>, String)>,
+    /// Whether it is one INSERT, UPDATE or DELETE: then its count says whether it wrote anything.
+    counts: bool,
+    truncates: bool,
+}
+
+impl Strangers {
+    /// Nothing for a statement that writes no table.
+    pub(super) fn of(scanned: &Scanned<'_>) -> Option<Self> {
+        let owned = |name: &TableName<'_>| (name.schema.as_deref().map(str::to_owned), name.name.to_string());
+        let (names, counts, truncates) = match scanned {
+            Scanned::Read | Scanned::Schema { .. } | Scanned::Transaction => return None,
+            Scanned::Write(write) => (vec![owned(&write.table)], true, false),
+            Scanned::Truncate { tables, .. } => (tables.iter().map(owned).collect(), false, true),
+            Scanned::Uncapturable { tables, .. } => (tables.iter().map(owned).collect(), false, false),
+        };
+        Some(Self { names, counts, truncates })
+    }
+
+    /// The ways among the names.
+    pub(super) fn met<'a>(&self, ways: &'a [Way]) -> Vec<&'a Way> {
+        ways.iter().filter(|way| self.names.iter().any(|name| way.is_named(name))).collect()
+    }
+}
+
+impl Way {
+    fn is_named(&self, (schema, name): &(Option<String>, String)) -> bool {
+        self.name == *name && schema.as_ref().is_none_or(|schema| *schema == self.schema)
+    }
+}
+
+impl<C: Inner> SyncConnection<C> {
+    /// What is done with a statement.
+    pub(super) fn look<T>(&mut self, source: &T) -> QueryResult<Planned<C::Backend>>
+    where
+        T: QueryFragment<C::Backend> + QueryId,
+    {
+        match self.state.plans.look(&self.state.hub, source)? {
+            Planned::Strange(strangers) => Ok(self.look_at(&strangers)),
+            planned => Ok(planned),
+        }
+    }
+
+    pub(super) fn look_at(&mut self, strangers: &Strangers) -> Planned<C::Backend> {
+        let hub = Arc::clone(&self.state.hub);
+        let ways = hub.ways(&mut self.inner);
+        let met = strangers.met(&ways);
+        let Some(first) = met.first() else { return Planned::Pass };
+        let mut tables: Vec<String> = met.iter().map(|way| way.table.clone()).collect();
+        tables.dedup();
+        let missing = Missing { tables, reason: first.reason.clone().into(), counts: strangers.counts && first.counts };
+        let policy = if strangers.truncates { hub.truncate } else { hub.policy };
+        policy.planned(Arc::new(missing)).unwrap_or(Planned::Pass)
+    }
+}
+
+impl<DB: SyncBackend> Hub<DB> {
+    /// The other names of the registered tables. Read once, and again when a connection of ours has
+    /// changed the schema.
+    pub(super) fn ways<C: Inner<Backend = DB>>(&self, conn: &mut C) -> Arc<[Way]> {
+        if let Some(ways) = &*self.ways.read() {
+            return Arc::clone(ways);
+        }
+        // Where it cannot be read, as in a transaction that has failed, the statement cannot be run either.
+        let Ok(ways) = DB::ways(conn, self) else { return Arc::new([]) };
+        let ways: Arc<[Way]> = ways.into();
+        *self.ways.write() = Some(Arc::clone(&ways));
+        ways
+    }
+
+    /// The schema was changed.
+    pub(super) fn forget_ways(&self) {
+        *self.ways.write() = None;
+    }
+}
