@@ -30,7 +30,17 @@ pub(super) fn one(store: &Inner) -> Result<()> {
 
 /// Checks a cluster whose map is known.
 pub(super) fn cluster(store: &Inner) -> Result<()> {
-    rights(store)
+    rights(store)?;
+    // So that no call has to find out that a node lacks them. One that cannot be reached now gets them later.
+    for node in store.servers.nodes() {
+        let deadline = Instant::now() + store.settings.command_timeout;
+        if let Ok(mut connection) = node.open(deadline)
+            && script::load(&mut connection, &node.address, deadline).is_ok()
+        {
+            node.keep(connection);
+        }
+    }
+    Ok(())
 }
 
 /// What the server says of itself, where the user may ask.

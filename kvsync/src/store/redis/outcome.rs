@@ -17,16 +17,7 @@ pub(super) fn outcomes(steps: &[Step], value: Value, terms: &Terms, prefix: &str
         ([Step::Apply(_), ..], value) => applied(steps, value, prefix),
         ([Step::Write(_)], Value::Int(1)) => vec![Ok(Outcome::Written)],
         ([Step::Write(_)], Value::Int(0)) => vec![Ok(Outcome::Superseded)],
-        ([Step::Write(_), ..], Value::Array(lost)) => {
-            let mut outcomes: Vec<_> = steps.iter().map(|_| Ok(Outcome::Written)).collect();
-            for number in lost {
-                let index = if let Value::Int(number) = number { usize::try_from(number - 1).ok() } else { None };
-                if let Some(outcome) = index.and_then(|index| outcomes.get_mut(index)) {
-                    *outcome = Ok(Outcome::Superseded);
-                }
-            }
-            outcomes
-        }
+        ([Step::Write(_), ..], Value::Array(exceptions)) => written(steps, exceptions),
         ([Step::Merge(change)], Value::Int(1)) => {
             let mut record = Record::new();
             let superseded = record.merge(change, terms);
@@ -39,6 +30,29 @@ pub(super) fn outcomes(steps: &[Step], value: Value, terms: &Terms, prefix: &str
         }
         (steps, _) => steps.iter().map(|_| Err(strange())).collect(),
     }
+}
+
+/// The numbers of those that were superseded, and a letter before the number of those that are left alone.
+fn written(steps: &[Step], exceptions: Vec<Value>) -> Vec<Result<Outcome>> {
+    let mut outcomes: Vec<_> = steps.iter().map(|_| Ok(Outcome::Written)).collect();
+    for exception in exceptions {
+        let (letter, number) = match &exception {
+            Value::Int(number) => (None, usize::try_from(*number).ok()),
+            Value::BulkString(text) => match text.split_first() {
+                Some((letter, number)) => {
+                    (Some(*letter), std::str::from_utf8(number).ok().and_then(|number| number.parse().ok()))
+                }
+                None => (None, None),
+            },
+            _ => (None, None),
+        };
+        let index = number.and_then(|number: usize| number.checked_sub(1));
+        let Some((outcome, step)) = index.and_then(|index| outcomes.get_mut(index).zip(steps.get(index))) else {
+            return steps.iter().map(|_| Err(strange())).collect();
+        };
+        *outcome = letter.map_or(Ok(Outcome::Superseded), |letter| Err(flaw(letter, key_of(step).as_str())));
+    }
+    outcomes
 }
 
 /// A letter for each change, and the key that each refusal is about.
@@ -63,10 +77,10 @@ fn applied(steps: &[Step], value: Value, prefix: &str) -> Vec<Result<Outcome>> {
     steps.iter().enumerate().map(outcome).collect()
 }
 
-/// Whether the record held something newer, whether its value follows, the record, and its end.
+/// Whether the record held something newer, whether its value follows, the record, and two ends.
 fn merged(change: &Delta, answer: Vec<Value>) -> Result<Outcome> {
-    let Ok([Value::Int(superseded), Value::Int(whole), Value::BulkString(mut bytes), Value::BulkString(ends)]) =
-        <[Value; 4]>::try_from(answer)
+    let Ok([Value::Int(superseded), Value::Int(whole), Value::BulkString(mut bytes), ends, others]) =
+        <[Value; 5]>::try_from(answer)
     else {
         return Err(strange());
     };
@@ -77,8 +91,16 @@ fn merged(change: &Delta, answer: Vec<Value>) -> Result<Outcome> {
     if whole == 0 {
         record.value = value_of(change);
     }
-    record.expires_at = ends.try_into().map(u64::from_be_bytes).map_err(|_| strange())?;
+    record.expires_at = time(ends)?;
+    if let Some((head, _)) = &mut record.foreign {
+        head.expires_at = time(others)?;
+    }
     Ok(Outcome::Merged { superseded: superseded == 1, record: Box::new(record) })
+}
+
+fn time(value: Value) -> Result<u64> {
+    let bytes = if let Value::BulkString(bytes) = value { bytes } else { Vec::new() };
+    bytes.try_into().map(u64::from_be_bytes).map_err(|_| strange())
 }
 
 /// The failure of a step, with its key where it is about what stands there.

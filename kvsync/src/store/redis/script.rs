@@ -35,8 +35,8 @@ impl Script {
         match self {
             Self::Apply => concat!(include_str!("lua/record.lua"), include_str!("lua/apply.lua")),
             Self::Merge => concat!(include_str!("lua/record.lua"), include_str!("lua/merge.lua")),
-            Self::Write => include_str!("lua/write.lua"),
-            Self::WriteMany => include_str!("lua/write_many.lua"),
+            Self::Write => concat!(include_str!("lua/write.lua"), include_str!("lua/write_one.lua")),
+            Self::WriteMany => concat!(include_str!("lua/write.lua"), include_str!("lua/write_many.lua")),
             Self::Confirm => concat!(include_str!("lua/record.lua"), include_str!("lua/confirm.lua")),
             Self::Epoch => include_str!("lua/epoch.lua"),
             Self::Rights => include_str!("lua/rights.lua"),

@@ -205,7 +205,8 @@ impl Planner<'_> {
         for write in writes() {
             command.arg(self.store.full(&write.key));
         }
-        command.arg(order(by)).arg(self.terms.now).arg(u8::from(ends)).arg(u8::from(bytes <= LARGE * range.len()));
+        command.arg(order(by)).arg(self.terms.now).arg(self.keep());
+        command.arg(u8::from(ends)).arg(u8::from(bytes <= LARGE * range.len()));
         for write in writes() {
             command.arg(&entry(write)[..]);
         }
@@ -234,7 +235,6 @@ impl Planner<'_> {
             let Some(slots) = answers.get_mut(range.clone()) else { continue };
             match reply {
                 Err(failure) if failure.is_refusal() && steps.len() > 1 => again.extend(range.clone()),
-                Ok(Value::Nil) => again.extend(range.clone()),
                 Err(failure) => {
                     for (slot, step) in slots.iter_mut().zip(steps) {
                         *slot = Some(Err(about(step, failure.clone())));

@@ -2,8 +2,8 @@
 -- ARGV[5]: the record that the change alone would make, or a head and nothing where it is no put.
 -- ARGV[6]: the keys that it certainly took, as the dirty keys of a ledger, or nothing.
 -- Answers 1 when the record is what the change alone would make; otherwise with whether it held something
--- newer, whether its value follows, the record, and its end apart from what another generation of keys
--- wrote. Or C, L: see record.lua.
+-- newer, whether its value follows, the record, its end, and the end of what another generation of keys
+-- wrote: in the record's head stands the later one. Or C, L: see record.lua.
 
 local key, new, gone = KEYS[1], ARGV[5], ARGV[6]
 local e = peek(key)
@@ -19,7 +19,8 @@ local ok, answer = pcall(function()
   local begin, value = encode(r), r.value
   if r.foreign or not value then value = sub(call('GET', key), r.tail) end
   store(key, begin .. value)
-  return { superseded and 1 or 0, r.own and 0 or 1, r.own and begin or begin .. value, r.ends }
+  local other = r.foreign and sub(r.foreign, 23, 30) or ''
+  return { superseded and 1 or 0, r.own and 0 or 1, r.own and begin or begin .. value, r.ends, other }
 end)
 if not ok then
   if type(answer) ~= 'table' or not answer.code then error(answer, 0) end
