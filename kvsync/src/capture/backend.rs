@@ -66,6 +66,8 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     const DEFAULT_SCHEMA: Option<&'static str>;
     /// Whether the database may end a transaction by itself when a statement fails.
     const LOSES_TRANSACTIONS: bool;
+    /// Whether the types of the binds are part of a prepared statement.
+    const TYPED_BINDS: bool;
     /// Whether columns are named with their table.
     const QUALIFIED: bool;
     /// How many values [`suffix`](Self::suffix) adds.

@@ -15,7 +15,7 @@ use super::plan::{Caching, Planned, plan};
 /// The plans of the statements that one connection has seen.
 pub(super) struct Plans<DB: SyncBackend> {
     by_type: HashMap<TypeId, Known<DB>, BuildHasherDefault<IdHasher>>,
-    by_text: HashMap<Box<str>, Planned<DB>>,
+    by_text: HashMap<Box<str>, Planned<DB>, BuildHasherDefault<TextHasher>>,
 }
 
 enum Known<DB: SyncBackend> {
@@ -24,8 +24,9 @@ enum Known<DB: SyncBackend> {
     Varies,
 }
 
-/// How many texts of statements without a type of their own are remembered. Diesel never caches an
-/// UPDATE, since there are as many as there are sets of columns; of most programs there are few.
+/// How many texts of statements without a type of their own are remembered: UPDATEs, and INSERTs of
+/// columns with defaults. Diesel never caches an UPDATE, since there are as many as there are sets of
+/// columns; of most programs there are few.
 const TEXTS: usize = 256;
 
 impl<DB: SyncBackend> Default for Plans<DB> {
@@ -64,17 +65,21 @@ impl<DB: SyncBackend> Plans<DB> {
         T: QueryFragment<DB>,
     {
         let text = text(source)?;
-        let is_update = type_name::<T>().starts_with("diesel::query_builder::update_statement::");
-        if is_update && let Some(planned) = self.by_text.get(&*text) {
+        if let Some(planned) = self.by_text.get(&*text) {
             return Ok(planned.clone());
         }
-        if is_update && self.by_text.len() < TEXTS {
-            let planned = plan(hub, &text, Caching::Text);
-            self.by_text.insert(text.into(), planned.clone());
-            return Ok(planned);
+        let is_update = type_name::<T>().starts_with("diesel::query_builder::update_statement::");
+        if !is_update && !source.is_safe_to_cache_prepared(&DB::default())? {
+            return Ok(plan(hub, &text, Caching::Never));
         }
-        let cached = !is_update && source.is_safe_to_cache_prepared(&DB::default())?;
-        Ok(plan(hub, &text, if cached { Caching::Text } else { Caching::Never }))
+        let known = self.by_text.len();
+        // Where the binds of one text may have several types, Diesel has to look at them.
+        let cache = IDS.as_flattened().get(known).filter(|_| !DB::TYPED_BINDS);
+        let planned = plan(hub, &text, cache.map_or(Caching::Text, |id| Caching::Id(*id)));
+        if known < TEXTS {
+            self.by_text.insert(text.into(), planned.clone());
+        }
+        Ok(planned)
     }
 }
 
@@ -87,6 +92,18 @@ pub(super) fn text<DB: SyncBackend, T: QueryFragment<DB>>(source: &T) -> QueryRe
 
 /// Tells the id of a statement as we run it from that of the caller's.
 struct Ours<T: ?Sized>(PhantomData<T>);
+
+/// Ids for the texts that a connection remembers.
+const IDS: [[TypeId; 16]; TEXTS / 16] = {
+    struct Nth<const HIGH: u8, const LOW: u8>;
+    macro_rules! row {
+        ($($high:literal)*) => { [$(each!($high: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)),*] };
+    }
+    macro_rules! each {
+        ($high:literal: $($low:literal)*) => { [$(TypeId::of::<Nth<$high, $low>>()),*] };
+    }
+    row!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
+};
 
 /// A type's id is a hash already.
 #[derive(Default)]
@@ -105,5 +122,30 @@ impl Hasher for IdHasher {
 
     fn finish(&self) -> u64 {
         self.0
+    }
+}
+
+/// Statements are the program's own, so a hash that is fast is enough.
+#[derive(Default)]
+struct TextHasher(u64);
+
+impl Hasher for TextHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        let (words, rest) = bytes.as_chunks();
+        words.iter().for_each(|word| self.write_u64(u64::from_le_bytes(*word)));
+        rest.iter().for_each(|byte| self.write_u8(*byte));
+    }
+
+    fn write_u8(&mut self, byte: u8) {
+        self.write_u64(byte.into());
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    fn finish(&self) -> u64 {
+        // The low bits are the weak ones, and the ones that a table looks at first.
+        self.0.rotate_left(26)
     }
 }

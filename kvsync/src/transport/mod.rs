@@ -79,9 +79,9 @@ pub struct Delivery {
 /// Where a delivery came from, and returns to.
 pub trait Origin: Send + Sync + fmt::Debug {
     /// The part has been dealt with.
-    fn done(&self, part: &Part);
+    fn done(&self, part: Part);
     /// The part has to be delivered again.
-    fn again(&self, part: &Part, redelivered: u32);
+    fn again(&self, part: Part, redelivered: u32);
 }
 
 impl Delivery {
@@ -106,7 +106,7 @@ impl Delivery {
     /// Says that the part has been dealt with.
     pub fn ack(mut self) {
         self.ended = true;
-        self.origin.done(&self.part);
+        self.origin.done(self.part.clone());
     }
 
     /// Says that the part has to be delivered again.
@@ -116,7 +116,7 @@ impl Delivery {
 impl Drop for Delivery {
     fn drop(&mut self) {
         if !self.ended {
-            self.origin.again(&self.part, self.redelivered.saturating_add(1));
+            self.origin.again(self.part.clone(), self.redelivered.saturating_add(1));
         }
     }
 }

@@ -1,10 +1,12 @@
 //! The queue inside the process.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, never, select_biased, unbounded};
+use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
 use parking_lot::{Condvar, Mutex};
 
 use super::{Delivery, Depth, Origin, Part, Transport};
@@ -16,7 +18,20 @@ pub struct Queue {
     shared: Arc<Shared>,
     parts: Receiver<(Part, u32)>,
     closed: Receiver<()>,
+    /// Held by the receiver that watches the channel. All others wait for it, and not in the channel,
+    /// where each publisher would have to wake one of them.
+    watch: Mutex<()>,
 }
+
+/// How long the watching receiver looks away when the queue is empty, and how often it does so before
+/// it lets itself be woken. While commits follow each other closely, no publisher pays for waking it.
+const NAP: Duration = Duration::from_micros(100);
+const NAPS: u32 = 20;
+
+/// Bytes of parts that were dealt with, kept to be dropped by the next publishers.
+const SPENT: usize = 256 << 10;
+/// How many of them a publisher drops.
+const DROPS: usize = 1;
 
 struct Shared {
     state: Mutex<State>,
@@ -27,6 +42,10 @@ struct Shared {
 
 struct State {
     depth: Depth,
+    /// Parts that were dealt with. To free what another thread has allocated takes a lock of the
+    /// allocator, which both then wait for; so it is done where it was allocated.
+    spent: VecDeque<Part>,
+    spent_bytes: usize,
     /// Dropped when the queue is closed, so that every receiver wakes.
     open: Option<Sender<()>>,
 }
@@ -37,9 +56,10 @@ impl Queue {
     pub fn new(bytes: usize) -> Self {
         let (sender, parts) = unbounded();
         let (open, closed) = crossbeam_channel::bounded(0);
-        let state = Mutex::new(State { depth: Depth::default(), open: Some(open) });
+        let (depth, spent) = (Depth::default(), VecDeque::new());
+        let state = Mutex::new(State { depth, spent, spent_bytes: 0, open: Some(open) });
         let shared = Arc::new(Shared { state, room: Condvar::new(), limit: bytes, parts: sender });
-        Self { shared, parts, closed }
+        Self { shared, parts, closed, watch: Mutex::new(()) }
     }
 }
 
@@ -61,20 +81,35 @@ impl Transport for Queue {
         }
         state.depth.bytes += size;
         state.depth.changes += part.changes.len();
+        let _spent: [Option<Part>; DROPS] = std::array::from_fn(|_| state.spent());
+        drop(state);
         // The channel has no bound, so this does not wait; and its receiver lives as long as the queue.
         self.shared.parts.send((part, 0)).map_err(|refused| refused.0.0)
     }
 
     fn receive(&self, wait: Duration) -> Option<Delivery> {
-        let origin = || Arc::clone(&self.shared) as Arc<dyn Origin>;
-        if wait.is_zero() {
-            self.shared.state.lock().open.as_ref()?;
-            return self.parts.try_recv().ok().map(|(part, redelivered)| Delivery::new(part, redelivered, origin()));
+        let until = Instant::now().checked_add(wait);
+        let Some(_watch) = (match until {
+            _ if wait.is_zero() => return self.take(),
+            Some(until) => self.watch.try_lock_until(until),
+            None => Some(self.watch.lock()),
+        }) else {
+            return None;
+        };
+        for _ in 0..NAPS {
+            if let Some(delivery) = self.take() {
+                return Some(delivery);
+            }
+            let left = until.map_or(NAP, |until| until.saturating_duration_since(Instant::now()));
+            if left.is_zero() || self.is_closed() {
+                return None;
+            }
+            thread::sleep(left.min(NAP));
         }
-        let timeout = if wait == Duration::MAX { never() } else { crossbeam_channel::after(wait) };
+        let timeout = until.map_or_else(never, at);
         select_biased! {
             recv(self.closed) -> _ => None,
-            recv(self.parts) -> got => got.ok().map(|(part, redelivered)| Delivery::new(part, redelivered, origin())),
+            recv(self.parts) -> got => got.ok().map(|got| self.deliver(got)),
             recv(timeout) -> _ => None,
         }
     }
@@ -84,22 +119,58 @@ impl Transport for Queue {
     }
 
     fn close(&self) {
-        self.shared.state.lock().open = None;
+        let mut state = self.shared.state.lock();
+        state.open = None;
+        let _spent = std::mem::take(&mut state.spent);
+        drop(state);
         self.shared.room.notify_all();
     }
 }
 
+impl Queue {
+    /// What is there now.
+    fn take(&self) -> Option<Delivery> {
+        if self.is_closed() {
+            return None;
+        }
+        self.parts.try_recv().ok().map(|got| self.deliver(got))
+    }
+
+    fn deliver(&self, (part, redelivered): (Part, u32)) -> Delivery {
+        Delivery::new(part, redelivered, Arc::clone(&self.shared) as Arc<dyn Origin>)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.shared.state.lock().open.is_none()
+    }
+}
+
+impl State {
+    /// The oldest part to be dropped.
+    fn spent(&mut self) -> Option<Part> {
+        let part = self.spent.pop_front()?;
+        self.spent_bytes = self.spent_bytes.saturating_sub(part.size());
+        Some(part)
+    }
+}
+
 impl Origin for Shared {
-    fn done(&self, part: &Part) {
+    fn done(&self, part: Part) {
+        let size = part.size();
         let mut state = self.state.lock();
-        state.depth.bytes = state.depth.bytes.saturating_sub(part.size());
+        state.depth.bytes = state.depth.bytes.saturating_sub(size);
         state.depth.changes = state.depth.changes.saturating_sub(part.changes.len());
+        if state.spent_bytes + size <= SPENT && state.open.is_some() {
+            state.spent_bytes += size;
+            state.spent.push_back(part);
+        }
+        drop(state);
         self.room.notify_all();
     }
 
-    fn again(&self, part: &Part, redelivered: u32) {
+    fn again(&self, part: Part, redelivered: u32) {
         // It fails only when the queue itself is gone, and what it held with it.
-        let _ = self.parts.send((part.clone(), redelivered));
+        let _ = self.parts.send((part, redelivered));
     }
 }
 

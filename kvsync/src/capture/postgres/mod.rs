@@ -57,6 +57,7 @@ impl Inside for Pg {
     const DIALECT: Dialect = Dialect::Postgres;
     const DEFAULT_SCHEMA: Option<&'static str> = None;
     const LOSES_TRANSACTIONS: bool = false;
+    const TYPED_BINDS: bool = true;
     const QUALIFIED: bool = true;
     const SUFFIX: usize = 2;
 

@@ -70,6 +70,7 @@ impl Inside for Sqlite {
     const DIALECT: Dialect = Dialect::Sqlite;
     const DEFAULT_SCHEMA: Option<&'static str> = Some("main");
     const LOSES_TRANSACTIONS: bool = true;
+    const TYPED_BINDS: bool = false;
     const QUALIFIED: bool = false;
     const SUFFIX: usize = 0;
 
