@@ -7,7 +7,7 @@ pub mod embedded;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
-mod steps;
+pub(crate) mod steps;
 
 use std::fmt;
 use std::sync::Arc;

@@ -374,3 +374,6 @@ fn fill(record: &mut Record, delta: &Delta) {
         record.value = value.clone();
     }
 }
+
+#[cfg(test)]
+mod search;
