@@ -1,6 +1,9 @@
 //! What stands in the store once changes are written.
 
-use kvsync::envelope::State;
+use kvsync::Key;
+use kvsync::envelope::{Head, State, Value};
+use kvsync::record::{Order, Terms, Write};
+use kvsync::store::{Step, SyncStore};
 
 use crate::rig::*;
 
@@ -51,5 +54,27 @@ fn a_deleted_row_answers_under_none_of_its_keys() {
         rig.write([delete(2, user(1, "a@x", "Ann"))]);
         assert_eq!(rig.store.state("user:id:1"), Some(State::Tombstone));
         assert_eq!(rig.store.state("user:email:a@x"), Some(State::Tombstone));
+    }
+}
+
+#[test]
+fn a_delete_releases_keys_that_the_record_does_not_list() {
+    for whole in [false, true] {
+        for apart in [false, true] {
+            let rig = Rig::with(TestStore::new(whole), |_| {});
+            // A copy whose record the store has evicted.
+            let head = Head { version: v(1), state: State::Value, expires_at: 0 };
+            let write = Write { key: Key::new("user:email:a@x"), head, value: Value::none(), order: Order::Slot };
+            rig.store.memory.execute(&[Step::Write(write)], &Terms { now: 1, left: 1, dead: 1 });
+            let (old, new) = (user(1, "a@x", "Ann"), user(1, "b@x", "Ann"));
+            if apart {
+                rig.write([delete(2, old)]);
+                rig.write([put(3, new)]);
+            } else {
+                rig.write([delete(2, old), put(3, new)]);
+            }
+            assert_eq!(rig.store.state("user:email:a@x"), Some(State::Tombstone));
+            assert_eq!(rig.store.get("user:id:1"), Some(user(1, "b@x", "Ann")));
+        }
     }
 }

@@ -132,7 +132,7 @@ fn truth(changes: &[Change]) -> BTreeMap<i32, User> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn every_split_ends_in_the_same_store(
         did in prop::collection::vec(did(), 1..14),

@@ -72,20 +72,33 @@ fn a_part_of_a_store_that_stays_down_does_not_fill_the_workers() {
         config.workers = 1;
         config.batch.rows = 4;
     });
-    let dead = |key: &str| key.strip_prefix("user:id:").is_some_and(|id| id.parse::<i32>().unwrap() < 100);
+    let dead = |key: &str| key.strip_prefix("user:id:").is_some_and(|id| id.parse::<i32>().unwrap() % 2 == 0);
     rig.store.fail(move |step| dead(key_of(step)).then(down));
-    for id in 0..40 {
+    for id in 0..300 {
         rig.database.insert(user(id, "", "of the database"));
-        rig.publish([put(1, user(id, "", "x"))]);
-    }
-    for id in 100..120 {
-        rig.write([put(1, user(id, "", "x"))]);
+        let token = rig.publish([put(1, user(id, "", "x"))]);
+        if id % 2 == 1 {
+            rig.pipeline.wait(&token, LONG).unwrap();
+        }
     }
     rig.store.heal();
     rig.flush();
-    for id in 0..40 {
+    for id in 0..300 {
         assert!(rig.store.get::<User>(&format!("user:id:{id}")).is_some(), "{id}");
     }
+}
+
+#[test]
+fn a_store_that_is_down_is_asked_once_a_round() {
+    let rig = Rig::with(TestStore::new(true), |config| {
+        config.workers = 1;
+        config.backoff.min = std::time::Duration::from_mins(1);
+        config.backoff.max = std::time::Duration::from_mins(1);
+    });
+    rig.store.down();
+    rig.publish((0..200).map(|id| put(1, user(id, "", "x"))));
+    until("tried", || rig.pipeline.health().stores[0].last_error.is_some());
+    assert_eq!(rig.store.steps.load(Ordering::SeqCst), 64, "the first of four calls");
 }
 
 #[test]
