@@ -57,10 +57,11 @@ impl Connection {
         // Older servers and tight rights refuse these two; they only help whoever watches the server.
         add(cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg("kvsync"), false);
         add(cmd("CLIENT").arg("SETNAME").arg(&login.client_name), false);
-        connection.send(&greeting, address, deadline)?;
+        connection.send(&greeting, address, deadline).map_err(|failure| failure.of_greeting(address))?;
         let mut refused = None;
         for must in replies {
-            if let Value::ServerError(error) = connection.receive(address, deadline)? {
+            let reply = connection.receive(address, deadline).map_err(|failure| failure.of_greeting(address))?;
+            if let Value::ServerError(error) = reply {
                 let failure = Failure::of_server(&error, address);
                 let fatal = must || matches!(error.code(), "NOAUTH" | "DENIED") || failure.cure == Cure::Wait;
                 if fatal && refused.is_none() {

@@ -61,6 +61,15 @@ impl Failure {
         Self { kind: ErrorKind::Unavailable, cure, message, source: Some(error) }
     }
 
+    /// The same failure, where it was the first thing that was heard from the server.
+    pub(super) fn of_greeting(self, address: &str) -> Self {
+        if self.cure == Cure::Reconnect && self.source.as_ref().is_some_and(RedisError::is_connection_dropped) {
+            let message = format!("redis at {address} closed the connection at once; if it has TLS, use `rediss://`");
+            return Self { message, ..self };
+        }
+        self
+    }
+
     /// The server at this address answered with an error.
     pub(super) fn of_server(error: &ServerError, address: &str) -> Self {
         let detail = error.details().unwrap_or_default();
