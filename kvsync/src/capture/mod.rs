@@ -2,7 +2,83 @@
 //!
 //! A [`SyncConnection`] makes each INSERT, UPDATE and DELETE of a registered table return the columns
 //! of its models and a version, hides these from the caller, and hands the changes on once the
-//! outermost COMMIT has returned.
+//! outermost COMMIT has returned. Reads pass through. Results, row counts and errors are those of the
+//! connection that it wraps.
+//!
+//! # What is caught
+//!
+//! Inserts (single, batch, from a select, or-ignore, upsert, replace), updates (by filter, boxed,
+//! `save_changes`) and deletes, run by `execute`, `load`, `load_iter` or `get_result`, with a
+//! `returning` of the caller's or without, and the same statements through `sql_query` and
+//! `batch_execute`. On Postgres each row's `tableoid` decides which table it belongs to, so a search
+//! path or a temporary table never mixes two.
+//!
+//! # What is not
+//!
+//! What a statement does not show: triggers that change a row after it was returned, cascades, rules,
+//! functions that write, rows that `REPLACE` displaces by another unique key.
+//! [`SyncConnection::audit`] lists what the catalog knows of these. And what cannot return its rows:
+//! several statements in one string, `MERGE`, writes inside a `WITH`, `COPY`, `TRUNCATE`. Those that a
+//! statement's text shows follow the [`Policy`]: by default they are run and reported, and the table is
+//! dirty in [`Health`](crate::Health) until it is verified; `TRUNCATE` is an error. Raw `BEGIN` and
+//! `COMMIT` are errors: use `transaction`.
+//!
+//! # Transactions
+//!
+//! Use Diesel's: `transaction`, nested ones, `build_transaction` on Postgres, `immediate_transaction`
+//! and `exclusive_transaction` on SQLite. A savepoint that is rolled back takes its own changes with it
+//! and no others. When the answer to a COMMIT is lost, its rows are masked in the store and read again.
+//!
+//! # Tests of your own
+//!
+//! In `begin_test_transaction` and `test_transaction` nothing is ever handed on, because nothing is ever
+//! committed. [`SyncConnection::captured`] shows what would have been:
+//!
+//! ```
+//! # #[cfg(feature = "sqlite")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # use diesel::connection::SimpleConnection;
+//! # use diesel::prelude::*;
+//! # use diesel::sqlite::Sqlite;
+//! # use kvsync::capture::Database;
+//! # use kvsync::change::Action;
+//! # use kvsync::store::memory::MemoryStore;
+//! # use kvsync::{KvSync, Syncable};
+//! # use serde::{Deserialize, Serialize};
+//! # diesel::table! { users (id) { id -> Integer } }
+//! # #[derive(Queryable, Selectable, Identifiable, Serialize, Deserialize, Syncable)]
+//! # #[sync_key(name = "id", fmt = "user:<id>")]
+//! # struct User { id: i32 }
+//! # let kv = KvSync::builder()
+//! #     .store(MemoryStore::new())
+//! #     .database(Database::<Sqlite>::new("main", || SqliteConnection::establish(":memory:")).model::<User>())
+//! #     .build()?;
+//! let mut conn = kv.connect::<Sqlite>("main")?;
+//! # conn.batch_execute("CREATE TABLE users (id INTEGER PRIMARY KEY)")?;
+//! conn.begin_test_transaction()?;
+//! diesel::insert_into(users::table).values(users::id.eq(1)).execute(&mut conn)?;
+//!
+//! let [change] = conn.captured() else { panic!("one change") };
+//! assert_eq!((change.schema.model, change.action), ("User", Action::Insert));
+//! assert_eq!(change.home().as_str(), "user:1");
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "sqlite"))]
+//! # fn main() {}
+//! ```
+//!
+//! # The ways around
+//!
+//! [`SyncConnection::lend`] lends the wrapped connection to code that insists on its type, watches its
+//! SQL, and reports writes of registered tables. [`SyncConnection::unsynced`] is it, unwatched: for
+//! migrations, and for what you fill in by hand. Diesel gives `get_results` for an insert of many rows
+//! on SQLite to its own connection type alone; `BatchResults::batch_results` stands in for it.
+//!
+//! # Versions
+//!
+//! A row's version is taken while its lock is held: on Postgres the WAL position, on SQLite a counter.
+//! Where several processes write one SQLite database, run `SQLITE_COUNTER` on it once, as a migration;
+//! without it versions are ordered within one process only.
 
 mod audit;
 mod backend;
