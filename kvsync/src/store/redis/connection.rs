@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, ConnectionAddr, Value, cmd};
 
 use super::error::{Cure, Failure};
 use crate::error::ErrorKind;
@@ -37,6 +37,7 @@ impl Connection {
         let deadline = Instant::now() + within;
         let inner =
             client.get_connection_with_timeout(within).map_err(|error| Failure::of_network(error, address, false))?;
+        let tls = matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
         let mut connection = Self { inner, timeout: Duration::ZERO, used: false };
         let mut greeting = Vec::new();
         let mut replies = Vec::new();
@@ -57,10 +58,10 @@ impl Connection {
         // Older servers and tight rights refuse these two; they only help whoever watches the server.
         add(cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg("kvsync"), false);
         add(cmd("CLIENT").arg("SETNAME").arg(&login.client_name), false);
-        connection.send(&greeting, address, deadline).map_err(|failure| failure.of_greeting(address))?;
+        connection.send(&greeting, address, deadline).map_err(|failure| failure.of_greeting(address, tls))?;
         let mut refused = None;
         for must in replies {
-            let reply = connection.receive(address, deadline).map_err(|failure| failure.of_greeting(address))?;
+            let reply = connection.receive(address, deadline).map_err(|failure| failure.of_greeting(address, tls))?;
             if let Value::ServerError(error) = reply {
                 let failure = Failure::of_server(&error, address);
                 let fatal = must || matches!(error.code(), "NOAUTH" | "DENIED") || failure.cure == Cure::Wait;

@@ -61,13 +61,18 @@ impl Failure {
         Self { kind: ErrorKind::Unavailable, cure, message, source: Some(error) }
     }
 
-    /// The same failure, where it was the first thing that was heard from the server.
-    pub(super) fn of_greeting(self, address: &str) -> Self {
-        if self.cure == Cure::Reconnect && self.source.as_ref().is_some_and(RedisError::is_connection_dropped) {
-            let message = format!("redis at {address} closed the connection at once; if it has TLS, use `rediss://`");
-            return Self { message, ..self };
-        }
-        self
+    /// The same failure, where it was the first thing that was heard from the server: a server without TLS
+    /// waits for the rest of what it takes for a command, and one with TLS hangs up on others.
+    pub(super) fn of_greeting(self, address: &str, tls: bool) -> Self {
+        let Some(source) = &self.source else { return self };
+        let message = match (tls, source.is_timeout(), source.is_connection_dropped()) {
+            (true, true, _) => format!("redis at {address} did not answer in time; if it has no TLS, use `redis://`"),
+            (false, _, true) => {
+                format!("redis at {address} closed the connection at once; if it has TLS, use `rediss://`")
+            }
+            _ => return self,
+        };
+        Self { message, ..self }
     }
 
     /// The server at this address answered with an error.
