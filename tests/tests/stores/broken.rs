@@ -18,6 +18,8 @@ use kvsync::{Error, ErrorKind, Key, Result};
 use libtest_mimic::{Failed, Trial};
 use parking_lot::Mutex;
 
+use crate::random;
+
 /// What is wrong, and the case that has to say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
@@ -115,8 +117,28 @@ const FAULTS: &[(Fault, &str)] = &[
     (Fault::OneFailureFailsAll, "a_key_that_is_too_long_is_refused_alone"),
 ];
 
+/// Faults of the protocol, which random histories find as well.
+const FOUND_AT_RANDOM: &[Fault] = &[
+    Fault::TieReversed,
+    Fault::IgnoresVersion,
+    Fault::DeletesForTombstone,
+    Fault::ReleasesAtTheChange,
+    Fault::ForgetsDirty,
+    Fault::UnknownDeletes,
+    Fault::UnknownWinsTies,
+    Fault::BelievesTheOlder,
+    Fault::ApplyWritesTheChange,
+];
+
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials: Vec<Trial> = FAULTS.iter().map(|(fault, case)| rejected(*fault, case)).collect();
+    trials.extend(FOUND_AT_RANDOM.iter().map(|fault| {
+        let found = || match (0..500).find_map(|seed| random::run(fault, seed).err()) {
+            Some(_) => Ok(()),
+            None => Err(Failed::from("500 random histories found nothing")),
+        };
+        Trial::test(format!("broken::{fault:?}_is_found_at_random"), found)
+    }));
     trials.push(Trial::test("broken::without_a_fault_it_passes", || {
         let failed = failures(Fault::None);
         if failed.is_empty() { Ok(()) } else { Err(Failed::from(format!("{failed:?}"))) }

@@ -13,6 +13,7 @@
 
 mod broken;
 mod embedded;
+mod random;
 mod redis;
 
 use std::sync::Arc;
@@ -63,7 +64,9 @@ fn conforms(name: &'static str, store: Result<Arc<dyn Harness>, String>) -> Vec<
             Verdict::Failed(why) => Err(Failed::from(why)),
         })
     };
-    conformance::cases().map(trial).collect()
+    // Fewer runs where an operation is a round trip.
+    let runs = if name == "memory" { 300 } else { 25 };
+    conformance::cases().map(trial).chain([random::trial(name, Arc::clone(&harness), runs)]).collect()
 }
 
 struct Memory;
