@@ -33,7 +33,7 @@ pub(crate) fn run(harness: &dyn Harness, seed: u64) -> Result<(), String> {
     let mut deliveries = Vec::new();
     for change in changes.drain(..) {
         if random.random_bool(0.1) {
-            deliveries.push(table.forget(&change));
+            deliveries.push(Table::forget(&change));
             if random.random_bool(0.5) {
                 continue;
             }

@@ -141,7 +141,7 @@ impl Table {
     }
 
     /// The change as it is told when nothing but its row is known.
-    pub(super) fn forget(&self, change: &Delta) -> Delta {
+    pub(super) fn forget(change: &Delta) -> Delta {
         Delta { content: Content::Unknown, ..change.clone() }
     }
 

@@ -35,6 +35,7 @@ pub(super) struct Search {
     mutation: Mutation,
     pub(super) rows: u8,
     whole: [bool; 2],
+    expiring: bool,
     pub(super) entries: Vec<Entry>,
     entry_ids: HashMap<Option<Bytes>, u16>,
     ops: Vec<Op>,
@@ -88,6 +89,7 @@ impl Search {
             rows,
             keys: (0..rows).map(home).chain((1..=values).map(slot)).collect(),
             whole: [false; 2],
+            expiring: false,
             entries: Vec::new(),
             entry_ids: HashMap::new(),
             ops: Vec::new(),
@@ -108,6 +110,12 @@ impl Search {
     /// The same with changes applied whole, in one step over all keys: those at even places, those at odd.
     pub(super) fn with_whole(self, whole: [bool; 2]) -> Self {
         Self { whole, ..self }
+    }
+
+    /// The same in a store where tombstones and masks of slots expire as early as the terms allow: once
+    /// no worker is left between a merge and a write that they refuse.
+    pub(super) fn with_expiry(self) -> Self {
+        Self { expiring: true, ..self }
     }
 
     /// Visits every state that the deliveries of an instance can reach.
@@ -159,7 +167,29 @@ impl Search {
                 trace.pop();
             }
         }
+        for place in usize::from(self.rows)..board.first {
+            if self.expiring && self.may_expire(board, &point, place) {
+                let mut next = point;
+                next[place] = 0;
+                if self.visited.insert(next) {
+                    trace.push(format!("{} expires", self.keys[place]));
+                    self.visit(board, next, trace)?;
+                    trace.pop();
+                }
+            }
+        }
         Ok(())
+    }
+
+    fn may_expire(&self, board: &Board<'_>, point: &Point, place: usize) -> bool {
+        let entry = &self.entries[usize::from(point[place])];
+        let refuses = |op: &u16| {
+            matches!(&self.ops[usize::from(*op)], Op::Write(write) if write.head.version <= entry.version)
+                && self.places[usize::from(*op)] == place
+        };
+        let workers = &point[board.first..board.first + board.instance.deliveries.len()];
+        matches!(entry.state, Some(State::Tombstone | State::Unknown))
+            && !workers.iter().any(|todo| self.todos[usize::from(*todo)].phases.iter().flatten().any(refuses))
     }
 
     /// The state after one operation of one worker.
