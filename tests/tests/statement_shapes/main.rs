@@ -12,6 +12,7 @@
 mod common;
 mod models;
 mod postgres;
+mod random;
 mod run;
 mod sqlite;
 
@@ -22,6 +23,7 @@ use diesel::QueryResult;
 use diesel::connection::SimpleConnection;
 use diesel::pg::Pg;
 use diesel::prelude::*;
+use diesel::sql_query;
 use diesel::sqlite::Sqlite;
 use kvsync::capture::{Attached, Database, SyncConnection, Unattached};
 use kvsync::model::Model;
@@ -29,6 +31,7 @@ use kvsync_tests::collect::Collector;
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
 
 use self::models::{Counter, Membership, Note, Role, Slim, User};
+use self::random::Whole;
 use self::run::{Pair, Rows};
 
 pub(crate) type Wrapped<C> = SyncConnection<C>;
@@ -97,6 +100,31 @@ macro_rules! attached {
     }};
 }
 
+fn raw<T: Debug>(result: QueryResult<T>) -> String {
+    run::outcome(|| result)
+}
+
+/// Both forms of running raw SQL.
+macro_rules! raw {
+    () => {
+        fn plain_raw(plain: &mut Self::Plain, sql: &str, rows: bool) -> String {
+            if rows {
+                raw(sorted(sql_query(sql).load::<Whole>(plain), |row| format!("{row:?}")))
+            } else {
+                raw(sql_query(sql).execute(plain))
+            }
+        }
+
+        fn wrapped_raw(wrapped: &mut Self::Wrapped, sql: &str, rows: bool) -> String {
+            if rows {
+                raw(sorted(sql_query(sql).load::<Whole>(wrapped), |row| format!("{row:?}")))
+            } else {
+                raw(sql_query(sql).execute(wrapped))
+            }
+        }
+    };
+}
+
 struct SqlitePair {
     attached: Attached<Sqlite>,
     collector: Arc<Collector>,
@@ -126,6 +154,8 @@ impl Pair for SqlitePair {
     fn content(row: &dyn Model) -> String {
         content_of!(row; User, Slim, Membership, Counter, sqlite::Document)
     }
+
+    raw!();
 
     fn collector(&self) -> &Arc<Collector> {
         &self.collector
@@ -165,21 +195,21 @@ impl Pair for PostgresPair {
         content_of!(row; User, Slim, Membership, Counter, postgres::Document)
     }
 
+    raw!();
+
     fn collector(&self) -> &Arc<Collector> {
         &self.collector
     }
 }
 
-#[test]
-fn on_sqlite() {
+fn sqlite_pair() -> SqlitePair {
     let collector = Collector::new();
     let open = || SqliteConnection::establish(":memory:");
     let attached = attached!(Sqlite, open, &collector; User, Slim, Membership, Counter, sqlite::Document);
-    run::run(SqlitePair { attached, collector }, sqlite::all());
+    SqlitePair { attached, collector }
 }
 
-#[test]
-fn on_postgres() {
+fn postgres_pair() -> PostgresPair {
     let (plain, wrapped) = (fresh_database().unwrap(), fresh_database().unwrap());
     for database in [&plain, &wrapped] {
         database.connect().unwrap().batch_execute(postgres::TABLES).unwrap();
@@ -188,5 +218,25 @@ fn on_postgres() {
     let url = wrapped.url();
     let open = move || PgConnection::establish(&url);
     let attached = attached!(Pg, open, &collector; User, Slim, Membership, Counter, postgres::Document);
-    run::run(PostgresPair { plain, wrapped, attached, collector }, postgres::all());
+    PostgresPair { plain, wrapped, attached, collector }
+}
+
+#[test]
+fn every_shape_on_sqlite() {
+    run::run(sqlite_pair(), sqlite::all());
+}
+
+#[test]
+fn every_shape_on_postgres() {
+    run::run(postgres_pair(), postgres::all());
+}
+
+#[test]
+fn random_statements_on_sqlite() {
+    random::run(sqlite_pair(), false, 300);
+}
+
+#[test]
+fn random_statements_on_postgres() {
+    random::run(postgres_pair(), true, 100);
 }

@@ -68,6 +68,10 @@ pub(crate) trait Pair {
     fn wrapped_rows(wrapped: &mut Self::Wrapped) -> Rows;
     /// A row of a change, as it stands in [`Rows`].
     fn content(row: &dyn kvsync::model::Model) -> String;
+    /// Runs raw SQL on the first copy, for its rows or for its count.
+    fn plain_raw(plain: &mut Self::Plain, sql: &str, rows: bool) -> String;
+    /// Runs raw SQL on the second.
+    fn wrapped_raw(wrapped: &mut Self::Wrapped, sql: &str, rows: bool) -> String;
     /// What is captured.
     fn collector(&self) -> &Arc<Collector>;
 }
@@ -108,12 +112,13 @@ fn differences<D: Pair>(pair: &mut D, shape: &Shape<D::Plain, D::Wrapped>) -> St
         writeln!(text, "  missed: {missed:?}").unwrap();
     }
     let changes: Vec<Change> = sets.into_iter().flat_map(|set| set.changes).collect();
-    compare::<D>(&mut text, &before, &after, &changes, shape.captured);
+    compare::<D>(&mut text, &before, &after, &changes);
+    compare_counts(&mut text, &before, &after, &changes, shape.captured);
     text
 }
 
-/// Every row that differs is captured, with its last content and the right action, and no others are.
-fn compare<D: Pair>(text: &mut String, before: &Rows, after: &Rows, changes: &[Change], captured: Option<usize>) {
+/// Every row that differs is captured, with its last content and the right action.
+pub(crate) fn compare<D: Pair>(text: &mut String, before: &Rows, after: &Rows, changes: &[Change]) {
     let mut last = BTreeMap::new();
     let mut state = before.clone();
     for change in changes {
@@ -139,6 +144,13 @@ fn compare<D: Pair>(text: &mut String, before: &Rows, after: &Rows, changes: &[C
         if after.get(key) != state.get(key) {
             writeln!(text, "  {key:?}: in the table {:?}, captured {:?}", after.get(key), state.get(key)).unwrap();
         }
+    }
+}
+
+/// No more is captured than was written.
+fn compare_counts(text: &mut String, before: &Rows, after: &Rows, changes: &[Change], captured: Option<usize>) {
+    if captured.is_some() && changes.is_empty() {
+        writeln!(text, "  nothing captured").unwrap();
     }
     for (model, counted) in count(changes.iter().map(|change| change.schema.model)) {
         let differ = before.keys().chain(after.keys()).collect::<std::collections::BTreeSet<_>>();
