@@ -354,6 +354,34 @@ fn health_is_up_and_a_missed_write_degrades_it() -> Tested {
     Ok(())
 }
 
+#[test]
+fn a_pool_hands_out_connections_as_they_were_at_first() -> Tested {
+    let (_, app) = in_memory();
+    let manager = app.kv.scoped(Scope::named("t1")).connection_manager::<Sqlite>("main")?;
+    let pool = diesel::r2d2::Pool::builder().max_size(1).build(manager)?;
+    let mut conn = pool.get()?;
+    conn.set_scope(Scope::named("t2"));
+    diesel::insert_into(users::table).values(&ann()).execute(&mut conn)?;
+    assert!(conn.last_commit().is_some());
+    drop(conn);
+    let conn = pool.get()?;
+    assert_eq!((conn.scope(), conn.last_commit()), (&Scope::named("t1"), None));
+    Ok(())
+}
+
+#[test]
+fn after_the_end_a_flush_does_not_say_that_all_is_well() -> Tested {
+    let (_, mut app) = in_memory();
+    app.insert(&ann());
+    assert!(app.kv.shutdown(SECONDS).is_clean());
+    diesel::update(users::table).set(users::name.eq("late")).execute(&mut app.conn)?;
+    assert_eq!(app.kv.flush(SECONDS).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(app.kv.health(SECONDS).status, Status::Degraded);
+    app.kv.clear_dirty("main", Some("users"));
+    assert!(app.kv.health(SECONDS).pipeline.dirty.is_empty());
+    Ok(())
+}
+
 #[derive(Debug, Queryable, Selectable, Identifiable, Serialize, Deserialize, Syncable)]
 #[diesel(table_name = users)]
 #[sync_key(name = "number", fmt = "user:<id>")]
@@ -375,6 +403,10 @@ fn a_configuration_that_cannot_work_is_refused() {
     assert!(refused(store().database(database("main")).database(database("main"))).contains("named `main`"));
     let rivals = refused(store().database(database("main").model::<User>().model::<Rival>()));
     assert!(rivals.contains("`User`") && rivals.contains("`Rival`"), "{rivals}");
+    let twice = store().database(database("main").model::<User>()).database(database("two").model::<User>());
+    assert!(refused(twice).contains("in two databases"));
+    assert!(refused(store().expiration(Duration::ZERO)).contains("expiration"));
+    assert!(refused(store().jitter(0.5)).contains("jitter"));
     let kv = store().build().unwrap();
     let error = kv.connect::<Sqlite>("mian").unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);

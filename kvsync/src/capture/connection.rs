@@ -64,6 +64,12 @@ impl<C: Inner> SyncConnection<C> {
         &self.state.scope
     }
 
+    /// For pools: the next user of the connection has not committed anything yet.
+    #[cfg(feature = "r2d2")]
+    pub(super) fn forget_last_commit(&mut self) {
+        self.state.last_commit = None;
+    }
+
     /// What the last commit on this connection handed on, to be waited for. `None` before the first
     /// that changed a row of a registered table.
     pub fn last_commit(&self) -> Option<&CommitToken> {

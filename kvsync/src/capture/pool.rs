@@ -62,7 +62,11 @@ where
         conn.ping().map_err(PoolError::QueryError)
     }
 
+    /// Asked when a connection comes back: what its last user set on it is undone.
     fn has_broken(&self, conn: &mut Self::Connection) -> bool {
+        conn.set_scope(self.scope.clone());
+        conn.set_portable_tokens(false);
+        conn.forget_last_commit();
         thread::panicking() || conn.is_broken()
     }
 }

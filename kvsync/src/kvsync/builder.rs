@@ -126,6 +126,15 @@ impl Builder {
         if !(0.0..=1.0).contains(&self.jitter) {
             return Err(Error::new(ErrorKind::Config, "the jitter is a share of the expiration, 0 to 1"));
         }
+        if self.expiration.is_some_and(|lifetime| lifetime < Duration::from_millis(1)) {
+            return Err(Error::new(ErrorKind::Config, "an expiration of nothing would expire every entry at once"));
+        }
+        if self.jitter > 0.0 && self.expiration.is_none() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                "jitter needs an expiration to take it off; call `.expiration(..)`",
+            ));
+        }
         let schemas = self.databases.iter().map(|database| (database.name().to_owned(), database.schemas())).collect();
         check_keys(&schemas)?;
         // An outage is told here rather than at the first fetch.
@@ -153,20 +162,24 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// Two models whose keys have one format would overwrite each other.
+/// Models whose keys have one format would overwrite each other.
 fn check_keys(schemas: &HashMap<String, Vec<&'static Schema>>) -> Result<()> {
     let mut seen = HashMap::new();
     for schema in schemas.values().flatten() {
         for key in schema.keys {
             let Some(other) = seen.insert(key.literals, schema) else { continue };
-            // The same model in two databases is told apart by scopes.
-            if (other.table, other.model) != (schema.table, schema.model) {
-                let message = format!(
-                    "`{}` of `{}` and `{}` of `{}` would write the same keys; give one of them another format",
-                    key.format, schema.model, key.name, other.model
-                );
-                return Err(Error::new(ErrorKind::Config, message));
-            }
+            let (model, rival) = (schema.model, other.model);
+            let message = if (other.table, rival) == (schema.table, model) {
+                format!(
+                    "`{model}` is registered in two databases, whose rows would overwrite each other; use a `KvSync` with a store prefix of its own for one of them"
+                )
+            } else {
+                format!(
+                    "`{}` of `{model}` and of `{rival}` would write the same keys; give one another format",
+                    key.format
+                )
+            };
+            return Err(Error::new(ErrorKind::Config, message));
         }
     }
     Ok(())

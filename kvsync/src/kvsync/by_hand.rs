@@ -5,7 +5,7 @@ use super::KvSync;
 use crate::capture::AnyDatabase;
 use crate::change::{Action, Change, Row, Unknown};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Model, Reread, Syncable, Wanted};
+use crate::model::{Model, Reread, Schema, Syncable, Wanted};
 use crate::version::Version;
 
 /// How long a re-read may wait for the row's lock.
@@ -23,7 +23,7 @@ impl KvSync {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when the model is registered in no database, or in more than one; the
+    /// [`ErrorKind::Config`] when the model is registered in no database; the
     /// database's or the store's failure otherwise.
     pub fn sync<M: Syncable>(&self, model: &M) -> Result<bool> {
         let (database, read) = self.reread(model)?;
@@ -69,21 +69,12 @@ impl KvSync {
     /// The database in which the model is registered.
     fn database_of<M: Syncable>(&self) -> Result<Arc<dyn AnyDatabase>> {
         let wanted = (M::SCHEMA.table, M::SCHEMA.model);
-        let mut names = self
-            .inner
-            .schemas
-            .iter()
-            .filter(|(_, schemas)| schemas.iter().any(|schema| (schema.table, schema.model) == wanted));
-        let error = |message: String| Error::new(ErrorKind::Config, message);
-        let (name, _) = names.next().ok_or_else(|| {
-            error(format!("`{}` is registered in no database; call `.model::<{}>()` on it", wanted.1, wanted.1))
+        let registered = |schemas: &[&Schema]| schemas.iter().any(|schema| (schema.table, schema.model) == wanted);
+        let (name, _) = self.inner.schemas.iter().find(|(_, schemas)| registered(schemas)).ok_or_else(|| {
+            let message =
+                format!("`{}` is registered in no database; call `.model::<{}>()` on one", wanted.1, wanted.1);
+            Error::new(ErrorKind::Config, message)
         })?;
-        if names.next().is_some() {
-            return Err(error(format!(
-                "`{}` is registered in several databases; it is not clear which to ask",
-                wanted.1
-            )));
-        }
         self.database(name).map(Arc::clone)
     }
 

@@ -25,8 +25,12 @@ use crate::store::SyncStore;
 use crate::worker::{Pipeline, Shutdown};
 
 /// The handle of everything: connections that capture, the queue and its workers, fetches. Clones are
-/// cheap and share all of it. Dropping the last one waits a moment for what is queued; to be sure, call
-/// [`shutdown`](Self::shutdown).
+/// cheap and share all of it.
+///
+/// Keep it for as long as its connections and pools are in use: they do not keep the workers alive, and
+/// what is committed after the last handle was dropped reaches no store. Dropping the last one waits a
+/// moment for what is queued; to be sure, call [`shutdown`](Self::shutdown), and not from within
+/// [`on_report`](Builder::on_report), whose thread it waits for.
 #[derive(Clone)]
 pub struct KvSync {
     inner: Arc<Inner>,
@@ -135,11 +139,14 @@ impl KvSync {
         conn.audit()
     }
 
-    /// Waits until everything that was committed before the call is in every store.
+    /// Waits until everything that was committed before the call has been dealt with in every store.
+    /// A row that a store refuses, or that has no form there, is dealt with once its readers are sent to
+    /// the database: it was reported, and [`health`](Self::health) and [`wait`](Self::wait) tell of it.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Deadline`] when it took too long; the text says what is left.
+    /// [`ErrorKind::Deadline`] when it took too long; the text says what is left. [`ErrorKind::Closed`]
+    /// after a [`shutdown`](Self::shutdown).
     pub fn flush(&self, deadline: Duration) -> Result<()> {
         self.inner.pipeline.flush(deadline)
     }
@@ -165,6 +172,14 @@ impl KvSync {
     /// When a store could not be asked or told. Call it again.
     pub fn raise_epoch(&self) -> Result<u32> {
         self.inner.pipeline.raise_epoch()
+    }
+
+    /// Says that a table's rows in the store are the database's again, or that it does not matter: the
+    /// table counts as dirty no longer. `None` is for writes of which the table was not known. Rows are
+    /// brought up to date by [`sync`](Self::sync), or all at once by [`raise_epoch`](Self::raise_epoch),
+    /// after which they read as unknown until they are written again.
+    pub fn clear_dirty(&self, database: &str, table: Option<&str>) {
+        self.inner.pipeline.clear_dirty(database, table);
     }
 
     /// Takes no more changes, writes what is queued until the deadline, stops the threads, makes the

@@ -78,10 +78,10 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
-    /// Whether nothing was left.
+    /// Whether nothing was left, and nothing lost.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.left == 0 && self.unsettled == 0 && self.threads == 0
+        self.left == 0 && self.unsettled == 0 && self.threads == 0 && self.dirty.is_empty()
     }
 }
 
@@ -215,8 +215,12 @@ impl Pipeline {
     /// # Errors
     ///
     /// [`ErrorKind::Deadline`] when it took too long; the text says what is left, the source is the
-    /// last error met.
+    /// last error met. [`ErrorKind::Closed`] after a shutdown.
     pub fn flush(&self, deadline: Duration) -> Result<()> {
+        if self.shared.closing.load(Ordering::Acquire) {
+            let message = "kvsync was shut down; what was committed since then is in no store";
+            return Err(Error::new(ErrorKind::Closed, message));
+        }
         let last = self.shared.commits.last();
         let held_up = || self.lanes().iter().any(|lane| lane.unsettled.holds_up_any(last));
         if self.shared.commits.flush(last, after(deadline), held_up) {
