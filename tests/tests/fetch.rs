@@ -258,6 +258,48 @@ fn strict_does_not_believe_a_copy_that_the_record_does_not_list() -> Tested {
 }
 
 #[test]
+fn strict_does_not_believe_a_record_that_has_not_caught_up() -> Tested {
+    let (store, kv) = with_ann();
+    // Another generation of the model's keys wrote the home key; this one's ledger is older.
+    write(&store, "user:id:1", Version::new(0, 0, 2), State::Value, 0, value_of(&ann()));
+    assert_eq!(User::fetch_strict_by_uuid(&kv, "u-1")?, None);
+    run(&store, Step::Apply(Arc::new(delta(&ann(), 2))));
+    assert_eq!(User::fetch_strict_by_uuid(&kv, "u-1")?, Some(ann()));
+    Ok(())
+}
+
+#[test]
+fn strict_is_right_whatever_was_evicted() -> Tested {
+    let moved = User { uuid: "u-2".into(), ..ann() };
+    for evicted in ["user:id:1", "user:uuid:u-1", "user:uuid:u-2", "user:email:ann@example.com"] {
+        let (store, kv) = kv();
+        let ending = |user: &User, version| {
+            let mut delta = delta(user, version);
+            if let Content::Put { expires_at, .. } = &mut delta.content {
+                *expires_at = now() + 3_600_000;
+            }
+            Step::Apply(Arc::new(delta))
+        };
+        run(&store, ending(&ann(), 1));
+        run(&store, ending(&moved, 2));
+        // What has ended by then is swept, the record included.
+        store.execute(&[Step::Sweep(Key::new(evicted))], &Terms { now: now() + 700_000_000, ..terms() });
+        assert_eq!(store.get_many(&[Key::new(evicted)])?, [None]);
+        assert_eq!(User::fetch_strict_by_uuid(&kv, "u-1")?, None, "{evicted}");
+        for found in [
+            User::fetch_strict_by_id(&kv, 1)?,
+            User::fetch_strict_by_uuid(&kv, "u-2")?,
+            User::fetch_strict_by_email(&kv, "ann@example.com")?,
+        ] {
+            assert!(found.is_none() || found.as_ref() == Some(&moved), "{evicted}: {found:?}");
+        }
+        run(&store, ending(&moved, 3));
+        assert_eq!(User::fetch_strict_by_uuid(&kv, "u-2")?, Some(moved.clone()), "{evicted}");
+    }
+    Ok(())
+}
+
+#[test]
 fn scopes_do_not_see_each_other() -> Tested {
     let (store, kv) = with_ann();
     let tenant = kv.scoped(Scope::named("tenant:1"));

@@ -90,7 +90,8 @@ impl Reader {
             return Ok(Lookup::Unknown(Miss::Unconfirmed));
         };
         let record = Record::from_envelope(envelope.clone())?;
-        if !record.live.iter().any(|listed| listed.key == *key) {
+        // A slot of another generation of the model's keys may stand over a record that has not caught up.
+        if !record.is_known() || !record.live.iter().any(|listed| listed.key == *key) {
             return Ok(Lookup::Unknown(Miss::Unconfirmed));
         }
         decode(&envelope, key)

@@ -15,7 +15,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+#[cfg(feature = "embedded")]
+pub use self::embedded::EmbeddedStore;
 pub use self::memory::MemoryStore;
+#[cfg(feature = "redis")]
+pub use self::redis::RedisStore;
 use crate::error::Result;
 use crate::key::Key;
 use crate::record::{Delta, Record, Terms, Write};
