@@ -385,7 +385,8 @@ impl Rig {
 
     /// Everything that was reported, once nothing more can come.
     pub fn ended(self) -> Vec<Report> {
-        assert!(self.pipeline.shutdown(LONG).is_clean());
+        let ended = self.pipeline.shutdown(LONG);
+        assert_eq!((ended.left, ended.unsettled, ended.threads), (0, 0, 0), "{ended:?}");
         std::mem::take(&mut *self.reports.lock())
     }
 }
