@@ -93,7 +93,10 @@ fn a_kill_in_mid_traffic_loses_nothing_that_was_acknowledged() -> Tested {
                             for answer in &answers {
                                 if let Err(error) = answer {
                                     let kind = error.kind();
-                                    assert!(matches!(kind, ErrorKind::Unavailable | ErrorKind::UnknownOutcome), "{error}");
+                                    assert!(
+                                        matches!(kind, ErrorKind::Unavailable | ErrorKind::UnknownOutcome),
+                                        "{error}"
+                                    );
                                 }
                             }
                             if answers.iter().all(Result::is_ok) {

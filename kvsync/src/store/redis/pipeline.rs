@@ -70,24 +70,22 @@ pub(super) fn run(
         if next.again.is_empty() {
             break;
         }
-        let pause = if next.wait || round >= ROUNDS {
-            if matches!(patience, Patience::Short) {
+        let refresh = || {
+            if let (true, Servers::Cluster(cluster)) = (next.refresh, servers) {
+                // Where nobody answers, the next round says so.
+                let _ = cluster.refresh(Some(started), Instant::now() + settings.command_timeout, settings);
+            }
+        };
+        if next.wait || round >= ROUNDS {
+            let pause = pauses.next().unwrap_or_default();
+            if matches!(patience, Patience::Short) || Instant::now() + pause >= give_up {
+                // For the next call.
+                refresh();
                 break;
             }
-            pauses.next().unwrap_or_default()
-        } else {
-            Duration::ZERO
-        };
-        if Instant::now() + pause >= give_up {
-            break;
-        }
-        if !pause.is_zero() {
             std::thread::sleep(pause);
         }
-        if let (true, Servers::Cluster(cluster)) = (next.refresh, servers) {
-            // Where nobody answers, the next round says so.
-            let _ = cluster.refresh(Some(started), give_up, settings);
-        }
+        refresh();
         pending = next.again;
     }
     tasks.into_iter().map(Task::finish).collect()

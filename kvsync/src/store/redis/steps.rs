@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use bytes::Bytes;
-use redis::{Cmd, Value, cmd};
+use redis::{Cmd, cmd};
 
 use super::outcome::{about, outcomes};
 use super::pipeline::{Patience, Request};
