@@ -1,6 +1,5 @@
 //! What capture needs to know of a database, in one trait.
 
-use std::ops::Range;
 use std::time::SystemTime;
 
 use diesel::backend::Backend;
@@ -84,8 +83,8 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     fn own(row: Self::Row<'_, '_>, owning: &mut Self::Owning) -> Self::Owned;
     /// Reads a boolean.
     fn flag(row: &Self::Row<'_, '_>, at: usize) -> Option<bool>;
-    /// The bytes of the text and binary values in these columns.
-    fn bytes(row: &Self::Row<'_, '_>, columns: Range<usize>) -> usize;
+    /// The bytes of a value, if it is text or binary.
+    fn weigh(value: &mut Self::RawValue<'_>) -> usize;
 
     /// Looks at a new connection.
     fn greet<C: Inner<Backend = Self>>(conn: &mut C) -> Result<()>

@@ -106,6 +106,7 @@ mod table;
 mod traits;
 mod transaction;
 mod ways;
+mod weigh;
 
 pub use self::backend::{Inner, SyncBackend};
 pub use self::check::{Finding, Severity};

@@ -129,7 +129,7 @@ impl<'a, DB: SyncBackend> Find<'a, DB> {
         let mut found = Vec::new();
         for row in LoadConnection::<DefaultLoadingMode>::load(conn, self)? {
             let row = row?;
-            let decoded = model.decode(&row, 0).map_err(DieselError::DeserializationError)?;
+            let (decoded, _) = model.decode(&row, 0).map_err(DieselError::DeserializationError)?;
             let live = model.schema.live_if.is_none() || DB::flag(&row, model.width) == Some(true);
             found.push((decoded, live));
         }

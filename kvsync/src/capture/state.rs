@@ -69,9 +69,8 @@ impl<DB: SyncBackend> State<DB> {
                 At::Own(at) => own + at,
             };
             match decode(model, row, at) {
-                Ok(decoded) => {
+                Ok((decoded, size)) => {
                     let live = place.live.is_none_or(|at| DB::flag(row, own + at) == Some(true));
-                    let size = model.base_size + DB::bytes(row, at..at + model.width);
                     if stamp.relation != 0 {
                         self.relations.push((self.pending.len(), stamp.relation));
                     }
@@ -134,7 +133,7 @@ fn decode<DB: SyncBackend>(
     model: &ModelEntry<DB>,
     row: &<DB as Inside>::Row<'_, '_>,
     at: usize,
-) -> Result<Box<dyn Model>, String> {
+) -> Result<(Box<dyn Model>, usize), String> {
     match panic::catch_unwind(AssertUnwindSafe(|| model.decode(row, at))) {
         Ok(decoded) => decoded.map_err(|error| error.to_string()),
         Err(_) => Err("reading it panicked".to_owned()),

@@ -15,6 +15,7 @@ use diesel::{QueryResult, QuerySource, Table as _};
 
 use super::backend::{Inside, SyncBackend};
 use super::statement::{Scanned, TableName, scan};
+use super::weigh::WeighedRow;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Model, PrimaryKey, Schema, Syncable};
 
@@ -85,7 +86,7 @@ pub(super) struct ModelEntry<DB: SyncBackend> {
     /// How many values a row has.
     pub(super) width: usize,
     /// The bytes that a row takes, without what its fields point to.
-    pub(super) base_size: usize,
+    base_size: usize,
     decode: Decode<DB>,
     filter: fn(&PrimaryKey) -> Option<Box<dyn QueryFragment<DB>>>,
 }
@@ -93,7 +94,7 @@ pub(super) struct ModelEntry<DB: SyncBackend> {
 type Decode<DB> = for<'row, 'conn, 'query> fn(
     &'row <DB as Inside>::Row<'conn, 'query>,
     Range<usize>,
-) -> deserialize::Result<Box<dyn Model>>;
+) -> deserialize::Result<(Box<dyn Model>, usize)>;
 
 impl<DB: SyncBackend> ModelEntry<DB> {
     /// Its columns in a statement that calls the table `reference`.
@@ -106,9 +107,14 @@ impl<DB: SyncBackend> ModelEntry<DB> {
         (self.filter)(primary_key)
     }
 
-    /// Reads a row whose first value stands at `at`.
-    pub(super) fn decode(&self, row: &<DB as Inside>::Row<'_, '_>, at: usize) -> deserialize::Result<Box<dyn Model>> {
-        (self.decode)(row, at..at + self.width)
+    /// Reads a row whose first value stands at `at`, with about how many bytes it takes.
+    pub(super) fn decode(
+        &self,
+        row: &<DB as Inside>::Row<'_, '_>,
+        at: usize,
+    ) -> deserialize::Result<(Box<dyn Model>, usize)> {
+        let (model, bytes) = (self.decode)(row, at..at + self.width)?;
+        Ok((model, self.base_size + bytes))
     }
 }
 
@@ -159,8 +165,9 @@ pub(super) fn table_of<DB: SyncBackend, M: SyncModel<DB>>() -> Result<Table<DB>>
         width: <M as StaticallySizedRow<SqlTypeOf<M, DB>, DB>>::FIELD_COUNT,
         base_size: size_of::<M>() + size_of::<crate::change::Change>(),
         decode: |row: &<DB as Inside>::Row<'_, '_>, range| {
-            let row = row.partial_row(range);
-            Ok(Box::new(<M as FromSqlRow<SqlTypeOf<M, DB>, DB>>::build_from_row(&row)?))
+            let row = WeighedRow::new(row);
+            let model = <M as FromSqlRow<SqlTypeOf<M, DB>, DB>>::build_from_row(&row.partial_row(range))?;
+            Ok((Box::new(model), row.bytes()))
         },
         filter: |primary_key| {
             let values = primary_key.values::<M>()?.clone();

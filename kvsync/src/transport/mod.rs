@@ -78,8 +78,8 @@ pub struct Delivery {
 
 /// Where a delivery came from, and returns to.
 pub trait Origin: Send + Sync + fmt::Debug {
-    /// The part has been dealt with.
-    fn done(&self, part: Part);
+    /// The parts have been dealt with.
+    fn done(&self, parts: Vec<Part>);
     /// The part has to be delivered again.
     fn again(&self, part: Part, redelivered: u32);
 }
@@ -104,9 +104,24 @@ impl Delivery {
     }
 
     /// Says that the part has been dealt with.
-    pub fn ack(mut self) {
-        self.ended = true;
-        self.origin.done(self.part.clone());
+    pub fn ack(self) {
+        Self::ack_all(vec![self]);
+    }
+
+    /// Says that the parts have been dealt with: together, so that publishers wait for a lock but once.
+    pub fn ack_all(deliveries: Vec<Self>) {
+        let Some(first) = deliveries.first() else { return };
+        let origin = Arc::clone(&first.origin);
+        let mut parts = Vec::with_capacity(deliveries.len());
+        for mut delivery in deliveries {
+            delivery.ended = true;
+            if Arc::ptr_eq(&delivery.origin, &origin) {
+                parts.push(delivery.part.clone());
+            } else {
+                delivery.origin.done(vec![delivery.part.clone()]);
+            }
+        }
+        origin.done(parts);
     }
 
     /// Says that the part has to be delivered again.

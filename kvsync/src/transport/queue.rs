@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,8 @@ const DROPS: usize = 1;
 
 struct Shared {
     state: Mutex<State>,
+    /// As in the state, for receivers to look at without its lock.
+    is_closed: AtomicBool,
     room: Condvar,
     limit: usize,
     parts: Sender<(Part, u32)>,
@@ -58,7 +61,13 @@ impl Queue {
         let (open, closed) = crossbeam_channel::bounded(0);
         let (depth, spent) = (Depth::default(), VecDeque::new());
         let state = Mutex::new(State { depth, spent, spent_bytes: 0, open: Some(open) });
-        let shared = Arc::new(Shared { state, room: Condvar::new(), limit: bytes, parts: sender });
+        let shared = Arc::new(Shared {
+            state,
+            is_closed: AtomicBool::new(false),
+            room: Condvar::new(),
+            limit: bytes,
+            parts: sender,
+        });
         Self { shared, parts, closed, watch: Mutex::new(()) }
     }
 }
@@ -121,6 +130,7 @@ impl Transport for Queue {
     fn close(&self) {
         let mut state = self.shared.state.lock();
         state.open = None;
+        self.shared.is_closed.store(true, Ordering::Release);
         let _spent = std::mem::take(&mut state.spent);
         drop(state);
         self.shared.room.notify_all();
@@ -141,7 +151,7 @@ impl Queue {
     }
 
     fn is_closed(&self) -> bool {
-        self.shared.state.lock().open.is_none()
+        self.shared.is_closed.load(Ordering::Acquire)
     }
 }
 
@@ -155,14 +165,16 @@ impl State {
 }
 
 impl Origin for Shared {
-    fn done(&self, part: Part) {
-        let size = part.size();
+    fn done(&self, parts: Vec<Part>) {
         let mut state = self.state.lock();
-        state.depth.bytes = state.depth.bytes.saturating_sub(size);
-        state.depth.changes = state.depth.changes.saturating_sub(part.changes.len());
-        if state.spent_bytes + size <= SPENT && state.open.is_some() {
-            state.spent_bytes += size;
-            state.spent.push_back(part);
+        for part in parts {
+            let size = part.size();
+            state.depth.bytes = state.depth.bytes.saturating_sub(size);
+            state.depth.changes = state.depth.changes.saturating_sub(part.changes.len());
+            if state.spent_bytes + size <= SPENT && state.open.is_some() {
+                state.spent_bytes += size;
+                state.spent.push_back(part);
+            }
         }
         drop(state);
         self.room.notify_all();

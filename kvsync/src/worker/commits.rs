@@ -53,12 +53,12 @@ pub(crate) enum Waited {
 
 impl Commits {
     /// Gives a commit its number. It is open until as many changes as this are finished.
-    pub(crate) fn open(&self, changes: usize) -> u64 {
+    pub(crate) fn open(&self, changes: usize, since: Instant) -> u64 {
         let mut state = self.state.lock();
         state.last += 1;
         let commit = state.last;
         if changes > 0 {
-            state.open.insert(commit, Open { left: changes, since: Instant::now() });
+            state.open.insert(commit, Open { left: changes, since });
         }
         commit
     }
@@ -71,19 +71,14 @@ impl Commits {
     /// This many changes of a commit are finished; with an error, one of them failed for good. To be
     /// called once for each change, so when its delivery ends and not before.
     pub(crate) fn finish(&self, commit: u64, changes: usize, error: Option<Arc<Error>>) {
+        self.finish_all([(commit, changes, error)]);
+    }
+
+    /// The same for changes of several commits.
+    pub(crate) fn finish_all(&self, commits: impl IntoIterator<Item = (u64, usize, Option<Arc<Error>>)>) {
         let mut state = self.state.lock();
-        if let Some(error) = error {
-            state.failed.insert(commit, error);
-            if state.failed.len() > FAILED {
-                state.failed.pop_first();
-            }
-        }
-        state.finished += u64::try_from(changes).unwrap_or(u64::MAX);
-        if let Some(open) = state.open.get_mut(&commit) {
-            open.left = open.left.saturating_sub(changes);
-            if open.left == 0 {
-                state.open.remove(&commit);
-            }
+        for (commit, changes, error) in commits {
+            state.finish(commit, changes, error);
         }
         drop(state);
         self.progress.notify_all();
@@ -138,6 +133,24 @@ impl Commits {
     }
 }
 
+impl State {
+    fn finish(&mut self, commit: u64, changes: usize, error: Option<Arc<Error>>) {
+        if let Some(error) = error {
+            self.failed.insert(commit, error);
+            if self.failed.len() > FAILED {
+                self.failed.pop_first();
+            }
+        }
+        self.finished += u64::try_from(changes).unwrap_or(u64::MAX);
+        if let Some(open) = self.open.get_mut(&commit) {
+            open.left = open.left.saturating_sub(changes);
+            if open.left == 0 {
+                self.open.remove(&commit);
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -152,7 +165,7 @@ mod tests {
     #[test]
     fn a_commit_is_done_when_its_last_change_is() {
         let commits = Commits::default();
-        let commit = commits.open(2);
+        let commit = commits.open(2, Instant::now());
         commits.finish(commit, 1, None);
         assert!(matches!(commits.wait(commit, soon(), |_| false), Waited::TooLong));
         commits.finish(commit, 1, None);
@@ -163,7 +176,7 @@ mod tests {
     #[test]
     fn a_flush_does_not_wait_for_later_commits() {
         let commits = Commits::default();
-        let (first, _later) = (commits.open(1), commits.open(1));
+        let (first, _later) = (commits.open(1, Instant::now()), commits.open(1, Instant::now()));
         assert!(!commits.flush(first, soon(), || false));
         commits.finish(first, 1, None);
         assert!(commits.flush(first, soon(), || false));
@@ -174,7 +187,7 @@ mod tests {
     fn a_failure_is_remembered_and_the_oldest_forgotten() {
         let commits = Commits::default();
         for _ in 0..=FAILED {
-            let commit = commits.open(1);
+            let commit = commits.open(1, Instant::now());
             commits.finish(commit, 1, Some(Arc::new(Error::new(ErrorKind::Codec, "no form"))));
         }
         assert!(matches!(commits.wait(1, soon(), |_| false), Waited::Done));

@@ -17,7 +17,7 @@ pub(crate) struct Publisher {
 impl Publish for Publisher {
     fn publish(&self, set: ChangeSet) -> CommitToken {
         let published = Instant::now();
-        let commit = self.shared.commits.open(set.changes.len() * self.lanes.len());
+        let commit = self.shared.commits.open(set.changes.len() * self.lanes.len(), published);
         let deadline = published.checked_add(self.shared.overflow_block).unwrap_or(published + DAY);
         for changes in self.cut(set.changes) {
             let part = Part { commit, published, changes: changes.into() };

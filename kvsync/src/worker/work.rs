@@ -35,13 +35,15 @@ pub(crate) struct Worker {
     parked: Vec<Task>,
     due: Instant,
     waits: ExponentialBackoff,
+    /// Deliveries whose changes are finished, each with the first failure.
+    finished: Vec<(Delivery, Option<Arc<Error>>)>,
 }
 
 impl Worker {
     pub(crate) fn new(lane: Arc<Lane>) -> Self {
         let waits = lane.shared.backoff.waits();
         let (encoder, applier) = (lane.encoder(), lane.applier());
-        Self { lane, encoder, applier, parked: Vec::new(), due: Instant::now(), waits }
+        Self { lane, encoder, applier, parked: Vec::new(), due: Instant::now(), waits, finished: Vec::new() }
     }
 
     /// Works until it is told to stop. What it has not finished then is delivered again.
@@ -113,6 +115,7 @@ impl Worker {
         for task in done {
             self.complete(&task);
         }
+        self.hand_back();
     }
 
     /// Leaves rows that the store does not take, while it takes others, to be read again: so a part of it
@@ -166,6 +169,7 @@ impl Worker {
                 }
             }
         }
+        self.hand_back();
     }
 
     /// Writes one change, however long it takes. Whether it was not told to stop.
@@ -187,7 +191,7 @@ impl Worker {
     }
 
     /// Ends every change of a task whose writes have been answered.
-    fn complete(&self, task: &Task) {
+    fn complete(&mut self, task: &Task) {
         let written = |job: &Job| {
             job.beaten == Beaten::Fairly && matches!(job.fate, Some(Outcome::Written | Outcome::Superseded))
         };
@@ -263,11 +267,18 @@ impl Worker {
         }
     }
 
-    fn finish(&self, claim: &Claim, error: Option<Arc<Error>>) {
-        if let Some((delivery, error)) = claim.finish(error) {
-            delivery.ack();
-            self.lane.shared.commits.finish(claim.part().commit, claim.part().changes.len(), error);
-        }
+    fn finish(&mut self, claim: &Claim, error: Option<Arc<Error>>) {
+        self.finished.extend(claim.finish(error));
+    }
+
+    /// Hands back the deliveries that have ended, together: publishers need the same locks.
+    fn hand_back(&mut self) {
+        let commit = |(delivery, error): &mut (Delivery, Option<Arc<Error>>)| {
+            (delivery.part().commit, delivery.part().changes.len(), error.take())
+        };
+        let commits: Vec<_> = self.finished.iter_mut().map(commit).collect();
+        Delivery::ack_all(self.finished.drain(..).map(|(delivery, _)| delivery).collect());
+        self.lane.shared.commits.finish_all(commits);
     }
 
     fn past(&self) -> Past {

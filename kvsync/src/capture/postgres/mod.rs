@@ -8,7 +8,6 @@ mod row_by_row;
 mod unseen;
 mod ways;
 
-use std::ops::Range;
 use std::time::SystemTime;
 
 use diesel::connection::{DefaultLoadingMode, LoadConnection, TransactionManagerStatus};
@@ -16,7 +15,7 @@ use diesel::deserialize;
 use diesel::dsl::sql;
 use diesel::pg::{Pg, PgConnection};
 use diesel::result::Error as DieselError;
-use diesel::row::{Field, Row};
+use diesel::row::Row;
 use diesel::sql_types::{BigInt, Bool, Nullable, Oid, Text};
 use diesel::{QueryResult, RunQueryDsl};
 
@@ -86,8 +85,8 @@ impl Inside for Pg {
         row.get_value::<Nullable<Bool>, Option<bool>, _>(at).ok().flatten()
     }
 
-    fn bytes(row: &Self::Row<'_, '_>, columns: Range<usize>) -> usize {
-        columns.filter_map(|at| Some(Row::get(row, at)?.value()?.as_bytes().len())).sum()
+    fn weigh(value: &mut Self::RawValue<'_>) -> usize {
+        value.as_bytes().len()
     }
 
     fn greet<C: Inner<Backend = Self>>(conn: &mut C) -> Result<()> {

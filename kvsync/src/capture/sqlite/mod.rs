@@ -9,7 +9,6 @@ mod reread;
 mod unseen;
 mod ways;
 
-use std::ops::Range;
 use std::time::SystemTime;
 
 use diesel::connection::{DefaultLoadingMode, LoadConnection, TransactionManagerStatus};
@@ -96,17 +95,12 @@ impl Inside for Sqlite {
         Some(value.read_integer() != 0)
     }
 
-    fn bytes(row: &Self::Row<'_, '_>, columns: Range<usize>) -> usize {
-        let bytes = |at| {
-            let field = Row::get(row, at)?;
-            let mut value = field.value()?;
-            match value.value_type()? {
-                SqliteType::Text => Some(value.read_text().len()),
-                SqliteType::Binary => Some(value.read_blob().len()),
-                _ => None,
-            }
-        };
-        columns.filter_map(bytes).sum()
+    fn weigh(value: &mut Self::RawValue<'_>) -> usize {
+        match value.value_type() {
+            Some(SqliteType::Text) => value.read_text().len(),
+            Some(SqliteType::Binary) => value.read_blob().len(),
+            _ => 0,
+        }
     }
 
     fn greet<C: Inner<Backend = Self>>(conn: &mut C) -> Result<()> {
