@@ -23,6 +23,13 @@ use crate::key::Scope;
 ///
 /// It is used like the connection that it wraps. What it catches is handed on once the outermost
 /// transaction has been committed, and forgotten when that is rolled back.
+///
+/// Every result is the one that the wrapped connection gives, with these exceptions. A write whose rows
+/// are asked for runs at once and to its end; SQLite by itself runs it when the first row is taken. The
+/// message of a syntax error may name another place. An instrumentation sees the SQL that is run, which
+/// returns more columns. Statements that begin or end a transaction are refused, and those that cannot
+/// be captured follow the [`Policy`](super::Policy). What a function writes that a statement calls
+/// cannot be seen; verify the tables after such a call.
 pub struct SyncConnection<C: Inner> {
     pub(super) inner: C,
     pub(super) state: State<C::Backend>,

@@ -16,7 +16,10 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
 use crate::model::{Schema, Source};
 
-/// What becomes of a statement that writes a registered table in a way that cannot be captured.
+/// What becomes of a statement that writes a registered table in a way that cannot be captured: several
+/// statements in one string, a statement that writes inside another, MERGE, COPY FROM, EXPLAIN ANALYZE,
+/// DO, OR FAIL, a write through a view, a partition's own name or a trigger, ALTER TABLE and DROP TABLE,
+/// an UPDATE of the primary key, and whatever is not understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// It is not run: an error says why.

@@ -22,8 +22,8 @@ pub(super) enum Planned<DB: SyncBackend> {
     Capture(Arc<Plan<DB>>),
     /// It is run as it is, and reported as not captured.
     Report(Arc<Missing>),
-    /// It is run as it is; afterwards these tables are checked anew.
-    Altered(Arc<[Arc<Table<DB>>]>),
+    /// It is run as it is, and changes the schema.
+    Altered(Arc<Alteration<DB>>),
     /// It is not run.
     Refuse(Arc<Missing>),
     /// It writes under names that are not registered, but may lead to tables that are.
@@ -36,11 +36,21 @@ impl<DB: SyncBackend> Clone for Planned<DB> {
             Self::Pass => Self::Pass,
             Self::Capture(plan) => Self::Capture(Arc::clone(plan)),
             Self::Report(missing) => Self::Report(Arc::clone(missing)),
-            Self::Altered(tables) => Self::Altered(Arc::clone(tables)),
+            Self::Altered(alteration) => Self::Altered(Arc::clone(alteration)),
             Self::Refuse(missing) => Self::Refuse(Arc::clone(missing)),
             Self::Strange(strangers) => Self::Strange(Arc::clone(strangers)),
         }
     }
+}
+
+/// A change of the schema.
+pub(super) struct Alteration<DB: SyncBackend> {
+    /// The registered tables that are to be checked anew.
+    pub(super) tables: Vec<Arc<Table<DB>>>,
+    /// What is reported of it.
+    pub(super) missing: Option<Arc<Missing>>,
+    /// The tables that it names.
+    pub(super) names: Option<Strangers>,
 }
 
 /// A write that cannot be captured.
@@ -129,7 +139,15 @@ pub(super) fn plan<DB: SyncBackend>(hub: &Hub<DB>, sql: &str, cache: Caching) ->
     let scanned = scan(sql, DB::DIALECT);
     let planned = match &scanned {
         Scanned::Read => return Planned::Pass,
-        Scanned::Schema { tables } => return Planned::Altered(hub.tables_among(tables).into_iter().cloned().collect()),
+        Scanned::Schema { tables } => {
+            let missing = match uncaptured(hub, &scanned) {
+                Some(Planned::Report(missing)) => Some(missing),
+                Some(refused) => return refused,
+                None => None,
+            };
+            let tables = hub.tables_among(tables).into_iter().cloned().collect();
+            return Planned::Altered(Arc::new(Alteration { tables, missing, names: Strangers::of(&scanned) }));
+        }
         Scanned::Write(write) => hub.table(&write.table).map(|table| written(hub, sql, write, table, cache)),
         other => uncaptured(hub, other),
     };
@@ -140,7 +158,13 @@ pub(super) fn plan<DB: SyncBackend>(hub: &Hub<DB>, sql: &str, cache: Caching) ->
 /// is concerned.
 pub(super) fn uncaptured<DB: SyncBackend>(hub: &Hub<DB>, scanned: &Scanned<'_>) -> Option<Planned<DB>> {
     match scanned {
-        Scanned::Read | Scanned::Schema { .. } => None,
+        Scanned::Read => None,
+        Scanned::Schema { tables } => {
+            let tables = hub.tables_among(tables);
+            let reason = "it alters or drops the table: rows may be changed or gone unseen; run migrations through \
+                          `unsynced()` and verify the table";
+            if tables.is_empty() { None } else { hub.policy.planned(Missing::new(tables, reason)) }
+        }
         Scanned::Write(write) => {
             let table = hub.table(&write.table)?;
             let reason = "it is one of several statements in one string; run it alone, as its own statement";

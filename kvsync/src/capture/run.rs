@@ -63,9 +63,12 @@ impl<C: Inner> SyncConnection<C> {
                 }
                 ran
             }
-            Planned::Altered(tables) => {
+            Planned::Altered(alteration) => {
                 let count = self.inner.execute_returning_count(source)?;
-                self.altered(&tables);
+                self.altered(&alteration.tables);
+                if let Some(missing) = &alteration.missing {
+                    self.report(missing, &text::<C::Backend, _>(source)?);
+                }
                 Ok(count)
             }
             Planned::Refuse(missing) => Err(missing.error()),
@@ -84,8 +87,11 @@ impl<C: Inner> SyncConnection<C> {
                 self.report(&missing, &text::<C::Backend, _>(source)?);
                 Ok(())
             }
-            Planned::Altered(tables) => {
-                self.altered(&tables);
+            Planned::Altered(alteration) => {
+                self.altered(&alteration.tables);
+                if let Some(missing) = &alteration.missing {
+                    self.report(missing, &text::<C::Backend, _>(source)?);
+                }
                 Ok(())
             }
             Planned::Refuse(missing) => Err(missing.error()),

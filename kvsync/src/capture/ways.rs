@@ -12,7 +12,7 @@ use diesel::query_builder::{QueryFragment, QueryId};
 use super::backend::{Inner, SyncBackend};
 use super::connection::SyncConnection;
 use super::hub::Hub;
-use super::plan::{Missing, Planned};
+use super::plan::{Alteration, Missing, Planned};
 use super::statement::{Scanned, TableName};
 
 /// A relation by which a registered table is written.
@@ -41,7 +41,9 @@ impl Strangers {
     pub(super) fn of(scanned: &Scanned<'_>) -> Option<Self> {
         let owned = |name: &TableName<'_>| (name.schema.as_deref().map(str::to_owned), name.name.to_string());
         let (names, counts, truncates) = match scanned {
-            Scanned::Read | Scanned::Schema { .. } | Scanned::Transaction => return None,
+            Scanned::Read | Scanned::Transaction => return None,
+            Scanned::Schema { tables } if tables.is_empty() => return None,
+            Scanned::Schema { tables } => (tables.iter().map(owned).collect(), false, false),
             Scanned::Write(write) => (vec![owned(&write.table)], true, false),
             Scanned::Truncate { tables, .. } => (tables.iter().map(owned).collect(), false, true),
             Scanned::Uncapturable { tables, .. } => (tables.iter().map(owned).collect(), false, false),
@@ -69,6 +71,18 @@ impl<C: Inner> SyncConnection<C> {
     {
         match self.state.plans.look(&self.state.hub, source)? {
             Planned::Strange(strangers) => Ok(self.look_at(&strangers)),
+            Planned::Altered(alteration) if alteration.missing.is_none() => {
+                let looked = alteration.names.as_ref().map(|names| self.look_at(names));
+                Ok(match looked {
+                    Some(Planned::Report(missing)) => Planned::Altered(Arc::new(Alteration {
+                        tables: alteration.tables.clone(),
+                        missing: Some(missing),
+                        names: None,
+                    })),
+                    Some(refused @ Planned::Refuse(_)) => refused,
+                    _ => Planned::Altered(alteration),
+                })
+            }
             planned => Ok(planned),
         }
     }

@@ -200,6 +200,7 @@ fn rows_of_partitions_are_rows_of_their_table() {
         left.changes == ["update user:1"] || left.reasons().iter().any(|reason| reason.contains("users_low")),
         "{left:?}"
     );
+    assert!(session.execute("DROP TABLE users_high").reported("users_high"));
 }
 
 #[test]
@@ -294,4 +295,22 @@ fn a_statement_that_sets_the_primary_key_obeys_the_policy() {
     assert!(left.result.is_err_and(|error| error.contains("primary key")));
     let left = Session::new(None, database.connect().unwrap()).execute(sql);
     assert_eq!((left.result.clone(), left.missed.len()), (Ok(()), 1), "{left:?}");
+}
+
+#[test]
+fn a_change_of_the_schema_of_a_synced_table_obeys_the_policy() {
+    for by in [By::Execute, By::Batch] {
+        for sql in ["ALTER TABLE users ADD COLUMN extra INTEGER", "DROP TABLE IF EXISTS users"] {
+            let left = Session::new(Some(Policy::Error), fresh().connect().unwrap()).run(by, sql);
+            assert!(left.result.as_ref().is_err_and(|error| error.contains("migrations")), "{sql}: {left:?}");
+            assert_eq!(left.rows.len(), 3);
+            let left = Session::new(None, fresh().connect().unwrap()).run(by, sql);
+            assert!(left.reported("migrations"), "{sql}: {left:?}");
+            let left = Session::new(Some(Policy::Allow), fresh().connect().unwrap()).run(by, sql);
+            assert!(left.captured(&[]), "{sql}: {left:?}");
+        }
+        let left = Session::new(Some(Policy::Error), fresh().connect().unwrap())
+            .run(by, "ALTER TABLE posts ADD COLUMN extra INTEGER");
+        assert!(left.captured(&[]), "{left:?}");
+    }
 }

@@ -134,3 +134,20 @@ fn without_a_policy_writes_that_cannot_be_captured_are_run_and_reported() {
     assert_eq!((left.result.clone(), left.rows.len(), left.missed.len()), (Ok(()), 2, 1), "{left:?}");
     assert_eq!(left.missed[0].table.as_deref(), Some("users"));
 }
+
+#[test]
+fn a_change_of_the_schema_of_a_synced_table_obeys_the_policy() {
+    for by in [By::Execute, By::Batch] {
+        for sql in ["ALTER TABLE users ADD COLUMN extra INTEGER", "DROP TABLE IF EXISTS users"] {
+            let left = Session::new(Some(Policy::Error), open()).run(by, sql);
+            assert!(left.result.as_ref().is_err_and(|error| error.contains("migrations")), "{sql}: {left:?}");
+            assert_eq!(left.rows.len(), 3);
+            let left = Session::new(None, open()).run(by, sql);
+            assert!(left.reported("migrations"), "{sql}: {left:?}");
+            let left = Session::new(Some(Policy::Allow), open()).run(by, sql);
+            assert!(left.captured(&[]), "{sql}: {left:?}");
+        }
+        let left = Session::new(Some(Policy::Error), open()).run(by, "ALTER TABLE posts ADD COLUMN extra INTEGER");
+        assert!(left.captured(&[]), "{left:?}");
+    }
+}

@@ -183,6 +183,7 @@ fn an_aborted_transaction_that_is_committed_leaves_nothing() {
 fn a_deferred_constraint_that_fails_leaves_nothing() {
     let mut on = Fixture::new();
     on.conn
+        .unsynced()
         .batch_execute(
             "CREATE TABLE teams (id INT PRIMARY KEY); ALTER TABLE users ADD COLUMN team INT REFERENCES teams \
              DEFERRABLE INITIALLY DEFERRED",
@@ -248,6 +249,7 @@ struct Name {
 fn rows_of_partitions_belong_to_their_root() {
     let mut on = Fixture::registered(|database| database.model::<Name>());
     on.conn
+        .unsynced()
         .batch_execute(
             "DROP TABLE users; \
              CREATE TABLE users (id INT PRIMARY KEY, email TEXT, username TEXT NOT NULL, \

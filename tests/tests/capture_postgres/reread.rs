@@ -66,7 +66,7 @@ fn a_reading_ends_once_the_writer_has() {
     let source = on.attached.source();
     let mut watcher = on.database.connect().unwrap();
     thread::scope(|scope| {
-        scope.spawn(move || {
+        let writing = scope.spawn(move || {
             writer
                 .transaction::<_, diesel::result::Error, _>(|conn| {
                     diesel::update(users::table.find(1)).set(users::username.eq("Bob")).execute(conn)?;
@@ -88,6 +88,8 @@ fn a_reading_ends_once_the_writer_has() {
         let read = reader.join().unwrap();
         assert_eq!(describe(read[0].row.as_deref().unwrap()), "1 a Bob");
         assert!(read[1].row.is_none());
+        // The writer hands its changes on after its COMMIT.
+        writing.join().unwrap();
         let written = on.recorder.changes()[0].version;
         assert!(written < read[0].version && written < read[1].version);
     });

@@ -101,6 +101,7 @@ fn document(id: u128) -> Document {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "a table")]
 pub(crate) fn all() -> Vec<Shape<PgConnection, crate::Wrapped<PgConnection>>> {
     let mut all = common_shapes! { PgConnection, crate::Wrapped<PgConnection> };
     all.extend(shapes! { PgConnection, crate::Wrapped<PgConnection>;

@@ -108,7 +108,7 @@ fn differences<D: Pair>(pair: &mut D, shape: &Shape<D::Plain, D::Wrapped>) -> St
     }
     let (sets, missed) = pair.collector().take();
     let told = missed.iter().any(|missed| shape.reported.is_some_and(|reason| missed.reason.contains(reason)));
-    if !missed.is_empty() != told || told != shape.reported.is_some() {
+    if missed.is_empty() == told || told != shape.reported.is_some() {
         writeln!(text, "  missed: {missed:?}").unwrap();
     }
     let changes: Vec<Change> = sets.into_iter().flat_map(|set| set.changes).collect();
