@@ -53,7 +53,7 @@ struct Account {
 const ROWS: i32 = 6;
 const VALUES: i32 = 5;
 const ROUNDS: usize = 300;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const TABLE: &str = "CREATE TABLE accounts (id INTEGER PRIMARY KEY, email TEXT UNIQUE, handle TEXT NOT NULL UNIQUE, n INTEGER NOT NULL)";
 
 fn main() -> ExitCode {
@@ -76,23 +76,20 @@ fn main() -> ExitCode {
 /// Starts the writers, waits for them, and compares.
 fn run(database: &str, cluster: bool, processes: u64) -> Tested {
     let prefix = format!("processes:{:x}:", rand::random::<u64>());
-    match database {
-        "sqlite" => {
-            let dir = tempfile::tempdir()?;
-            let url = dir.path().join("test.db").to_string_lossy().into_owned();
-            let mut conn = sqlite(&url)?;
-            conn.batch_execute(TABLE)?;
-            conn.batch_execute(kvsync::capture::SQLITE_COUNTER)?;
-            writers(database, &url, cluster, &prefix, processes)?;
-            compare(accounts::table.select(Account::as_select()).load(&mut conn)?, cluster, &prefix)
-        }
-        _ => {
-            let fresh = postgres::fresh_database()?;
-            let mut conn = PgConnection::establish(&fresh.url())?;
-            conn.batch_execute(TABLE)?;
-            writers(database, &fresh.url(), cluster, &prefix, processes)?;
-            compare(accounts::table.select(Account::as_select()).load(&mut conn)?, cluster, &prefix)
-        }
+    if database == "sqlite" {
+        let dir = tempfile::tempdir()?;
+        let url = dir.path().join("test.db").to_string_lossy().into_owned();
+        let mut conn = sqlite(&url)?;
+        conn.batch_execute(TABLE)?;
+        conn.batch_execute(kvsync::capture::SQLITE_COUNTER)?;
+        writers(database, &url, cluster, &prefix, processes)?;
+        compare(&accounts::table.select(Account::as_select()).load(&mut conn)?, cluster, &prefix)
+    } else {
+        let fresh = postgres::fresh_database()?;
+        let mut conn = PgConnection::establish(&fresh.url())?;
+        conn.batch_execute(TABLE)?;
+        writers(database, &fresh.url(), cluster, &prefix, processes)?;
+        compare(&accounts::table.select(Account::as_select()).load(&mut conn)?, cluster, &prefix)
     }
 }
 
@@ -112,7 +109,7 @@ fn writers(database: &str, url: &str, cluster: bool, prefix: &str, processes: u6
 }
 
 /// Looks at every key that any row ever had.
-fn compare(rows: Vec<Account>, cluster: bool, prefix: &str) -> Tested {
+fn compare(rows: &[Account], cluster: bool, prefix: &str) -> Tested {
     let kv = KvSync::builder().store(store(cluster, prefix)?).build()?;
     let mut wrong = Vec::new();
     let mut check = |key: String, truth: Option<&Account>, seen: Lookup<Account>| {

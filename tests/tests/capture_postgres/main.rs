@@ -247,7 +247,7 @@ struct Name {
 
 #[test]
 fn rows_of_partitions_belong_to_their_root() {
-    let mut on = Fixture::registered(|database| database.model::<Name>());
+    let mut on = Fixture::registered(Database::model::<Name>);
     on.conn
         .unsynced()
         .batch_execute(
@@ -267,7 +267,7 @@ fn rows_of_partitions_belong_to_their_root() {
 
 #[test]
 fn a_table_may_have_several_models() {
-    let mut on = Fixture::with(|database| database.model::<Name>());
+    let mut on = Fixture::with(Database::model::<Name>);
     diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut on.conn).unwrap();
     let back: User = diesel::update(users::table)
         .set((users::username.eq("Bob"), users::deleted.eq(true)))
