@@ -25,7 +25,7 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sqlite::Sqlite;
-use kvsync::capture::{Attached, Database, SyncConnection, Unattached};
+use kvsync::capture::{Attached, Database, SQLITE_COUNTER, SyncConnection, Unattached};
 use kvsync::model::Model;
 use kvsync_tests::collect::Collector;
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
@@ -126,6 +126,8 @@ macro_rules! raw {
 }
 
 struct SqlitePair {
+    /// Whether the wrapped one has the counter that several processes need.
+    counter: bool,
     attached: Attached<Sqlite>,
     collector: Arc<Collector>,
 }
@@ -140,7 +142,11 @@ impl Pair for SqlitePair {
             conn.batch_execute(&[sqlite::TABLES, ROWS, SQLITE_ROWS].concat()).unwrap();
             conn
         };
-        (open(), self.attached.wrap(open()).unwrap())
+        let mut wrapped = open();
+        if self.counter {
+            wrapped.batch_execute(SQLITE_COUNTER).unwrap();
+        }
+        (open(), self.attached.wrap(wrapped).unwrap())
     }
 
     fn plain_rows(plain: &mut Self::Plain) -> Rows {
@@ -202,11 +208,11 @@ impl Pair for PostgresPair {
     }
 }
 
-fn sqlite_pair() -> SqlitePair {
+fn sqlite_pair(counter: bool) -> SqlitePair {
     let collector = Collector::new();
     let open = || SqliteConnection::establish(":memory:");
     let attached = attached!(Sqlite, open, &collector; User, Slim, Membership, Counter, sqlite::Document);
-    SqlitePair { attached, collector }
+    SqlitePair { counter, attached, collector }
 }
 
 fn postgres_pair() -> PostgresPair {
@@ -223,7 +229,12 @@ fn postgres_pair() -> PostgresPair {
 
 #[test]
 fn every_shape_on_sqlite() {
-    run::run(sqlite_pair(), sqlite::all());
+    run::run(sqlite_pair(false), sqlite::all());
+}
+
+#[test]
+fn every_shape_on_sqlite_with_a_counter() {
+    run::run(sqlite_pair(true), sqlite::all());
 }
 
 #[test]
@@ -233,7 +244,12 @@ fn every_shape_on_postgres() {
 
 #[test]
 fn random_statements_on_sqlite() {
-    random::run(sqlite_pair(), false, 300);
+    random::run(sqlite_pair(false), false, 300);
+}
+
+#[test]
+fn random_statements_on_sqlite_with_a_counter() {
+    random::run(sqlite_pair(true), false, 200);
 }
 
 #[test]

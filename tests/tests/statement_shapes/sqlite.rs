@@ -154,6 +154,13 @@ pub(crate) fn all() -> Vec<Shape<SqliteConnection, crate::Wrapped<SqliteConnecti
         "raw update or ignore", 1 => |conn| {
             sql_query("UPDATE OR IGNORE users SET name = 'ada' WHERE id < 3").execute(conn)
         }
+        "raw insert or rollback" => |conn| { sql_query("INSERT OR ROLLBACK INTO users (name) VALUES ('new')").execute(conn) }
+        "raw insert or rollback that fails, then an update" => |conn| {
+            let failed = sql_query("INSERT OR ROLLBACK INTO users (name) VALUES ('ada')").execute(conn);
+            assert!(failed.is_err());
+            update(users::table.find(1)).set(users::age.eq(1)).execute(conn)?;
+            conn.transaction(|conn| update(users::table.find(2)).set(users::age.eq(1)).execute(conn))
+        }
         "raw insert or replace"; "second unique key" => |conn| {
             sql_query("INSERT OR REPLACE INTO users (id, name) VALUES (5, 'r')").execute(conn)
         }
