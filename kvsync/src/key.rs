@@ -49,7 +49,7 @@ impl Scope {
     /// No scope: keys stand as their formats say.
     pub const NONE: Self = Self(None);
 
-    /// The scope of this name. Its keys begin with `@name:`, where `%` and `:` of the name are escaped.
+    /// The scope of this name, which is a scope also when it is empty. Its keys begin with `@name:`, where `%` and `:` of the name are escaped.
     #[must_use]
     pub fn named(name: &str) -> Self {
         let mut key = KeyWriter::default();

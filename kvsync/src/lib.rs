@@ -62,6 +62,8 @@
 //! - [`store`]: the stores, and the contract for one of yours.
 //! - [`codec`]: MessagePack, JSON, BSON, or your own.
 //! - [`Report`], [`Health`] and [`Shutdown`]: what became of what.
+//! - [`worker`], [`transport`] and [`change`]: what stands between capture and the stores, for those who
+//!   put their own parts together.
 //! - [`envelope`] and [`record`]: the bytes that are stored, for those who read them from elsewhere.
 //!
 //! # Features

@@ -7,7 +7,8 @@ use crate::model::{KeySpec, Model, Syncable};
 #[allow(clippy::needless_pass_by_value, reason = "key parts read better by value: `fetch(\"id\", 1)`")]
 impl KvSync {
     /// The row under the key of this name, chosen at run time. `parts` is one key part or a tuple of
-    /// them, in the order of the format.
+    /// them, in the order of the format. Their types are not checked against the fields': a part of
+    /// another type finds nothing.
     ///
     /// # Errors
     ///

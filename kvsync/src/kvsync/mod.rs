@@ -55,6 +55,15 @@ impl KvSync {
 
     /// The same handle within a scope: it fetches the rows of that tenant or schema and no others, and
     /// its connections write them.
+    ///
+    /// ```
+    /// # fn of_tenant(kv: &kvsync::KvSync) {
+    /// use kvsync::Scope;
+    ///
+    /// let tenant = kv.scoped(Scope::named("tenant-7"));
+    /// // tenant.connect::<Pg>("main") writes, and User::fetch_by_id(&tenant, 1) reads, `@tenant-7:user:id:1`.
+    /// # }
+    /// ```
     #[must_use]
     pub fn scoped(&self, scope: Scope) -> Self {
         Self { inner: Arc::clone(&self.inner), scope }
@@ -73,6 +82,19 @@ impl KvSync {
     }
 
     /// Wraps a connection of the caller's to the only database of its backend.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// fn own(kv: &kvsync::KvSync) -> Result<(), Box<dyn std::error::Error>> {
+    ///     use diesel::prelude::*;
+    ///
+    ///     let mut conn = SqliteConnection::establish("app.db")?;
+    ///     diesel::sql_query("PRAGMA busy_timeout = 5000").execute(&mut conn)?;
+    ///     let mut conn = kv.wrap(conn)?;
+    /// #   drop(conn);
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -99,7 +121,20 @@ impl KvSync {
         Ok(self.scope_on(self.attached::<C::Backend>(database)?.wrap(conn)?))
     }
 
-    /// Opens connections for a pool: `Pool::builder().build(kv.connection_manager::<Pg>("main")?)`.
+    /// Opens connections for a pool. They are handed out within the scope of this handle.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// fn serve(kv: &kvsync::KvSync) -> Result<(), Box<dyn std::error::Error>> {
+    ///     use diesel::r2d2::Pool;
+    ///     use diesel::sqlite::Sqlite;
+    ///
+    ///     let pool = Pool::builder().max_size(8).build(kv.connection_manager::<Sqlite>("main")?)?;
+    ///     let mut conn = pool.get()?; // for any Diesel statement
+    /// #   drop(conn);
+    ///     Ok(())
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
@@ -153,7 +188,19 @@ impl KvSync {
 
     /// Waits until every row of one commit is in every store: the token is that of
     /// [`SyncConnection::last_commit`], also of another process, if its connection was told to make
-    /// tokens portable.
+    /// tokens portable:
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// fn write(kv: &kvsync::KvSync) -> Result<String, Box<dyn std::error::Error>> {
+    ///     let mut conn = kv.connect::<diesel::sqlite::Sqlite>("main")?;
+    ///     conn.set_portable_tokens(true);
+    ///     // .. write, then send the token to whoever reads next: it is a serde type
+    ///     let token = conn.last_commit().ok_or("nothing was written")?;
+    /// #   let to_string = |token: &kvsync::change::CommitToken| format!("{token:?}");
+    ///     Ok(to_string(token))
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
