@@ -118,7 +118,8 @@ impl<DB: SyncBackend> Database<DB> {
         let known = self.tables.iter_mut().find(|known| known.name == table.name && known.schema == table.schema);
         let Some(known) = known else { return self.tables.push(table) };
         for model in table.models {
-            if known.models.iter().any(|other| other.schema.model == model.schema.model) {
+            let name = |schema: &Schema| (schema.model, schema.generation);
+            if known.models.iter().any(|other| name(other.schema) == name(model.schema)) {
                 let message = format!("the model `{}` is registered twice", model.schema.model);
                 self.wrong.get_or_insert(Error::new(ErrorKind::Config, message));
             }

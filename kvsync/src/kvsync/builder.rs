@@ -162,13 +162,19 @@ impl fmt::Debug for Builder {
     }
 }
 
-/// Models whose keys have one format would overwrite each other.
+/// Models whose keys have one format would overwrite each other; but two generations of one model may
+/// have keys in common, while a deploy goes from one to the other.
 fn check_keys(schemas: &HashMap<String, Vec<&'static Schema>>) -> Result<()> {
     let mut seen = HashMap::new();
-    for schema in schemas.values().flatten() {
+    for (database, schema) in schemas.iter().flat_map(|(database, of_it)| of_it.iter().map(move |one| (database, one)))
+    {
         for key in schema.keys {
-            let Some(other) = seen.insert(key.literals, schema) else { continue };
+            let Some((home, other)) = seen.insert(key.literals, (database, schema)) else { continue };
             let (model, rival) = (schema.model, other.model);
+            let same = (home, other.table, rival) == (database, schema.table, model);
+            if same && other.generation != schema.generation {
+                continue;
+            }
             let message = if (other.table, rival) == (schema.table, model) {
                 format!(
                     "`{model}` is registered in two databases, whose rows would overwrite each other; use a `KvSync` with a store prefix of its own for one of them"
