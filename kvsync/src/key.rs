@@ -130,8 +130,13 @@ pub struct PartWriter<'a> {
 impl PartWriter<'_> {
     /// Appends text of the part. Two values that differ must write different text.
     pub fn text(&mut self, text: &str) {
+        let special = |character: char| character == '%' || Some(character) == self.stop;
+        if !text.contains(special) {
+            self.key.text.push_str(text);
+            return;
+        }
         for character in text.chars() {
-            if character == '%' || Some(character) == self.stop {
+            if special(character) {
                 for byte in character.encode_utf8(&mut [0; 4]).bytes() {
                     // Writing to a string never fails.
                     write!(self.key.text, "%{byte:02X}").unwrap_or_default();

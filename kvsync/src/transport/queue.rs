@@ -98,12 +98,10 @@ impl Transport for Queue {
 
     fn receive(&self, wait: Duration) -> Option<Delivery> {
         let until = Instant::now().checked_add(wait);
-        let Some(_watch) = (match until {
+        let _watch = match until {
             _ if wait.is_zero() => return self.take(),
-            Some(until) => self.watch.try_lock_until(until),
-            None => Some(self.watch.lock()),
-        }) else {
-            return None;
+            Some(until) => self.watch.try_lock_until(until)?,
+            None => self.watch.lock(),
         };
         for _ in 0..NAPS {
             if let Some(delivery) = self.take() {
@@ -195,5 +193,98 @@ impl fmt::Debug for Shared {
 impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Queue").field("limit", &self.shared.limit).field("depth", &self.depth()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+
+    fn part(commit: u64) -> Part {
+        Part { commit, published: Instant::now(), changes: Arc::new([]) }
+    }
+
+    /// A queue with room for this many parts.
+    fn queue(parts: usize) -> Queue {
+        Queue::new(parts * part(0).size())
+    }
+
+    fn publish(queue: &Queue, commit: u64) -> Result<(), u64> {
+        queue.publish(part(commit), Instant::now()).map_err(|part| part.commit)
+    }
+
+    fn receive(queue: &Queue) -> Option<(u64, u32)> {
+        let delivery = queue.receive(Duration::ZERO)?;
+        let got = (delivery.part().commit, delivery.redelivered());
+        delivery.ack();
+        Some(got)
+    }
+
+    #[test]
+    fn a_part_that_is_dropped_or_refused_is_delivered_again() {
+        let queue = queue(9);
+        publish(&queue, 1).unwrap();
+        drop(queue.receive(Duration::ZERO));
+        queue.receive(Duration::ZERO).unwrap().nack();
+        let panicked = thread::scope(|scope| {
+            scope
+                .spawn(|| {
+                    let _delivery = queue.receive(Duration::ZERO).unwrap();
+                    panic!("the worker panics");
+                })
+                .join()
+        });
+        assert!(panicked.is_err());
+        assert_eq!(receive(&queue), Some((1, 3)));
+        assert_eq!((receive(&queue), queue.depth()), (None, Depth::default()));
+    }
+
+    #[test]
+    fn what_is_delivered_takes_room_until_it_is_acknowledged() {
+        let queue = queue(2);
+        publish(&queue, 1).unwrap();
+        publish(&queue, 2).unwrap();
+        assert_eq!(publish(&queue, 3), Err(3));
+        let delivery = queue.receive(Duration::ZERO).unwrap();
+        assert_eq!(publish(&queue, 3), Err(3));
+        delivery.ack();
+        publish(&queue, 3).unwrap();
+    }
+
+    #[test]
+    fn a_publisher_waits_for_room() {
+        let queue = queue(1);
+        publish(&queue, 1).unwrap();
+        thread::scope(|scope| {
+            let later = scope.spawn(|| queue.publish(part(2), Instant::now() + Duration::from_mins(1)));
+            assert_eq!(receive(&queue), Some((1, 0)));
+            later.join().unwrap().unwrap();
+        });
+        assert_eq!(receive(&queue), Some((2, 0)));
+    }
+
+    #[test]
+    fn a_part_larger_than_the_bound_is_taken_alone() {
+        let queue = Queue::new(1);
+        publish(&queue, 1).unwrap();
+        assert_eq!(publish(&queue, 2), Err(2));
+        assert_eq!(receive(&queue), Some((1, 0)));
+    }
+
+    #[test]
+    fn closing_wakes_everyone() {
+        let queue = queue(1);
+        publish(&queue, 1).unwrap();
+        let held = queue.receive(Duration::ZERO);
+        thread::scope(|scope| {
+            let receiving = scope.spawn(|| queue.receive(Duration::MAX).is_none());
+            let publishing = scope.spawn(|| queue.publish(part(2), Instant::now() + Duration::from_hours(1)).is_err());
+            queue.close();
+            assert!(receiving.join().unwrap() && publishing.join().unwrap());
+        });
+        drop(held);
+        assert!(queue.receive(Duration::ZERO).is_none() && publish(&queue, 3).is_err());
     }
 }

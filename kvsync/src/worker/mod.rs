@@ -210,7 +210,8 @@ impl Pipeline {
     }
 
     /// Waits until everything that was published before the call is in every store, rows that had to be
-    /// read again included.
+    /// read again included. Rows that a store refuses are not waited for: they are reported, and
+    /// [`health`](Self::health) counts them.
     ///
     /// # Errors
     ///

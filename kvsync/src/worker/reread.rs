@@ -54,6 +54,11 @@ impl Settler {
         let mut most = MOST;
         let mut waits = lane.shared.backoff.waits();
         loop {
+            while !lane.is_met() {
+                if lane.shared.stop.wait(waits.next().unwrap_or(lane.shared.backoff.max)) {
+                    return;
+                }
+            }
             let rows = lane.unsettled.take(most);
             if rows.is_empty() {
                 return;
@@ -298,6 +303,8 @@ impl Settler {
         self.fail_commits(row, error);
         self.lane.shared.dirty.mark(&row.database, Some(row.schema.table), 1, now, &error.to_string());
         self.lane.unsettled.settled(row);
+        let change = self.change(row, Reread { row: None, version: row.version });
+        self.tell(&change, Some(Arc::clone(error)), row.attempts, Instant::now(), Outcome::Failed);
     }
 
     fn fail_commits(&self, row: &Row, error: &Arc<Error>) {

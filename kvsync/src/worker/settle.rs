@@ -274,3 +274,113 @@ fn remove(state: &mut State, home: &Key) {
         state.bytes = state.bytes.saturating_sub(row.size());
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::KeyWriter;
+    use crate::model::{KeySpec, Ttl};
+
+    static SCHEMA: Schema = {
+        const KEYS: &[KeySpec] = &[];
+        const NO_TTL: Option<Ttl> = None;
+        Schema::new("Row", "rows", &["id"], KEYS, None, &[], 0, NO_TTL, None)
+    };
+
+    #[derive(serde::Serialize, serde::Deserialize)]
+    struct Model(u64);
+
+    impl crate::model::Syncable for Model {
+        type Codec = crate::codec::MessagePack;
+        type PrimaryKey = u64;
+        const SCHEMA: &'static Schema = &SCHEMA;
+
+        fn primary_key(&self) -> u64 {
+            self.0
+        }
+
+        fn write_primary_key(primary_key: &u64, key: &mut KeyWriter) {
+            key.part(primary_key, None);
+        }
+
+        fn write_primary(_: &u64, _: &mut KeyWriter) {}
+
+        fn write_key(&self, _: usize, _: &mut KeyWriter) {}
+    }
+
+    fn row(id: u64, version: u64, commit: u64, kept_keys: &[&str]) -> Row {
+        let version = Version::new(0, 0, version);
+        let kept = |key: &&str| Kept { key: Key::new(*key), version, certain: true };
+        Row {
+            schema: &SCHEMA,
+            database: "main".into(),
+            scope: Scope::NONE,
+            primary_key: PrimaryKey::of::<Model>(id),
+            version,
+            kept: kept_keys.iter().map(kept).collect(),
+            commits: (commit, commit),
+            stage: Stage::Unmasked,
+            attempts: 0,
+            due: Instant::now(),
+            busy: false,
+        }
+    }
+
+    #[test]
+    fn a_row_is_kept_once_and_its_bytes_come_back() {
+        let unsettled = Unsettled::new(1 << 20);
+        for (version, commit, kept) in [(5, 10, &["a"][..]), (3, 20, &["b"]), (7, 15, &["a", "c"])] {
+            unsettled.insert(row(1, version, commit, kept)).unwrap();
+        }
+        unsettled.insert(row(2, 1, 1, &[])).unwrap();
+        assert_eq!(unsettled.depth().0, 2);
+        let taken = unsettled.take(9);
+        let first = taken.iter().find(|row| row.kept.len() == 3).unwrap();
+        assert_eq!((first.version.sequence(), first.commits), (7, (10, 20)));
+        assert_eq!(first.kept[0].version.sequence(), 7);
+        assert!(taken.iter().all(|row| unsettled.settled(row)));
+        assert_eq!(unsettled.depth(), (0, 0));
+    }
+
+    #[test]
+    fn what_has_no_room_is_given_back() {
+        let unsettled = Unsettled::new(row(1, 1, 1, &[]).size());
+        unsettled.insert(row(1, 1, 1, &[])).unwrap();
+        assert!(unsettled.insert(row(2, 1, 1, &[])).is_err());
+        assert!(unsettled.insert(row(1, 2, 2, &[])).is_ok(), "it is there already");
+    }
+
+    #[test]
+    fn a_commit_waits_for_the_rows_that_it_wrote_and_not_for_refused_ones() {
+        let unsettled = Unsettled::new(1 << 20);
+        unsettled.insert(row(1, 1, 5, &[])).unwrap();
+        unsettled.insert(row(1, 2, 8, &[])).unwrap();
+        assert!(unsettled.holds_up(5) && unsettled.holds_up(8) && !unsettled.holds_up(9) && !unsettled.holds_up(4));
+        assert!(unsettled.holds_up_any(5) && !unsettled.holds_up_any(4));
+        let taken = unsettled.take(1);
+        unsettled.again(&taken[0], Stage::Refused, 1, Duration::ZERO);
+        assert!(!unsettled.holds_up(5) && !unsettled.holds_up_any(9));
+    }
+
+    #[test]
+    fn a_row_is_lifted_by_its_own_version_or_a_higher_one() {
+        let unsettled = Unsettled::new(1 << 20);
+        unsettled.insert(row(1, 5, 1, &[])).unwrap();
+        let home = row(1, 5, 1, &[]).home();
+        assert!(!unsettled.lift(&home, Version::new(0, 0, 4)));
+        assert!(unsettled.lift(&home, Version::new(0, 0, 5)));
+        assert_eq!(unsettled.depth(), (0, 0));
+    }
+
+    #[test]
+    fn what_is_newer_than_what_was_taken_stays() {
+        let unsettled = Unsettled::new(1 << 20);
+        unsettled.insert(row(1, 5, 1, &[])).unwrap();
+        let taken = unsettled.take(1);
+        unsettled.insert(row(1, 6, 2, &[])).unwrap();
+        assert!(!unsettled.settled(&taken[0]));
+        let again = unsettled.take(1);
+        assert_eq!(again[0].version.sequence(), 6);
+        assert!(unsettled.settled(&again[0]));
+    }
+}
