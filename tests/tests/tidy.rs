@@ -100,7 +100,6 @@ fn a_vendor_is_named_in_its_own_folder_only() {
     for (file, text) in sources() {
         for (vendor, _) in VENDORS.iter().filter(|(_, folder)| !within(&file, folder)) {
             let named = code(&text).any(|line| {
-                let line = line.replace("crate::store::", "").replace("self::", "");
                 line.starts_with(&format!("use {vendor}::"))
                     || line.contains(&format!(" {vendor}::"))
                     || line.contains(&format!("({vendor}::"))
