@@ -294,8 +294,9 @@ pub struct Wanted {
 /// A row as it was read again, with a version that is right for it.
 #[derive(Debug)]
 pub struct Reread {
-    /// The row; `None` when there is no such row, or when it is not live.
-    pub row: Option<Box<dyn Model>>,
+    /// The row; `None` when there is no such row, or when it is not live. An error when it is there and
+    /// cannot be read as its model.
+    pub row: Result<Option<Box<dyn Model>>>,
     /// No change of the row that this reading has not seen has a version as low as this.
     pub version: Version,
 }

@@ -95,6 +95,7 @@ mod plan;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+mod primary;
 mod reread;
 mod row;
 mod run;

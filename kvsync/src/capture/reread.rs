@@ -1,5 +1,6 @@
 //! Reads rows again, for those who lost sight of them.
 
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ use super::backend::{Inner, SyncBackend};
 use super::hub::Hub;
 use super::table::{ModelEntry, Table};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Model, PrimaryKey, Reread, Source, Wanted};
+use crate::key::Key;
+use crate::model::{Model, PrimaryKey, Reread, Schema, Source, Wanted};
 
 /// Reads rows of one database again, on a connection of its own.
 pub(super) struct Rereader<DB: SyncBackend> {
@@ -97,12 +99,14 @@ pub(super) struct Find<'a, DB: SyncBackend> {
     /// Columns and table: all before WHERE.
     pub(super) head: String,
     pub(super) filters: Vec<Box<dyn QueryFragment<DB>>>,
+    /// The key of the row that was wanted last.
+    last: Option<Key>,
     /// What follows the filters.
     pub(super) tail: &'static str,
 }
 
-/// A row, and whether it is live.
-pub(super) type Found = (Box<dyn Model>, bool);
+/// A row that is there: the key that names it, and what [`Reread`] says of it.
+pub(super) type Found = (Key, Result<Option<Box<dyn Model>>>);
 
 impl<'a, DB: SyncBackend> Find<'a, DB> {
     /// Reads rows of a table that stands in SQL as `table`.
@@ -111,7 +115,7 @@ impl<'a, DB: SyncBackend> Find<'a, DB> {
         let reference = DB::quote(&named.name);
         let live = model.schema.live_if.map(|condition| format!(", ({condition})")).unwrap_or_default();
         let head = format!("SELECT {}{live} FROM {table} WHERE ", model.columns(&reference));
-        Self { model, head, filters: Vec::new(), tail }
+        Self { model, head, filters: Vec::new(), last: None, tail }
     }
 
     /// Wants this row, too.
@@ -121,20 +125,48 @@ impl<'a, DB: SyncBackend> Find<'a, DB> {
             Error::new(ErrorKind::Config, message)
         })?;
         self.filters.push(filter);
+        self.last = Some(primary_key.home().clone());
         Ok(())
     }
 
-    pub(super) fn run<C: Inner<Backend = DB>>(self, conn: &mut C) -> QueryResult<Vec<Found>> {
+    pub(super) fn run<C: Inner<Backend = DB>>(&self, conn: &mut C) -> QueryResult<Vec<Found>> {
         let model = self.model;
         let mut found = Vec::new();
-        for row in LoadConnection::<DefaultLoadingMode>::load(conn, self)? {
+        for row in LoadConnection::<DefaultLoadingMode>::load(conn, &*self)? {
             let row = row?;
-            let (decoded, _) = model.decode(&row, 0).map_err(DieselError::DeserializationError)?;
             let live = model.schema.live_if.is_none() || DB::flag(&row, model.width) == Some(true);
-            found.push((decoded, live));
+            found.push(match model.decode(&row, 0) {
+                Ok((decoded, _)) => (decoded.home(), Ok(live.then_some(decoded))),
+                Err(error) => {
+                    let alone = self.last.as_ref().filter(|_| self.filters.len() == 1);
+                    let identified = || model.identify(&row, 0).map(|known| known.primary_key.home().clone());
+                    let error = unreadable(model, error);
+                    match alone.cloned().or_else(identified) {
+                        Some(home) => (home, if live { Err(error) } else { Ok(None) }),
+                        // Which of them it is cannot be told; asked for one by one, it can.
+                        None => return Err(DieselError::DeserializationError(Box::new(error))),
+                    }
+                }
+            });
         }
         Ok(found)
     }
+}
+
+/// A row that is there and cannot be read.
+fn unreadable<DB: SyncBackend>(model: &ModelEntry<DB>, error: Box<dyn StdError + Send + Sync>) -> Error {
+    let Schema { table, model, .. } = model.schema;
+    let message = format!(
+        "a row of the table `{table}` cannot be read as `{model}`: {error}; its readers are sent to the database until \
+         it is written anew"
+    );
+    Error::new(ErrorKind::Database, message).with_source(error)
+}
+
+/// The failure of a reading that says by itself what is wrong.
+pub(super) fn said(error: &DieselError) -> Option<Error> {
+    let DieselError::DeserializationError(error) = error else { return None };
+    error.downcast_ref::<Error>().cloned()
 }
 
 /// Reads no row: only whether the model's columns are there and may be read.

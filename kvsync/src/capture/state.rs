@@ -1,6 +1,6 @@
 //! What a connection knows beside the connection that it wraps.
 
-use std::panic::{self, AssertUnwindSafe};
+use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,6 +13,7 @@ use super::lend::Shared;
 use super::look::Plans;
 use super::pending::Pending;
 use super::plan::{At, Plan};
+use super::primary::loses_keys;
 use super::table::ModelEntry;
 use crate::change::{Action, Change, ChangeSet, CommitToken, Row};
 use crate::key::Scope;
@@ -68,30 +69,61 @@ impl<DB: SyncBackend> State<DB> {
                 At::Asked(at) => at,
                 At::Own(at) => own + at,
             };
-            match decode(model, row, at) {
+            let (changed, size) = match model.decode(row, at) {
                 Ok((decoded, size)) => {
                     let live = place.live.is_none_or(|at| DB::flag(row, own + at) == Some(true));
-                    if stamp.relation != 0 {
-                        self.relations.push((self.pending.len(), stamp.relation));
-                    }
-                    let change = Change {
-                        schema: model.schema,
-                        database: Arc::clone(&self.hub.name),
-                        scope: self.scope.clone(),
-                        action: plan.action,
-                        version: stamp.version,
-                        captured_at: now,
-                        row: changed(plan.action, decoded, live),
-                        size,
-                    };
-                    self.pending.push(change, self.hub.max_pending);
+                    (changed(plan.action, decoded, live), size)
                 }
-                Err(reason) => {
-                    let reason = format!("a written row cannot be read as `{}`: {reason}", model.schema.model);
-                    self.hub.missed(Some(&plan.table.name), reason, &plan.sql);
-                }
+                Err(error) => match self.masked(plan, model, row, at, &*error) {
+                    Some(masked) => masked,
+                    None => continue,
+                },
+            };
+            if stamp.relation != 0 {
+                self.relations.push((self.pending.len(), stamp.relation));
             }
+            let change = Change {
+                schema: model.schema,
+                database: Arc::clone(&self.hub.name),
+                scope: self.scope.clone(),
+                action: plan.action,
+                version: stamp.version,
+                captured_at: now,
+                row: changed,
+                size,
+            };
+            self.pending.push(change, self.hub.max_pending);
         }
+    }
+
+    /// A row that cannot be read as its model: its primary key is enough to send its readers to the
+    /// database, or to delete it. Reports what it is not enough for.
+    fn masked(
+        &self,
+        plan: &Plan<DB>,
+        model: &ModelEntry<DB>,
+        row: &<DB as Inside>::Row<'_, '_>,
+        at: usize,
+        error: &dyn StdError,
+    ) -> Option<(Row, usize)> {
+        let reason = format!("a written row cannot be read as `{}`: {error}", model.schema.model);
+        let known = model.identify(row, at);
+        let Some(unknown) = &known else {
+            self.hub.missed(Some(&plan.table.name), reason, &plan.sql);
+            return None;
+        };
+        if loses_keys(model.schema) {
+            let reason = format!("{reason}; of its keys only the one made of the primary key was masked");
+            self.hub.missed(Some(&plan.table.name), reason, &plan.sql);
+        } else {
+            let (database, table, row) = (&*self.hub.name, &plan.table.name, unknown.primary_key.home());
+            tracing::warn!(database, table, %row, "{reason}; its readers are sent to the database");
+        }
+        let size = size_of::<Change>() + unknown.size();
+        known.map(|unknown| match plan.action {
+            Action::Delete => (Row::Absent(unknown), size),
+            _ => (Row::Unknown(unknown), size),
+        })
     }
 
     /// Hands on the changes of a committed transaction.
@@ -125,17 +157,5 @@ fn changed(action: Action, row: Box<dyn Model>, live: bool) -> Row {
         Action::Delete => Row::Deleted { row, live },
         _ if live => Row::Live(row),
         _ => Row::Hidden(row),
-    }
-}
-
-/// Reads a model. A panic in a user's `FromSql` is an error like others.
-fn decode<DB: SyncBackend>(
-    model: &ModelEntry<DB>,
-    row: &<DB as Inside>::Row<'_, '_>,
-    at: usize,
-) -> Result<(Box<dyn Model>, usize), String> {
-    match panic::catch_unwind(AssertUnwindSafe(|| model.decode(row, at))) {
-        Ok(decoded) => decoded.map_err(|error| error.to_string()),
-        Err(_) => Err("reading it panicked".to_owned()),
     }
 }

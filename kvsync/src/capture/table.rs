@@ -1,6 +1,7 @@
 //! The registered tables and how their rows are read.
 
 use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,8 +15,10 @@ use diesel::row::Row;
 use diesel::{QueryResult, QuerySource, Table as _};
 
 use super::backend::{Inside, SyncBackend};
+use super::primary::{self, KeyTypeOf, Picked};
 use super::statement::{Scanned, TableName, scan};
 use super::weigh::WeighedRow;
+use crate::change::Unknown;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Model, PrimaryKey, Schema, Syncable};
 
@@ -88,6 +91,9 @@ pub(super) struct ModelEntry<DB: SyncBackend> {
     /// The bytes that a row takes, without what its fields point to.
     base_size: usize,
     decode: Decode<DB>,
+    /// Where the columns of the primary key stand among its own, where that can be told.
+    primary_key: Option<Box<[usize]>>,
+    identify: Identify<DB>,
     filter: fn(&PrimaryKey) -> Option<Box<dyn QueryFragment<DB>>>,
 }
 
@@ -95,6 +101,9 @@ type Decode<DB> = for<'row, 'conn, 'query> fn(
     &'row <DB as Inside>::Row<'conn, 'query>,
     Range<usize>,
 ) -> deserialize::Result<(Box<dyn Model>, usize)>;
+
+type Identify<DB> =
+    for<'row, 'conn, 'query> fn(&Picked<'row, <DB as Inside>::Row<'conn, 'query>>) -> deserialize::Result<Unknown>;
 
 impl<DB: SyncBackend> ModelEntry<DB> {
     /// Its columns in a statement that calls the table `reference`.
@@ -107,26 +116,34 @@ impl<DB: SyncBackend> ModelEntry<DB> {
         (self.filter)(primary_key)
     }
 
-    /// Reads a row whose first value stands at `at`, with about how many bytes it takes.
+    /// Reads a row whose first value stands at `at`, with about how many bytes it takes. A panic in a
+    /// user's `FromSql` is an error like others.
     pub(super) fn decode(
         &self,
         row: &<DB as Inside>::Row<'_, '_>,
         at: usize,
     ) -> deserialize::Result<(Box<dyn Model>, usize)> {
-        let (model, bytes) = (self.decode)(row, at..at + self.width)?;
+        let read = panic::catch_unwind(AssertUnwindSafe(|| (self.decode)(row, at..at + self.width)));
+        let (model, bytes) = read.unwrap_or_else(|_| Err("reading it panicked".into()))?;
         Ok((model, self.base_size + bytes))
+    }
+
+    /// Reads of such a row what tells which one it is; nothing when that cannot be read either.
+    pub(super) fn identify(&self, row: &<DB as Inside>::Row<'_, '_>, at: usize) -> Option<Unknown> {
+        let columns = self.primary_key.as_ref()?.iter().map(|column| at + column).collect();
+        panic::catch_unwind(AssertUnwindSafe(|| (self.identify)(&Picked { row, columns }))).ok()?.ok()
     }
 }
 
 /// A model that can be registered in a database: it derives `Syncable`, `Queryable`, `Selectable` and
-/// `Identifiable`, and its primary key's fields compare with the table's primary-key columns.
-/// Implemented for all such.
+/// `Identifiable`, and its primary key's fields compare with the table's primary-key columns and can be
+/// read from them alone. Implemented for all such.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be synced with this database",
     note = "it needs `#[derive(Queryable, Selectable, Identifiable, Syncable)]` and fields that the database's types can be read into"
 )]
 pub trait SyncModel<DB: SyncBackend>:
-    Syncable
+    Syncable<PrimaryKey: FromSqlRow<KeyTypeOf<<Self as HasTable>::Table>, DB>>
     + HasTable<
         Table: diesel::Table<PrimaryKey: EqAll<<Self as Syncable>::PrimaryKey, Output: QueryFragment<DB> + 'static>>
                    + QuerySource<FromClause: QueryFragment<DB>>,
@@ -138,7 +155,7 @@ pub trait SyncModel<DB: SyncBackend>:
 impl<DB, M> SyncModel<DB> for M
 where
     DB: SyncBackend,
-    M: Syncable
+    M: Syncable<PrimaryKey: FromSqlRow<KeyTypeOf<<M as HasTable>::Table>, DB>>
         + HasTable<
             Table: diesel::Table<
                 PrimaryKey: EqAll<<M as Syncable>::PrimaryKey, Output: QueryFragment<DB> + 'static>,
@@ -158,17 +175,20 @@ pub(super) fn table_of<DB: SyncBackend, M: SyncModel<DB>>() -> Result<Table<DB>>
     } else {
         vec![list.clone()]
     };
+    let width = <M as StaticallySizedRow<SqlTypeOf<M, DB>, DB>>::FIELD_COUNT;
     table.models.push(ModelEntry {
         schema: M::SCHEMA,
         columns,
+        primary_key: primary::places::<DB>(M::SCHEMA, &table.sql, &list, width),
         list,
-        width: <M as StaticallySizedRow<SqlTypeOf<M, DB>, DB>>::FIELD_COUNT,
+        width,
         base_size: size_of::<M>() + size_of::<crate::change::Change>(),
         decode: |row: &<DB as Inside>::Row<'_, '_>, range| {
             let row = WeighedRow::new(row);
             let model = <M as FromSqlRow<SqlTypeOf<M, DB>, DB>>::build_from_row(&row.partial_row(range))?;
             Ok((Box::new(model), row.bytes()))
         },
+        identify: |row| primary::identify::<M, KeyTypeOf<<M as HasTable>::Table>, DB>(row),
         filter: |primary_key| {
             let values = primary_key.values::<M>()?.clone();
             Some(Box::new(M::table().primary_key().eq_all(values)))

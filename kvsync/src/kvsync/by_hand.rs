@@ -27,8 +27,9 @@ impl KvSync {
     /// database's or the store's failure otherwise.
     pub fn sync<M: Syncable>(&self, model: &M) -> Result<bool> {
         let (database, read) = self.reread(model)?;
-        let found = read.row.is_some();
-        let row = match read.row {
+        let read_row = read.row?;
+        let found = read_row.is_some();
+        let row = match read_row {
             Some(row) => Row::Live(row),
             None => Row::Absent(unknown(model)),
         };
@@ -46,8 +47,11 @@ impl KvSync {
     pub fn remove<M: Syncable>(&self, model: &M) -> Result<()> {
         let (database, read) = self.reread(model)?;
         let row = match read.row {
-            Some(row) => Row::Unknown(Row::Live(row).unknown()),
-            None => Row::Absent(unknown(model)),
+            Ok(Some(row)) => Row::Unknown(Row::Live(row).unknown()),
+            Ok(None) => Row::Absent(unknown(model)),
+            // Its record knows its keys; without one nobody does.
+            Err(_) if M::SCHEMA.has_mutable_key() => Row::Unknown(unknown(model)),
+            Err(error) => return Err(error),
         };
         self.inner.pipeline.apply_now(&[self.change::<M>(&*database, read.version, row)])
     }

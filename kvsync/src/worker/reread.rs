@@ -176,8 +176,9 @@ impl Settler {
         let mut changes = Vec::with_capacity(rows.len());
         let mut jobs = Vec::with_capacity(rows.len());
         for (row, read) in rows.iter().zip(read) {
-            let change = self.change(row, read);
-            match self.form(row, &change, &terms) {
+            let (change, unreadable) = self.change(row, read);
+            let form = unreadable.map_or_else(|| self.form(row, &change, &terms), Err);
+            match form {
                 Ok(form) => {
                     jobs.push(Job::new(form));
                     changes.push((*row, change));
@@ -217,18 +218,25 @@ impl Settler {
         went
     }
 
-    fn change(&self, row: &Row, read: Reread) -> Change {
+    /// What was read, as a change; with the error when it is there and cannot be read.
+    fn change(&self, row: &Row, read: Reread) -> (Change, Option<Error>) {
         let unknown = || change::Unknown { primary_key: row.primary_key.clone(), kept: Vec::new(), certain: true };
-        Change {
+        let (found, error) = match read.row {
+            Ok(Some(found)) => (change::Row::Live(found), None),
+            Ok(None) => (change::Row::Absent(unknown()), None),
+            Err(error) => (change::Row::Unknown(unknown()), Some(error)),
+        };
+        let change = Change {
             schema: row.schema,
             database: Arc::clone(&row.database),
             scope: row.scope.clone(),
             action: Action::Reread,
             version: read.version,
             captured_at: self.lane.shared.clock.now(),
-            row: read.row.map_or_else(|| change::Row::Absent(unknown()), change::Row::Live),
+            row: found,
             size: 0,
-        }
+        };
+        (change, error)
     }
 
     /// The form of a row that was read again, or that is not there any more.
@@ -288,7 +296,7 @@ impl Settler {
         }
     }
 
-    /// The row has no form that the store would hold: it stays unknown until it is changed.
+    /// The row cannot be read, or has no form that the store would hold: it stays unknown until it is changed.
     fn unwritable(&self, row: &Row, change: &Change, error: Arc<Error>, attempts: u32, began: Instant) {
         tracing::error!(%error, row = %row.home(), "a row cannot be stored");
         self.lane.note(Some(Arc::clone(&error)));

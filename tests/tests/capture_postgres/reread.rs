@@ -22,7 +22,8 @@ fn present_absent_and_hidden_rows_are_told_apart() {
     let written = on.recorder.changes().last().unwrap().version;
     let ask = [wanted(2, Version::ZERO), wanted(3, Version::ZERO), wanted(1, Version::ZERO)];
     let read = on.attached.source().reread(&ask, SOON).unwrap();
-    let rows: Vec<Option<String>> = read.iter().map(|read| read.row.as_deref().map(describe)).collect();
+    let rows: Vec<Option<String>> =
+        read.iter().map(|read| read.row.as_ref().unwrap().as_deref().map(describe)).collect();
     assert_eq!(rows, [None, None, Some("1 a Ann".to_owned())]);
     assert!(read.iter().all(|read| read.version > written));
     diesel::update(users::table).set(users::username.eq("Cy")).execute(&mut on.conn).unwrap();
@@ -50,7 +51,7 @@ fn a_row_that_is_being_written_is_waited_for() {
         .unwrap();
     let captured = on.recorder.changes();
     let read = on.attached.source().reread(&[wanted(1, Version::ZERO), wanted(3, Version::ZERO)], SOON).unwrap();
-    let rows: Vec<String> = read.iter().map(|read| describe(read.row.as_deref().unwrap())).collect();
+    let rows: Vec<String> = read.iter().map(|read| describe(read.row.as_ref().unwrap().as_deref().unwrap())).collect();
     assert_eq!(rows, ["1 a Cy", "3 c Di"]);
     assert!(captured.iter().all(|change| change.version < read[0].version));
 }
@@ -86,8 +87,8 @@ fn a_reading_ends_once_the_writer_has() {
         }
         go.send(()).unwrap();
         let read = reader.join().unwrap();
-        assert_eq!(describe(read[0].row.as_deref().unwrap()), "1 a Bob");
-        assert!(read[1].row.is_none());
+        assert_eq!(describe(read[0].row.as_ref().unwrap().as_deref().unwrap()), "1 a Bob");
+        assert!(read[1].row.as_ref().unwrap().is_none());
         // The writer hands its changes on after its COMMIT.
         writing.join().unwrap();
         let written = on.recorder.changes()[0].version;
@@ -117,7 +118,7 @@ fn a_scope_is_read_in_its_schema() {
     diesel::insert_into(users::table).values(user(1, "a", "Two")).execute(&mut on.conn).unwrap();
     let ask = |scope: &str| Wanted { scope: Scope::named(scope), ..wanted(1, Version::ZERO) };
     let read = on.attached.source().reread(&[ask("public"), ask("t2")], SOON).unwrap();
-    assert!(read[0].row.is_none());
-    assert_eq!(describe(read[1].row.as_deref().unwrap()), "1 a Two");
+    assert!(read[0].row.as_ref().unwrap().is_none());
+    assert_eq!(describe(read[1].row.as_ref().unwrap().as_deref().unwrap()), "1 a Two");
     assert!(on.attached.source().reread(&[ask("t9")], SOON).is_err());
 }

@@ -325,7 +325,7 @@ impl Source for Database {
             let own = self.version.fetch_add(1, Ordering::SeqCst);
             let epoch = self.epoch.lock().load(Ordering::SeqCst);
             let version = Version::new(epoch, 0, own.max(wanted.floor.sequence()));
-            Reread { row: rows.get(wanted.primary_key.home().as_str()).map(|row| row()), version }
+            Reread { row: Ok(rows.get(wanted.primary_key.home().as_str()).map(|row| row())), version }
         };
         Ok(wanted.iter().map(read).collect())
     }

@@ -15,13 +15,13 @@ use diesel::{QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::{Inner, Inside};
 use super::super::hub::Hub;
-use super::super::reread::{Find, Found, Until, model_of};
+use super::super::reread::{Find, Until, model_of, said};
 use super::super::table::{ModelEntry, Table};
 use super::place::home;
 use super::timeline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, Scope};
-use crate::model::{Reread, Wanted};
+use crate::model::{Model, Reread, Wanted};
 use crate::version::Version;
 
 /// How many rows one statement reads.
@@ -55,6 +55,9 @@ pub(super) fn reread<C: Inner<Backend = Pg>>(
     }
     Ok(read.into_iter().flatten().collect())
 }
+
+/// The rows that are there, each under the key that names it.
+type FoundRows = HashMap<Key, Result<Option<Box<dyn Model>>>>;
 
 struct Reading<'a, C> {
     conn: &'a mut C,
@@ -113,10 +116,10 @@ impl<C: Inner<Backend = Pg>> Reading<'_, C> {
         // The lock took a transaction id, so COMMIT makes the version durable.
         self.run("COMMIT")?;
         for (at, wanted) in wanted {
-            if let Some((row, live)) = found.remove(wanted.primary_key.home())
+            if let Some(row) = found.remove(wanted.primary_key.home())
                 && let Some(place) = read.get_mut(*at)
             {
-                *place = Some(Reread { row: live.then_some(row), version });
+                *place = Some(Reread { row, version });
             }
         }
         Ok(())
@@ -133,7 +136,7 @@ impl<C: Inner<Backend = Pg>> Reading<'_, C> {
             if self.find(&table, &[(at, wanted)], "")?.is_empty()
                 && let Some(place) = read.get_mut(at)
             {
-                *place = Some(Reread { row: None, version });
+                *place = Some(Reread { row: Ok(None), version });
             }
         }
         Ok(())
@@ -197,15 +200,15 @@ impl<C: Inner<Backend = Pg>> Reading<'_, C> {
         }
     }
 
-    fn find(&mut self, table: &str, wanted: &[(usize, &Wanted)], lock: &'static str) -> Result<HashMap<Key, Found>> {
-        let Some((_, first)) = wanted.first() else { return Ok(HashMap::new()) };
+    fn find(&mut self, table: &str, wanted: &[(usize, &Wanted)], lock: &'static str) -> Result<FoundRows> {
+        let Some((_, first)) = wanted.first() else { return Ok(FoundRows::new()) };
         let (named, model): (_, &ModelEntry<Pg>) = model_of(self.hub, first)?;
         let mut find = Find::new((named, model), table, lock);
         for (_, wanted) in wanted {
             find.want(&wanted.primary_key)?;
         }
         let found = find.run(self.conn).map_err(told)?;
-        Ok(found.into_iter().map(|(row, live)| (row.home(), (row, live))).collect())
+        Ok(found.into_iter().collect())
     }
 
     /// The table of a wanted row as it stands in SQL, with its schema.
@@ -257,6 +260,9 @@ fn missing<'a>(wanted: &'a [Wanted], read: &[Option<Reread>]) -> impl Iterator<I
 }
 
 fn told(error: DieselError) -> Error {
+    if let Some(error) = said(&error) {
+        return error;
+    }
     let text = error.to_string();
     let (kind, message) = if text.contains("lock timeout") || text.contains("statement timeout") {
         (ErrorKind::Deadline, "a transaction held a row for too long, so that it could not be read again")

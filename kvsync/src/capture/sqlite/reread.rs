@@ -48,7 +48,7 @@ fn locked<C: Inner<Backend = Sqlite>>(conn: &mut C, hub: &Hub<Sqlite>, wanted: &
             let mut find = Find::new((table, model), &table.sql, "");
             find.want(&wanted.primary_key)?;
             let found = find.run(conn).map_err(told)?.pop();
-            Ok(Reread { row: found.and_then(|(row, live)| live.then_some(row)), version })
+            Ok(Reread { row: found.map_or(Ok(None), |(_, row)| row), version })
         })
         .collect()
 }
