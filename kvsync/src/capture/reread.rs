@@ -190,7 +190,8 @@ impl<DB: SyncBackend> Query for Find<'_, DB> {
 
 impl<DB: SyncBackend> QueryFragment<DB> for Find<'_, DB> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
-        if self.filters.len() > 1 {
+        // One without a filter is a check, and the table may be altered after it on the same connection.
+        if self.filters.len() != 1 {
             out.unsafe_to_cache_prepared();
         }
         out.push_sql(&self.head);
