@@ -117,7 +117,7 @@ impl<DB: SyncBackend> Watch<DB> {
             let strangers = Strangers::of(&scanned);
             let led = strangers.iter().flat_map(|strangers| strangers.met(&self.ways)).map(|way| &way.table);
             for table in tables.into_iter().map(|table| &table.name).chain(led) {
-                let reason = "it was written on the connection that `lend` handed out";
+                let reason = "the table was written on the connection that `lend` handed out";
                 self.hub.missed(Some(table), reason, statement);
             }
         }

@@ -161,13 +161,13 @@ pub(super) fn uncaptured<DB: SyncBackend>(hub: &Hub<DB>, scanned: &Scanned<'_>) 
         Scanned::Read => None,
         Scanned::Schema { tables } => {
             let tables = hub.tables_among(tables);
-            let reason = "it alters or drops the table: rows may be changed or gone unseen; run migrations through \
+            let reason = "a statement alters or drops the table: rows may be changed or gone unseen; run migrations through \
                           `unsynced()` and verify the table";
             if tables.is_empty() { None } else { hub.policy.planned(Missing::new(tables, reason)) }
         }
         Scanned::Write(write) => {
             let table = hub.table(&write.table)?;
-            let reason = "it is one of several statements in one string; run it alone, as its own statement";
+            let reason = "one of several statements in one string; run it alone, as its own statement";
             hub.policy.planned(Missing::new(Some(table), reason))
         }
         Scanned::Truncate { tables, cascade } => {
@@ -280,13 +280,13 @@ fn concern<DB: SyncBackend>(table: &Arc<Table<DB>>, write: &Write<'_>) -> Option
     let schemas = || table.models.iter().map(|model| model.schema);
     if let Some(column) = schemas().flat_map(|schema| schema.primary_key).find(sets) {
         let reason = format!(
-            "it sets `{column}`, of the primary key: the row's old keys stay; delete the row and insert it anew"
+            "a statement sets the primary-key column `{column}`: the row's old keys stay; delete the row and insert it anew"
         );
         return Some(Missing::new(Some(table), reason));
     }
     let column = schemas().flat_map(immutable_columns).find(|column| sets(column))?;
     let reason = format!(
-        "it sets `{column}`, of a key declared `immutable`: if the value changes, the old key stays; \
+        "a statement sets `{column}`, of a key declared `immutable`: if the value changes, the old key stays; \
          leave the column out of the update (Diesel's `skip_update`)"
     );
     Some(Missing::new(Some(table), reason))

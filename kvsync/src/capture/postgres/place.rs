@@ -91,7 +91,7 @@ impl Places {
                 self.known.insert(key, place.clone());
                 place
             }
-            Err(error) => Place::Elsewhere(format!("its table cannot be looked up: {error}").into()),
+            Err(error) => Place::Elsewhere(format!("the table of a written row cannot be looked up: {error}").into()),
         }
     }
 }
@@ -116,9 +116,9 @@ fn find<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>, table: &Table<Pg>, 
     .bind::<Oid, _>(relation)
     .get_result::<Relation>(conn)
     .optional()?;
-    let Some(found) = found else { return elsewhere("its table is gone".to_owned()) };
+    let Some(found) = found else { return elsewhere("the table of a written row is gone".to_owned()) };
     if found.persistence == "t" {
-        return elsewhere(format!("it wrote the temporary table `{}`, which is not synced", found.name));
+        return elsewhere(format!("a statement wrote the temporary table `{}`, which is not synced", found.name));
     }
     let home = match (&table.schema, &hub.scopes) {
         (None, Some(_)) => found.schema.clone(),
@@ -130,7 +130,7 @@ fn find<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>, table: &Table<Pg>, 
     };
     if found.name != table.name || found.schema != home {
         return elsewhere(format!(
-            "it wrote `{}.{}`, and the synced table is `{home}.{}`; give each schema a scope (`Database::scopes`)",
+            "a statement wrote `{}.{}`, and the synced table is `{home}.{}`; give each schema a scope (`Database::scopes`)",
             found.schema, found.name, table.name
         ));
     }
@@ -138,7 +138,7 @@ fn find<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>, table: &Table<Pg>, 
         None => Ok(Place::Ours(None)),
         Some(scopes) => match scopes(&found.schema) {
             Some(scope) => Ok(Place::Ours(Some(scope))),
-            None => elsewhere(format!("it wrote the schema `{}`, which was given no scope", found.schema)),
+            None => elsewhere(format!("a statement wrote the schema `{}`, which was given no scope", found.schema)),
         },
     }
 }

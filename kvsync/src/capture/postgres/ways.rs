@@ -81,7 +81,7 @@ fn by_catalog(hub: &Hub<Pg>, dependent: Dependent) -> Option<Way> {
         "p" | "r" | "f" => "the partition or the table with a rule",
         _ => "the relation",
     };
-    let reason = format!("it may write `{table}` by way of {what} `{schema}.{name}`; write `{table}` itself");
+    let reason = format!("a statement may write `{table}` by way of {what} `{schema}.{name}`; write `{table}` itself");
     Some(Way { schema, name, table, reason, counts: true })
 }
 

@@ -120,7 +120,7 @@ impl Inside for Sqlite {
     fn prepare<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session, plan: &Plan<Self>) -> QueryResult<Ready> {
         let locks = session.counter.is_present(conn)?;
         let hidden = !plan.qualified && session.is_temporary(conn, &plan.table.name)?;
-        let elsewhere = hidden.then_some("it wrote a temporary table of the same name, which is not synced");
+        let elsewhere = hidden.then_some("a statement wrote a temporary table of the same name, which is not synced");
         Ok(Ready { locks, elsewhere })
     }
 
