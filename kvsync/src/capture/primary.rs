@@ -1,5 +1,7 @@
 //! Reads the primary key of a row that cannot be read as its model.
 
+use std::error::Error as StdError;
+use std::iter;
 use std::ops::Range;
 
 use diesel::backend::Backend;
@@ -71,6 +73,12 @@ where
     Ok(Unknown { primary_key: PrimaryKey::of::<M>(values), kept, certain: true })
 }
 
+/// An error with its causes: Diesel's own names the field only.
+pub(super) fn whole(error: &dyn StdError) -> String {
+    let causes = iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
 /// Whether [`identify`] leaves a key of the row unknown, that no ledger lists either.
 pub(super) fn loses_keys(schema: &Schema) -> bool {
     !schema.has_mutable_key() && (0..schema.keys.len()).any(|index| schema.primary != Some(index))
@@ -106,7 +114,7 @@ where
         'conn: 'field,
         Self: RowIndex<I>,
     {
-        self.row.get(self.idx(index)?)
+        self.row.get(*self.columns.get(self.idx(index)?)?)
     }
 
     fn partial_row(&self, range: Range<usize>) -> PartialRow<'_, Self> {
@@ -116,13 +124,14 @@ where
 
 impl<R> RowIndex<usize> for Picked<'_, R> {
     fn idx(&self, index: usize) -> Option<usize> {
-        self.columns.get(index).copied()
+        (index < self.columns.len()).then_some(index)
     }
 }
 
 impl<'name, R: RowIndex<&'name str>> RowIndex<&'name str> for Picked<'_, R> {
     fn idx(&self, name: &'name str) -> Option<usize> {
-        self.row.idx(name).filter(|index| self.columns.contains(index))
+        let index = self.row.idx(name)?;
+        self.columns.iter().position(|column| *column == index)
     }
 }
 

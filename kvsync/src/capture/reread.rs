@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::backend::{Inner, SyncBackend};
 use super::hub::Hub;
+use super::primary::whole;
 use super::table::{ModelEntry, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
@@ -156,8 +157,9 @@ impl<'a, DB: SyncBackend> Find<'a, DB> {
 /// A row that is there and cannot be read.
 fn unreadable<DB: SyncBackend>(model: &ModelEntry<DB>, error: Box<dyn StdError + Send + Sync>) -> Error {
     let Schema { table, model, .. } = model.schema;
+    let cause = whole(&*error);
     let message = format!(
-        "a row of the table `{table}` cannot be read as `{model}`: {error}; its readers are sent to the database until \
+        "a row of the table `{table}` cannot be read as `{model}`: {cause}; its readers are sent to the database until \
          it is written anew"
     );
     Error::new(ErrorKind::Database, message).with_source(error)

@@ -13,7 +13,7 @@ use super::lend::Shared;
 use super::look::Plans;
 use super::pending::Pending;
 use super::plan::{At, Plan};
-use super::primary::loses_keys;
+use super::primary::{loses_keys, whole};
 use super::table::ModelEntry;
 use crate::change::{Action, Change, ChangeSet, CommitToken, Row};
 use crate::key::Scope;
@@ -106,7 +106,7 @@ impl<DB: SyncBackend> State<DB> {
         at: usize,
         error: &dyn StdError,
     ) -> Option<(Row, usize)> {
-        let reason = format!("a written row cannot be read as `{}`: {error}", model.schema.model);
+        let reason = format!("a written row cannot be read as `{}`: {}", model.schema.model, whole(error));
         let known = model.identify(row, at);
         let Some(unknown) = &known else {
             self.hub.missed(Some(&plan.table.name), reason, &plan.sql);

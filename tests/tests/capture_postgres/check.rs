@@ -91,3 +91,12 @@ fn what_writes_rows_unseen_is_listed() {
     let names: Vec<&str> = found.iter().map(|one| one.message.split('`').nth(1).unwrap()).collect();
     assert_eq!(names, ["users_team_fkey", "late", "ruled", "active", "heirs"], "{found:?}");
 }
+
+#[test]
+fn a_check_does_not_hinder_writes_after_the_table_was_altered() {
+    let mut on = Fixture::new();
+    on.conn.check().unwrap();
+    on.conn.batch_execute("ALTER TABLE users ALTER username TYPE VARCHAR(90)").unwrap();
+    diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut on.conn).unwrap();
+    assert_eq!(on.lines(), ["insert 1 a Ann"]);
+}

@@ -12,6 +12,7 @@ mod check;
 mod lend;
 mod reread;
 mod transactions;
+mod unreadable;
 
 use std::sync::Arc;
 

@@ -12,6 +12,7 @@ mod check;
 mod lend;
 mod pools;
 mod transactions;
+mod unreadable;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -321,7 +322,7 @@ fn a_set_that_moves_a_row_from_its_keys_is_reported() {
     let (mut conn, recorder) = open();
     diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut conn).unwrap();
     diesel::update(users::table).set(users::id.eq(2)).execute(&mut conn).unwrap();
-    assert!(recorder.missed()[0].reason.contains("primary key"));
+    assert!(recorder.missed()[0].reason.contains("primary-key column"));
     diesel::replace_into(users::table).values(user(3, "a", "Cy")).execute(&mut conn).unwrap();
     assert!(recorder.missed()[0].reason.contains("replaced unseen"));
     let (mut conn, _) = open_with(database().policy(Policy::Error));
