@@ -1,7 +1,6 @@
 //! Reads the primary key of a row that cannot be read as its model.
 
 use std::error::Error as StdError;
-use std::iter;
 use std::ops::Range;
 
 use diesel::backend::Backend;
@@ -75,8 +74,12 @@ where
 
 /// An error with its causes: Diesel's own names the field only.
 pub(super) fn whole(error: &dyn StdError) -> String {
-    let causes = iter::successors(error.source(), |cause| cause.source());
-    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+    let (mut text, mut cause) = (error.to_string(), error.source());
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 /// Whether [`identify`] leaves a key of the row unknown, that no ledger lists either.

@@ -311,7 +311,7 @@ impl Settler {
         self.fail_commits(row, error);
         self.lane.shared.dirty.mark(&row.database, Some(row.schema.table), 1, now, &error.to_string());
         self.lane.unsettled.settled(row);
-        let change = self.change(row, Reread { row: None, version: row.version });
+        let (change, _) = self.change(row, Reread { row: Ok(None), version: row.version });
         self.tell(&change, Some(Arc::clone(error)), row.attempts, Instant::now(), Outcome::Failed);
     }
 
