@@ -92,7 +92,10 @@ pub(crate) struct Scripts {
 
 impl Scripts {
     pub(crate) fn load(mut conn: Connection, entries: Entries) -> Result<Self> {
-        let text = include_str!("../../kvsync/src/store/redis/lua/write_many.lua");
+        let text = concat!(
+            include_str!("../../kvsync/src/store/redis/lua/write.lua"),
+            include_str!("../../kvsync/src/store/redis/lua/write_many.lua")
+        );
         let hash = redis::cmd("SCRIPT").arg("LOAD").arg(text).query(&mut conn)?;
         Ok(Self { conn, entries, hash })
     }
@@ -112,8 +115,8 @@ impl Side for Scripts {
                 for (key, _) in call {
                     pipeline.arg(key);
                 }
-                // Entries that stand alone, at no particular time, none of which ends, and small ones.
-                pipeline.arg("r").arg(0).arg(0).arg(1);
+                // Entries that stand alone, at no particular time, kept for no longer, none of which ends, and small ones.
+                pipeline.arg("r").arg(0).arg(0).arg(0).arg(1);
                 for (_, bytes) in call {
                     pipeline.arg(bytes);
                 }

@@ -102,12 +102,14 @@ impl Value {
     pub fn model(codec: u8, fields: &[u32], body: &[u8]) -> Self {
         let mut out = Vec::with_capacity(body.len() + fields.len() * 4 + 12);
         out.push(codec & 0x7f);
-        write_bin(&mut out, &fields.iter().flat_map(|field| field.to_be_bytes()).collect::<Vec<u8>>());
-        if codec == MESSAGEPACK {
-            out.extend_from_slice(body);
-        } else {
-            write_bin(&mut out, body);
+        write_bin_head(&mut out, fields.len() * 4);
+        for field in fields {
+            out.extend_from_slice(&field.to_be_bytes());
         }
+        if codec != MESSAGEPACK {
+            write_bin_head(&mut out, body.len());
+        }
+        out.extend_from_slice(body);
         Self(out.into())
     }
 
@@ -264,14 +266,14 @@ fn length(len: usize) -> [u8; 4] {
     u32::try_from(len).unwrap_or(u32::MAX).to_be_bytes()
 }
 
-fn write_bin(out: &mut Vec<u8>, bytes: &[u8]) {
-    if let Ok(len) = u8::try_from(bytes.len()) {
+/// What stands before a byte string of this length.
+fn write_bin_head(out: &mut Vec<u8>, len: usize) {
+    if let Ok(len) = u8::try_from(len) {
         out.extend_from_slice(&[BIN8, len]);
     } else {
         out.push(BIN32);
-        out.extend_from_slice(&length(bytes.len()));
+        out.extend_from_slice(&length(len));
     }
-    out.extend_from_slice(bytes);
 }
 
 fn read_bin(bytes: &[u8]) -> Option<(&[u8], &[u8])> {

@@ -1,16 +1,18 @@
 //! Keys: their parts, how parts are escaped, and the scope that goes before them.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt::{self, Write as _};
+use std::mem;
 use std::sync::Arc;
 
 /// A key as it stands in the store, after the store's own prefix.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key(Box<str>);
+pub struct Key(Arc<str>);
 
 impl Key {
     /// The key with exactly this text.
-    pub fn new(text: impl Into<Box<str>>) -> Self {
+    pub fn new(text: impl Into<Arc<str>>) -> Self {
         Self(text.into())
     }
 
@@ -56,7 +58,7 @@ impl Scope {
         key.literal("@");
         key.part(&name, Some(':'));
         key.literal(":");
-        Self(Some(key.text.into()))
+        Self(Some(key.text.as_str().into()))
     }
 
     /// Whether this is [`Scope::NONE`].
@@ -82,11 +84,37 @@ impl fmt::Debug for Scope {
 ///
 /// Inside a part, `%` and the character that follows the part in the format are percent-encoded. So
 /// the first such character after a part is the format's own, and distinct parts give distinct keys.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct KeyWriter {
     text: String,
     absent: bool,
 }
+
+thread_local! {
+    /// Where the thread's next key is written, so that it is allocated once, at its full length.
+    static ROOM: Cell<String> = const { Cell::new(String::new()) };
+}
+
+impl Default for KeyWriter {
+    fn default() -> Self {
+        // A key that is written while another one is, or as the thread ends, has no room prepared.
+        let mut text = ROOM.try_with(Cell::take).unwrap_or_default();
+        text.clear();
+        Self { text, absent: false }
+    }
+}
+
+impl Drop for KeyWriter {
+    fn drop(&mut self) {
+        let text = mem::take(&mut self.text);
+        if text.capacity() <= LONG {
+            ROOM.try_with(|room| room.set(text)).unwrap_or_default();
+        }
+    }
+}
+
+/// The longest key whose room is kept for the next one.
+const LONG: usize = 4096;
 
 impl KeyWriter {
     /// Appends text of the format, as it is.
@@ -102,7 +130,7 @@ impl KeyWriter {
     /// The key, or nothing when a part was absent.
     #[must_use]
     pub fn finish(self) -> Option<Key> {
-        (!self.absent).then(|| Key::new(self.text))
+        (!self.absent).then(|| Key::new(self.text.as_str()))
     }
 }
 
@@ -130,13 +158,11 @@ pub struct PartWriter<'a> {
 impl PartWriter<'_> {
     /// Appends text of the part. Two values that differ must write different text.
     pub fn text(&mut self, text: &str) {
-        let special = |character: char| character == '%' || Some(character) == self.stop;
-        if !text.contains(special) {
-            self.key.text.push_str(text);
-            return;
+        if !text.contains(|character| character == '%' || Some(character) == self.stop) {
+            return self.key.text.push_str(text);
         }
         for character in text.chars() {
-            if special(character) {
+            if character == '%' || Some(character) == self.stop {
                 for byte in character.encode_utf8(&mut [0; 4]).bytes() {
                     // Writing to a string never fails.
                     write!(self.key.text, "%{byte:02X}").unwrap_or_default();
@@ -147,9 +173,24 @@ impl PartWriter<'_> {
         }
     }
 
+    /// Appends what the value displays as.
+    fn display(&mut self, value: impl fmt::Display) {
+        // Writing to a key never fails.
+        write!(Escaping(self), "{value}").unwrap_or_default();
+    }
+
     /// Says that the value has no place in a key: the row then has no key of this name.
     pub fn absent(&mut self) {
         self.key.absent = true;
+    }
+}
+
+struct Escaping<'a, 'b>(&'a mut PartWriter<'b>);
+
+impl fmt::Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.text(text);
+        Ok(())
     }
 }
 
@@ -182,7 +223,7 @@ macro_rules! display_parts {
     ($($type:ty)*) => {$(
         impl KeyPart for $type {
             fn write(&self, part: &mut PartWriter<'_>) {
-                part.text(&self.to_string());
+                part.display(self);
             }
         }
     )*};
@@ -209,7 +250,7 @@ impl KeyPart for String {
 impl KeyPart for [u8] {
     fn write(&self, part: &mut PartWriter<'_>) {
         for byte in self {
-            part.text(&format!("{byte:02x}"));
+            part.display(format_args!("{byte:02x}"));
         }
     }
 }

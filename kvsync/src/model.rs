@@ -226,12 +226,12 @@ pub trait Model: Any + Send + Sync {
     fn home(&self) -> Key;
     /// Its key of this index in [`Schema::keys`], or nothing when a part of it is `None`.
     fn key(&self, index: usize) -> Option<Key>;
-    /// Its bytes, in its codec.
+    /// Appends its bytes, in its codec.
     ///
     /// # Errors
     ///
-    /// Whatever the codec says; see [`Codec::encode`].
-    fn encode(&self) -> Result<Vec<u8>>;
+    /// Whatever the codec says; see [`Codec::encode_into`].
+    fn encode(&self, bytes: &mut Vec<u8>) -> Result<()>;
     /// The id of its codec.
     fn codec(&self) -> u8;
 }
@@ -255,8 +255,8 @@ impl<M: Syncable> Model for M {
         key.finish()
     }
 
-    fn encode(&self) -> Result<Vec<u8>> {
-        M::Codec::encode(self)
+    fn encode(&self, bytes: &mut Vec<u8>) -> Result<()> {
+        M::Codec::encode_into(self, bytes)
     }
 
     fn codec(&self) -> u8 {

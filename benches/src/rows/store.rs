@@ -20,7 +20,7 @@ pub(crate) fn one_key(options: &Options) -> Result<Vec<Figure>> {
     ours.once(ROWS.into())?;
     let client = redis::Client::open(servers::redis()?)?;
     let keys = || (1..=ROWS).map(|id| format!("account:id:{id}"));
-    let mut entries = || -> Result<Entries> { Entries::of(&mut client.get_connection()?, keys()) };
+    let entries = || -> Result<Entries> { Entries::of(&mut client.get_connection()?, keys()) };
     let mut script = Scripts::load(client.get_connection()?, entries()?)?;
     let mut sets = Sets { conn: client.get_connection()?, entries: entries()? };
     let to_script = turns(options).measure(&mut ours, &mut script)?;

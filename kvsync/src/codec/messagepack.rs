@@ -14,7 +14,13 @@ impl Codec for MessagePack {
     const NAME: &'static str = "MessagePack";
 
     fn encode<T: Serialize>(model: &T) -> Result<Vec<u8>> {
-        rmp_serde::to_vec_named(model)
+        let mut bytes = Vec::new();
+        Self::encode_into(model, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn encode_into<T: Serialize>(model: &T, bytes: &mut Vec<u8>) -> Result<()> {
+        rmp_serde::encode::write_named(bytes, model)
             .map_err(|error| Error::new(ErrorKind::Codec, "the model has no form in MessagePack").with_source(error))
     }
 

@@ -36,6 +36,16 @@ pub trait Codec: 'static {
     /// [`ErrorKind::Codec`](crate::ErrorKind::Codec) when the model has no form in this codec.
     fn encode<T: Serialize>(model: &T) -> Result<Vec<u8>>;
 
+    /// Appends the bytes of a model; what was appended when it fails does not matter.
+    ///
+    /// # Errors
+    ///
+    /// As [`encode`](Self::encode).
+    fn encode_into<T: Serialize>(model: &T, bytes: &mut Vec<u8>) -> Result<()> {
+        bytes.append(&mut Self::encode(model)?);
+        Ok(())
+    }
+
     /// The model of these bytes.
     ///
     /// # Errors

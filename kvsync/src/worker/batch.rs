@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::apply::Job;
-use super::encode::{Encoder, Form, home_of, unknown_form, unknown_of};
+use super::encode::{Encoded, Encoder, Form, home_of, unknown_form, unknown_of};
 use crate::change::{Change, Row};
 use crate::error::Error;
 use crate::key::Key;
@@ -211,7 +211,7 @@ impl Task {
                 member.role = Role::Outdone;
                 continue;
             }
-            match (encoder.certain(change, terms), &mut written) {
+            match (encoder.certain_at(change, &self.home, terms), &mut written) {
                 (Ok(whole), None) => {
                     if let Form::Row(delta) = whole.form {
                         written = Some(delta);
@@ -246,12 +246,22 @@ impl Task {
     }
 
     fn encode_registers(&mut self, encoder: &Encoder, terms: &Terms) {
+        // Most rows of a batch were changed once.
+        if let [member] = self.members.as_slice()
+            && member.role == Role::Certain
+            && let Some(change) = member.change()
+            && let Ok(Encoded { form: form @ Form::Registers(_), left_out }) =
+                encoder.certain_at(change, &self.home, terms)
+        {
+            (self.certain, self.left_out) = (Some(Job::new(form)), left_out);
+            return;
+        }
         let mut newest: HashMap<Key, Write> = HashMap::new();
         for member in &mut self.members {
             let claim = Rc::clone(&member.claim);
             let Some(change) = claim.part.changes.get(member.index) else { continue };
             let form = match member.role {
-                Role::Certain => encoder.certain(change, terms).map(|whole| {
+                Role::Certain => encoder.certain_at(change, &self.home, terms).map(|whole| {
                     self.left_out.extend(whole.left_out);
                     whole.form
                 }),

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -39,16 +40,25 @@ pub(crate) struct Encoder {
     pub(crate) store: Arc<str>,
     pub(crate) capabilities: Capabilities,
     pub(crate) default_ttl: Option<Ttl>,
+    /// Where rows become bytes, before these are copied to where they stay.
+    pub(crate) room: RefCell<Vec<u8>>,
 }
 
 impl Encoder {
     /// The form of a change whose row is known. A panic of the model's code is an error like any other.
     pub(crate) fn certain(&self, change: &Change, terms: &Terms) -> Result<Encoded> {
+        self.certain_at(change, &home_of(change)?, terms)
+    }
+
+    /// The same where the key that names the change's row is at hand.
+    pub(crate) fn certain_at(&self, change: &Change, home: &Key, terms: &Terms) -> Result<Encoded> {
         guarded(change.schema, || match &change.row {
-            Row::Live(row) => self.put(change, &**row),
-            Row::Hidden(row) => Ok(Self::delete(change, &**row, false, terms)),
-            Row::Deleted { row, live } => Ok(Self::delete(change, &**row, *live, terms)),
-            Row::Absent(unknown) => Ok(Encoded { form: absent_form(change, unknown, terms), left_out: Vec::new() }),
+            Row::Live(row) => self.put(change, home, &**row),
+            Row::Hidden(row) => Ok(Self::delete(change, home, &**row, false, terms)),
+            Row::Deleted { row, live } => Ok(Self::delete(change, home, &**row, *live, terms)),
+            Row::Absent(unknown) => {
+                Ok(Encoded { form: absent_form(change, home, unknown, terms), left_out: Vec::new() })
+            }
             Row::Unknown(unknown) => {
                 let form = unknown_form(
                     change.schema,
@@ -63,10 +73,15 @@ impl Encoder {
         })?
     }
 
-    fn put(&self, change: &Change, row: &dyn Model) -> Result<Encoded> {
-        let (schema, home) = (change.schema, change.home());
-        let value = Value::model(row.codec(), schema.fields, &row.encode()?);
-        let expires_at = self.expires_at(schema, &home, change.captured_at);
+    fn put(&self, change: &Change, home: &Key, row: &dyn Model) -> Result<Encoded> {
+        let schema = change.schema;
+        let value = {
+            let mut room = self.room.borrow_mut();
+            room.clear();
+            row.encode(&mut room)?;
+            Value::model(row.codec(), schema.fields, &room)
+        };
+        let expires_at = self.expires_at(schema, home, change.captured_at);
         let mut left_out = Vec::new();
         let mut keys = Vec::with_capacity(schema.keys.len());
         for (key, pointer) in keys_of(schema, row, &change.scope) {
@@ -80,19 +95,20 @@ impl Encoder {
         let size =
             value.as_bytes().len() + OVERHEAD + keys.iter().map(|listed| listed.key.as_str().len() + 5).sum::<usize>();
         if size > self.capabilities.max_value {
-            return Err(self.too_large("the entry of", &home, size, self.capabilities.max_value));
+            return Err(self.too_large("the entry of", home, size, self.capabilities.max_value));
         }
         if schema.has_mutable_key() {
             let content = Content::Put { value, expires_at, keys };
-            let delta = Delta { home, version: change.version, content, gone: Vec::new() };
+            let delta = Delta { home: home.clone(), version: change.version, content, gone: Vec::new() };
             return Ok(Encoded { form: Form::Row(delta), left_out });
         }
         let head = Head { version: change.version, state: State::Value, expires_at };
         // A row without a record is pointed to by the key made of its primary key, where it has one.
-        let primary = schema.primary.and_then(|index| row.key(index)).map(|key| key.within(&change.scope));
+        let primary = || Some(row.key(schema.primary?)?.within(&change.scope));
         let write = |listed: Listed| {
+            let primary = if listed.pointer { primary() } else { None };
             let value = match &primary {
-                Some(primary) if listed.pointer && *primary != listed.key => Value::pointer(primary),
+                Some(primary) if *primary != listed.key => Value::pointer(primary),
                 _ => value.clone(),
             };
             Write { key: listed.key, head, value, order: Order::Register }
@@ -100,11 +116,11 @@ impl Encoder {
         Ok(Encoded { form: Form::Registers(keys.into_iter().map(write).collect()), left_out })
     }
 
-    fn delete(change: &Change, row: &dyn Model, gone: bool, terms: &Terms) -> Encoded {
+    fn delete(change: &Change, home: &Key, row: &dyn Model, gone: bool, terms: &Terms) -> Encoded {
         let keys = keys_of(change.schema, row, &change.scope).map(|(key, _)| key);
         let form = if change.schema.has_mutable_key() {
             let gone = if gone { keys.map(|key| (key, change.version)).collect() } else { Vec::new() };
-            Form::Row(Delta { home: change.home(), version: change.version, content: Content::Delete, gone })
+            Form::Row(Delta { home: home.clone(), version: change.version, content: Content::Delete, gone })
         } else {
             Form::Registers(keys.map(|key| register(key, change.version, State::Tombstone, terms)).collect())
         };
@@ -152,13 +168,13 @@ pub(crate) fn unknown_form(
 /// The form of a row that is not there. Of keys without a record only the one made of the primary key is
 /// certain to be the row's own. The others may have another tenant by now: their readers are sent to the
 /// database.
-fn absent_form(change: &Change, unknown: &Unknown, terms: &Terms) -> Form {
-    let home = change.home();
+fn absent_form(change: &Change, home: &Key, unknown: &Unknown, terms: &Terms) -> Form {
     if change.schema.has_mutable_key() {
+        let home = home.clone();
         return Form::Row(Delta { home, version: change.version, content: Content::Delete, gone: Vec::new() });
     }
     let own = change.schema.home().map(|_| register(home.clone(), change.version, State::Tombstone, terms));
-    let kept = unknown.kept.iter().map(|key| key.clone().within(&change.scope)).filter(|key| *key != home);
+    let kept = unknown.kept.iter().map(|key| key.clone().within(&change.scope)).filter(|key| key != home);
     let kept = kept.map(|key| register(key, change.version, State::Unknown, terms));
     Form::Registers(own.into_iter().chain(kept).collect())
 }

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -93,6 +94,7 @@ impl Lane {
             store: Arc::clone(&self.name),
             capabilities: self.store.capabilities(),
             default_ttl: self.shared.default_ttl,
+            room: RefCell::default(),
         }
     }
 
