@@ -40,7 +40,6 @@ fn items(list: &str) -> Vec<&str> {
     for (at, char) in list.char_indices() {
         match (quote, char) {
             (Some(open), _) if open == char => quote = None,
-            (Some(_), _) => {}
             (None, '"' | '`' | '\'') => quote = Some(char),
             (None, '(') => depth += 1,
             (None, ')') => depth = depth.saturating_sub(1),
@@ -48,7 +47,7 @@ fn items(list: &str) -> Vec<&str> {
                 items.extend(list.get(from..at));
                 from = at + 1;
             }
-            (None, _) => {}
+            _ => {}
         }
     }
     items.extend(list.get(from..));

@@ -133,7 +133,7 @@ impl<'a, DB: SyncBackend> Find<'a, DB> {
     pub(super) fn run<C: Inner<Backend = DB>>(&self, conn: &mut C) -> QueryResult<Vec<Found>> {
         let model = self.model;
         let mut found = Vec::new();
-        for row in LoadConnection::<DefaultLoadingMode>::load(conn, &*self)? {
+        for row in LoadConnection::<DefaultLoadingMode>::load(conn, self)? {
             let row = row?;
             let live = model.schema.live_if.is_none() || DB::flag(&row, model.width) == Some(true);
             found.push(match model.decode(&row, 0) {

@@ -43,10 +43,9 @@ impl Strangers {
         let (names, counts, truncates) = match scanned {
             Scanned::Read | Scanned::Transaction => return None,
             Scanned::Schema { tables } if tables.is_empty() => return None,
-            Scanned::Schema { tables } => (tables.iter().map(owned).collect(), false, false),
             Scanned::Write(write) => (vec![owned(&write.table)], true, false),
             Scanned::Truncate { tables, .. } => (tables.iter().map(owned).collect(), false, true),
-            Scanned::Uncapturable { tables, .. } => (tables.iter().map(owned).collect(), false, false),
+            Scanned::Schema { tables } | Scanned::Uncapturable { tables, .. } => (tables.iter().map(owned).collect(), false, false),
         };
         Some(Self { names, counts, truncates })
     }

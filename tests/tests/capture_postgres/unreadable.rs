@@ -46,7 +46,7 @@ struct Line {
 
 #[test]
 fn its_primary_key_is_handed_on_and_it_is_read_again_alone() {
-    let mut on = Fixture::registered(|database| database.model::<Line>());
+    let mut on = Fixture::registered(Database::model::<Line>);
     on.conn
         .batch_execute(
             "CREATE TABLE lines (order_no INT, position TEXT, status TEXT NOT NULL, PRIMARY KEY (order_no, position))",

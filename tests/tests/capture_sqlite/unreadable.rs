@@ -93,7 +93,7 @@ fn said(changes: &[Change]) -> Vec<String> {
 
 #[test]
 fn its_primary_key_is_handed_on() {
-    let (mut conn, recorder) = open_orders(|database| database.model::<Order>());
+    let (mut conn, recorder) = open_orders(Database::model::<Order>);
     for sql in [
         "INSERT INTO orders VALUES (1, 'a', 'open'), (2, 'b', 'weird')",
         "UPDATE orders SET status = 'weird', ext_ref = 'moved' WHERE no = 1",
@@ -118,7 +118,7 @@ fn its_primary_key_is_handed_on() {
 
 #[test]
 fn keys_without_a_ledger_are_named_as_far_as_they_are_known() {
-    let (mut conn, recorder) = open_orders(|database| database.model::<Line>());
+    let (mut conn, recorder) = open_orders(Database::model::<Line>);
     sql_query("INSERT INTO lines VALUES (7, 'x', 'weird')").execute(&mut conn).unwrap();
     sql_query("DELETE FROM lines").execute(&mut conn).unwrap();
     let changes = recorder.changes();
@@ -129,7 +129,7 @@ fn keys_without_a_ledger_are_named_as_far_as_they_are_known() {
     }
     assert_eq!(recorder.missed(), []);
 
-    let (mut conn, recorder) = open_orders(|database| database.model::<Fixed>());
+    let (mut conn, recorder) = open_orders(Database::model::<Fixed>);
     sql_query("INSERT INTO orders VALUES (1, 'a', 'weird')").execute(&mut conn).unwrap();
     assert_eq!(said(&recorder.changes()), ["insert unknown fixed:1"]);
     let missed = recorder.missed();
@@ -141,7 +141,7 @@ fn keys_without_a_ledger_are_named_as_far_as_they_are_known() {
 struct App {
     kv: KvSync,
     conn: Conn,
-    _dir: tempfile::TempDir,
+    dir: tempfile::TempDir,
 }
 
 const SECONDS: Duration = Duration::from_secs(20);
@@ -157,7 +157,7 @@ fn app() -> App {
     let kv = KvSync::builder().store(MemoryStore::new()).database(declared.model::<Order>()).build().unwrap();
     let mut conn = kv.connect::<Sqlite>("main").unwrap();
     conn.batch_execute(TABLES).unwrap();
-    App { kv, conn, _dir: dir }
+    App { kv, conn, dir }
 }
 
 impl App {
@@ -193,7 +193,7 @@ fn one_that_is_read_again_fails_alone_and_says_why() {
     let mut app = app();
     app.run("INSERT INTO orders VALUES (1, 'a', 'weird'), (2, 'b', 'paid')");
     let recorder = Recorder::new();
-    let path = app._dir.path().join("app.db").to_string_lossy().into_owned();
+    let path = app.dir.path().join("app.db").to_string_lossy().into_owned();
     let declared = Database::<Sqlite>::new("main", move || SqliteConnection::establish(&path)).model::<Order>();
     let database = attach(declared, &recorder);
     let wanted = |no: i32| Wanted {
