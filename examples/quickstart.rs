@@ -94,7 +94,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["bob", "eve", "joe"].map(|name| NewUser { uuid: name, username: name }).into_iter().collect();
     diesel::insert_into(users::table).values(&batch).execute(&mut conn)?;
     let token = conn.last_commit().ok_or("the batch was not captured")?;
-    kv.wait(&token, SECONDS)?;
+    kv.wait(token, SECONDS)?;
     let many = User::fetch_many_by_uuid(&kv, ["bob", "nobody", "joe"])?;
     assert_eq!(many.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
     println!("batch          {} of 3 asked for were found", many.iter().flatten().count());

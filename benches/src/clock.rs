@@ -22,12 +22,4 @@ impl Clock {
         });
         Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
     }
-
-    /// What it is called in the table.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Thread => "cpu",
-            Self::Wall => "wall",
-        }
-    }
 }

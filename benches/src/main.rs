@@ -24,7 +24,7 @@ type Result<T = (), E = Box<dyn std::error::Error + Send + Sync>> = std::result:
 fn main() -> ExitCode {
     let outcome = Request::parse(std::env::args().skip(1)).and_then(|request| match request {
         Request::Help => {
-            println!("{}", options::help(&rows::ALL));
+            println!("{}", options::help(rows::ALL));
             Ok(true)
         }
         Request::Child(name) => rows::run_child(&name).map(|()| true),

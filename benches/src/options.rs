@@ -60,7 +60,7 @@ pub(crate) fn help(rows: &[Row]) -> String {
          median meets it, `near` when some of the range does, `missed` when none of it does.\n\nrows:\n",
     );
     for row in rows {
-        text.push_str(&format!("  {:<22} {}\n", row.name, row.about));
+        text.extend(["  ", row.name, ": ", row.about, "\n"]);
     }
     text
 }

@@ -16,7 +16,7 @@ use crate::ratio::Side;
 use crate::statements::sqlite;
 
 /// A commit that takes longer has gone wrong.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Rows of one statement.
 const STATEMENT: usize = 500;

@@ -158,7 +158,7 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.push_str(&format!(": {error}"));
+        text.extend([": ", &error.to_string()]);
         cause = error.source();
     }
     text

@@ -49,7 +49,7 @@ pub(crate) fn many(options: &Options) -> Result<Vec<Figure>> {
 /// A store with users 1 to 100.
 fn filled() -> Result<KvSync> {
     let store = RedisStore::connect(servers::redis()?)?;
-    let mut synced = Synced::start(store, MANY.unsigned_abs(), |database| database.model::<User>())?;
+    let mut synced = Synced::start(store, MANY.unsigned_abs(), kvsync::capture::Database::model::<User>)?;
     synced.once(MANY.unsigned_abs().try_into()?)?;
     Ok(synced.kv)
 }

@@ -88,7 +88,7 @@ fn status(name: &str) -> Result<u64> {
 struct HangingStore;
 
 impl SyncStore for HangingStore {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "hanging"
     }
 

@@ -15,8 +15,11 @@ const ROWS: u16 = 20_000;
 
 /// One key a model.
 pub(crate) fn one_key(options: &Options) -> Result<Vec<Figure>> {
-    let mut ours =
-        Synced::start(RedisStore::connect(servers::redis()?)?, ROWS.into(), |database| database.model::<Account>())?;
+    let mut ours = Synced::start(
+        RedisStore::connect(servers::redis()?)?,
+        ROWS.into(),
+        kvsync::capture::Database::model::<Account>,
+    )?;
     ours.once(ROWS.into())?;
     let client = redis::Client::open(servers::redis()?)?;
     let keys = || (1..=ROWS).map(|id| format!("account:id:{id}"));
@@ -34,7 +37,7 @@ pub(crate) fn one_key(options: &Options) -> Result<Vec<Figure>> {
 /// Three keys a model, one of which never changes.
 pub(crate) fn three_keys(options: &Options) -> Result<Vec<Figure>> {
     let mut ours =
-        Synced::start(RedisStore::connect(servers::redis()?)?, ROWS.into(), |database| database.model::<User>())?;
+        Synced::start(RedisStore::connect(servers::redis()?)?, ROWS.into(), kvsync::capture::Database::model::<User>)?;
     ours.once(ROWS.into())?;
     let client = redis::Client::open(servers::redis()?)?;
     let entries = Entries::of(&mut client.get_connection()?, user_keys())?;
@@ -47,7 +50,7 @@ pub(crate) fn three_keys(options: &Options) -> Result<Vec<Figure>> {
 pub(crate) fn cluster(options: &Options) -> Result<Vec<Figure>> {
     let nodes = servers::redis_cluster()?;
     let store = RedisStore::cluster(&nodes)?;
-    let mut ours = Synced::start(store, ROWS.into(), |database| database.model::<User>())?;
+    let mut ours = Synced::start(store, ROWS.into(), kvsync::capture::Database::model::<User>)?;
     ours.once(ROWS.into())?;
     let client = redis::cluster::ClusterClient::new(nodes)?;
     let entries = Entries::of(&mut client.get_connection()?, user_keys())?;

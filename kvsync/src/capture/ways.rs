@@ -45,7 +45,9 @@ impl Strangers {
             Scanned::Schema { tables } if tables.is_empty() => return None,
             Scanned::Write(write) => (vec![owned(&write.table)], true, false),
             Scanned::Truncate { tables, .. } => (tables.iter().map(owned).collect(), false, true),
-            Scanned::Schema { tables } | Scanned::Uncapturable { tables, .. } => (tables.iter().map(owned).collect(), false, false),
+            Scanned::Schema { tables } | Scanned::Uncapturable { tables, .. } => {
+                (tables.iter().map(owned).collect(), false, false)
+            }
         };
         Some(Self { names, counts, truncates })
     }
