@@ -1,5 +1,7 @@
 //! The command line.
 
+use std::fmt::Write as _;
+
 use crate::Result;
 use crate::rows::Row;
 
@@ -60,7 +62,8 @@ pub(crate) fn help(rows: &[Row]) -> String {
          median meets it, `near` when some of the range does, `missed` when none of it does.\n\nrows:\n",
     );
     for row in rows {
-        text.extend(["  ", row.name, ": ", row.about, "\n"]);
+        // Writing to a string never fails.
+        writeln!(text, "  {:<18} {}", row.name, row.about).unwrap_or_default();
     }
     text
 }

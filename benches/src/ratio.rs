@@ -14,7 +14,7 @@ pub(crate) struct Turns {
     /// How many ratios to take.
     pub(crate) rounds: usize,
     /// How often each side has its turn in a round.
-    pub(crate) turns: usize,
+    pub(crate) each: usize,
     /// How many operations a turn has.
     pub(crate) operations: usize,
 }
@@ -57,7 +57,7 @@ impl Turns {
         let mut rounds = Rounds::default();
         for round in 0..=self.rounds {
             let (mut a, mut b) = (Duration::ZERO, Duration::ZERO);
-            for turn in 0..self.turns {
+            for turn in 0..self.each {
                 if turn % 2 == 0 {
                     a += self.turn(ours)?;
                     b += self.turn(theirs)?;
@@ -85,6 +85,6 @@ impl Turns {
 
     #[allow(clippy::cast_precision_loss, reason = "counts of operations are far below 2^52")]
     fn per_operation(&self, total: Duration) -> f64 {
-        total.as_secs_f64() / (self.turns * self.operations) as f64
+        total.as_secs_f64() / (self.each * self.operations) as f64
     }
 }

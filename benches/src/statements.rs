@@ -15,6 +15,7 @@ pub(crate) const ROWS: u32 = 1000;
 
 macro_rules! statements {
     ($name:ident, $backend:ty) => {
+        #[allow(dead_code, reason = "not every row runs on every database")]
         pub(crate) mod $name {
             use super::*;
 

@@ -158,7 +158,7 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        text.extend([": ", &error.to_string()]);
+        text = format!("{text}: {error}");
         cause = error.source();
     }
     text

@@ -1,6 +1,7 @@
 //! What a fetch costs beside what it stands on.
 
 use kvsync::KvSync;
+use kvsync::capture::Database;
 use kvsync::store::redis::RedisStore;
 use redis::Commands;
 
@@ -27,7 +28,7 @@ pub(crate) fn one(options: &Options) -> Result<Vec<Figure>> {
         let bytes: Vec<u8> = raw.get(format!("byhand:body:{id}"))?;
         found(Some(rmp_serde::from_slice::<User>(&bytes)?))
     });
-    let turns = Turns { clock: Clock::Wall, rounds: options.rounds(40), turns: 20, operations: 50 };
+    let turns = Turns { clock: Clock::Wall, rounds: options.rounds(40), each: 20, operations: 50 };
     let rounds = turns.measure(
         &mut |operations: usize| ours.by_ref().take(operations).collect::<Result>(),
         &mut |operations: usize| theirs.by_ref().take(operations).collect::<Result>(),
@@ -38,7 +39,7 @@ pub(crate) fn one(options: &Options) -> Result<Vec<Figure>> {
 /// A hundred at once, against one by one.
 pub(crate) fn many(options: &Options) -> Result<Vec<Figure>> {
     let kv = filled()?;
-    let turns = Turns { clock: Clock::Wall, rounds: options.rounds(40), turns: 20, operations: 1 };
+    let turns = Turns { clock: Clock::Wall, rounds: options.rounds(40), each: 20, operations: 1 };
     let rounds = turns.measure(
         &mut |_: usize| User::fetch_many_by_id(&kv, 1..=MANY)?.into_iter().try_for_each(found),
         &mut |_: usize| (1..=MANY).try_for_each(|id| found(User::fetch_by_id(&kv, id)?)),
@@ -49,7 +50,7 @@ pub(crate) fn many(options: &Options) -> Result<Vec<Figure>> {
 /// A store with users 1 to 100.
 fn filled() -> Result<KvSync> {
     let store = RedisStore::connect(servers::redis()?)?;
-    let mut synced = Synced::start(store, MANY.unsigned_abs(), kvsync::capture::Database::model::<User>)?;
+    let mut synced = Synced::start(store, MANY.unsigned_abs(), Database::model::<User>)?;
     synced.once(MANY.unsigned_abs().try_into()?)?;
     Ok(synced.kv)
 }

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvsync::KvSync;
+use kvsync::capture::Database;
 use kvsync::change::CommitToken;
 use kvsync::store::redis::RedisStore;
 
@@ -22,7 +23,7 @@ const TICKS: u32 = 1000;
 
 pub(crate) fn run(options: &Options) -> Result<Vec<Figure>> {
     let store = RedisStore::connect(servers::redis()?)?;
-    let mut ours = Synced::start(store, ROWS.into(), kvsync::capture::Database::model::<Account>)?;
+    let mut ours = Synced::start(store, ROWS.into(), Database::model::<Account>)?;
     let rows = half_load(&mut ours)? / 1000;
     let (mut medians, mut last) = (Vec::new(), Vec::new());
     let mut reached = Vec::new();

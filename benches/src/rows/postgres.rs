@@ -30,7 +30,7 @@ pub(crate) fn update(options: &Options) -> Result<Vec<Figure>> {
 }
 
 fn turns(options: &Options) -> Turns {
-    Turns { clock: Clock::Wall, rounds: options.rounds(40), turns: 20, operations: 20 }
+    Turns { clock: Clock::Wall, rounds: options.rounds(40), each: 20, operations: 20 }
 }
 
 fn plain(schema: &str, statement: fn(&mut PgConnection, i32, &NewUser) -> QueryResult<()>) -> Result<impl Side> {

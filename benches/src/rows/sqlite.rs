@@ -52,11 +52,11 @@ pub(crate) fn wal_update(options: &Options) -> Result<Vec<Figure>> {
 }
 
 fn memory_turns(options: &Options) -> Turns {
-    Turns { clock: Clock::Thread, rounds: options.rounds(60), turns: 10, operations: 200 }
+    Turns { clock: Clock::Thread, rounds: options.rounds(60), each: 10, operations: 200 }
 }
 
 fn file_turns(options: &Options) -> Turns {
-    Turns { clock: Clock::Wall, rounds: options.rounds(40), turns: 20, operations: 10 }
+    Turns { clock: Clock::Wall, rounds: options.rounds(40), each: 20, operations: 10 }
 }
 
 fn memory_plain(statement: fn(&mut SqliteConnection, i32, &NewUser) -> QueryResult<()>) -> Result<impl Side> {

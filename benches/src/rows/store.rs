@@ -1,5 +1,6 @@
 //! From COMMIT to stored in Redis, against pipelines by hand.
 
+use kvsync::capture::Database;
 use kvsync::store::redis::RedisStore;
 
 use crate::by_hand::{ClusterSets, Entries, Scripts, Sets};
@@ -15,11 +16,7 @@ const ROWS: u16 = 20_000;
 
 /// One key a model.
 pub(crate) fn one_key(options: &Options) -> Result<Vec<Figure>> {
-    let mut ours = Synced::start(
-        RedisStore::connect(servers::redis()?)?,
-        ROWS.into(),
-        kvsync::capture::Database::model::<Account>,
-    )?;
+    let mut ours = Synced::start(RedisStore::connect(servers::redis()?)?, ROWS.into(), Database::model::<Account>)?;
     ours.once(ROWS.into())?;
     let client = redis::Client::open(servers::redis()?)?;
     let keys = || (1..=ROWS).map(|id| format!("account:id:{id}"));
@@ -36,8 +33,7 @@ pub(crate) fn one_key(options: &Options) -> Result<Vec<Figure>> {
 
 /// Three keys a model, one of which never changes.
 pub(crate) fn three_keys(options: &Options) -> Result<Vec<Figure>> {
-    let mut ours =
-        Synced::start(RedisStore::connect(servers::redis()?)?, ROWS.into(), kvsync::capture::Database::model::<User>)?;
+    let mut ours = Synced::start(RedisStore::connect(servers::redis()?)?, ROWS.into(), Database::model::<User>)?;
     ours.once(ROWS.into())?;
     let client = redis::Client::open(servers::redis()?)?;
     let entries = Entries::of(&mut client.get_connection()?, user_keys())?;
@@ -50,7 +46,7 @@ pub(crate) fn three_keys(options: &Options) -> Result<Vec<Figure>> {
 pub(crate) fn cluster(options: &Options) -> Result<Vec<Figure>> {
     let nodes = servers::redis_cluster()?;
     let store = RedisStore::cluster(&nodes)?;
-    let mut ours = Synced::start(store, ROWS.into(), kvsync::capture::Database::model::<User>)?;
+    let mut ours = Synced::start(store, ROWS.into(), Database::model::<User>)?;
     ours.once(ROWS.into())?;
     let client = redis::cluster::ClusterClient::new(nodes)?;
     let entries = Entries::of(&mut client.get_connection()?, user_keys())?;
@@ -60,7 +56,7 @@ pub(crate) fn cluster(options: &Options) -> Result<Vec<Figure>> {
 }
 
 fn turns(options: &Options) -> Turns {
-    Turns { clock: Clock::Wall, rounds: options.rounds(15), turns: 2, operations: ROWS.into() }
+    Turns { clock: Clock::Wall, rounds: options.rounds(15), each: 2, operations: ROWS.into() }
 }
 
 fn user_keys() -> impl Iterator<Item = String> {
