@@ -7,7 +7,6 @@ use crate::clock::Clock;
 
 /// How two sides alternate.
 #[derive(Clone, Copy, Debug)]
-#[allow(clippy::struct_field_names, reason = "the turns of a round")]
 pub(crate) struct Turns {
     /// Whose time counts.
     pub(crate) clock: Clock,

@@ -29,7 +29,6 @@ macro_rules! statements {
             }
 
             /// INSERT .. RETURNING; the row is read.
-            #[allow(dead_code, reason = "not every database is measured with every statement")]
             pub(crate) fn insert_returning<C: LoadConnection<Backend = $backend>>(
                 conn: &mut C,
                 _: i32,
@@ -48,7 +47,6 @@ macro_rules! statements {
             }
 
             /// SELECT by primary key.
-            #[allow(dead_code, reason = "not every database is measured with every statement")]
             pub(crate) fn select<C: LoadConnection<Backend = $backend>>(
                 conn: &mut C,
                 id: i32,
