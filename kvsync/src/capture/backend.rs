@@ -54,7 +54,7 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     /// A row that has left its connection.
     type Owned: for<'row> Row<'row, Self> + 'static;
     /// What is shared between the rows of one statement when they leave.
-    type Owning: Default;
+    type Owning: Default + Clone + Send;
     /// What one connection remembers.
     type Session: Default + Send + 'static;
 

@@ -2,8 +2,6 @@
 
 use std::any::TypeId;
 use std::cell::Cell;
-use std::rc::Rc;
-use std::sync::Arc;
 
 use diesel::QueryResult;
 use diesel::backend::Backend;
@@ -14,42 +12,19 @@ use diesel::sql_types::Untyped;
 use super::backend::SyncBackend;
 use super::plan::{Caching, Plan};
 
-/// The caller's statement, run with the text of a plan. The binds stay the caller's.
+/// The caller's statement, run with the text of a plan. The binds stay the caller's. The type of the
+/// statement is erased, so that what runs it is compiled once.
 pub(super) struct Rewritten<'query, DB: SyncBackend> {
-    source: Source<'query, DB>,
-    plan: Arc<Plan<DB>>,
-}
-
-/// The caller's statement, of whatever type: so that the code which runs it is compiled once.
-pub(super) enum Source<'query, DB: Backend> {
-    Borrowed(&'query (dyn QueryFragment<DB> + 'query)),
-    Shared(Rc<dyn QueryFragment<DB> + 'query>),
-}
-
-impl<DB: Backend> Clone for Source<'_, DB> {
-    fn clone(&self) -> Self {
-        match self {
-            Self::Borrowed(source) => Self::Borrowed(*source),
-            Self::Shared(source) => Self::Shared(Rc::clone(source)),
-        }
-    }
-}
-
-impl<DB: Backend> Source<'_, DB> {
-    fn fragment(&self) -> &(dyn QueryFragment<DB> + '_) {
-        match self {
-            Self::Borrowed(source) => *source,
-            Self::Shared(source) => &**source,
-        }
-    }
+    source: &'query (dyn QueryFragment<DB> + 'query),
+    plan: &'query Plan<DB>,
 }
 
 impl<'query, DB: SyncBackend> Rewritten<'query, DB> {
     /// The statement, ready to be given to a connection at once: the connection asks for the id of the
     /// statement's type, which does not tell one plan from another.
-    pub(super) fn new(source: Source<'query, DB>, plan: &Arc<Plan<DB>>) -> Self {
+    pub(super) fn new(source: &'query (dyn QueryFragment<DB> + 'query), plan: &'query Plan<DB>) -> Self {
         ID.set(if let Caching::Id(id) = plan.cache { Some(id) } else { None });
-        Self { source, plan: Arc::clone(plan) }
+        Self { source, plan }
     }
 }
 
@@ -77,7 +52,7 @@ impl<DB: SyncBackend> Query for Rewritten<'_, DB> {
 impl<DB: SyncBackend> QueryFragment<DB> for Rewritten<'_, DB> {
     fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
         if out.bind_collector().is_some() || out.debug_binds().is_some() {
-            return self.source.fragment().walk_ast(out);
+            return self.source.walk_ast(out);
         }
         if matches!(self.plan.cache, Caching::Never) {
             out.unsafe_to_cache_prepared();

@@ -1,7 +1,7 @@
 //! Finds the plan of a statement, fast.
 
 use std::any::{TypeId, type_name};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::marker::PhantomData;
 
@@ -11,11 +11,14 @@ use diesel::query_builder::{QueryBuilder, QueryFragment, QueryId};
 use super::backend::SyncBackend;
 use super::hub::Hub;
 use super::plan::{Caching, Planned, plan};
+use super::slot::SLOTS;
 
 /// The plans of the statements that one connection has seen.
 pub(super) struct Plans<DB: SyncBackend> {
-    by_type: HashMap<TypeId, Known<DB>, BuildHasherDefault<IdHasher>>,
-    by_text: HashMap<Box<str>, Planned<DB>, BuildHasherDefault<TextHasher>>,
+    by_type: HashMap<TypeId, Known<DB>, Hashed>,
+    by_text: HashMap<u64, Remembered<DB>, Hashed>,
+    /// The texts that were seen once.
+    seen: HashSet<u64, Hashed>,
 }
 
 enum Known<DB: SyncBackend> {
@@ -24,14 +27,17 @@ enum Known<DB: SyncBackend> {
     Varies,
 }
 
-/// How many texts of statements without a type of their own are remembered: UPDATEs, and INSERTs of
-/// columns with defaults. Diesel never caches an UPDATE, since there are as many as there are sets of
-/// columns; of most programs there are few.
-const TEXTS: usize = 256;
+struct Remembered<DB: SyncBackend> {
+    text: Box<str>,
+    planned: Planned<DB>,
+}
+
+/// How many texts that were seen once are kept in mind.
+const SEEN: usize = 4096;
 
 impl<DB: SyncBackend> Default for Plans<DB> {
     fn default() -> Self {
-        Self { by_type: HashMap::default(), by_text: HashMap::default() }
+        Self { by_type: HashMap::default(), by_text: HashMap::default(), seen: HashSet::default() }
     }
 }
 
@@ -60,27 +66,48 @@ impl<DB: SyncBackend> Plans<DB> {
         Ok(planned)
     }
 
+    /// Diesel prepares an UPDATE, and an INSERT of a derived `Insertable`, anew each time: their text
+    /// depends on which fields are set. Of most programs there are few such texts, and they come again
+    /// and again; so those that come twice are remembered, as long as there is room.
     fn look_text<T>(&mut self, hub: &Hub<DB>, source: &T) -> QueryResult<Planned<DB>>
     where
         T: QueryFragment<DB>,
     {
-        let text = text(source)?;
-        if let Some(planned) = self.by_text.get(&*text) {
-            return Ok(planned.clone());
+        // Diesel's builder begins without room and grows a dozen times; blanks in front make it begin with some.
+        let mut sql = DB::QueryBuilder::default();
+        sql.push_sql(ROOM);
+        source.to_sql(&mut sql, &DB::default())?;
+        let sql = sql.finish();
+        let text = sql.get(ROOM.len()..).unwrap_or_default();
+        if !is_built::<T>() {
+            let cached = source.is_safe_to_cache_prepared(&DB::default())?;
+            return Ok(plan(hub, text, if cached { Caching::Text } else { Caching::Never }));
         }
-        let is_update = type_name::<T>().starts_with("diesel::query_builder::update_statement::");
-        if !is_update && !source.is_safe_to_cache_prepared(&DB::default())? {
-            return Ok(plan(hub, &text, Caching::Never));
+        let hash = hash(text);
+        match self.by_text.get(&hash) {
+            Some(known) if *known.text == *text => return Ok(known.planned.clone()),
+            // Another text has the same hash.
+            Some(_) => return Ok(plan(hub, text, Caching::Never)),
+            None => {}
         }
-        let known = self.by_text.len();
-        // Where the binds of one text may have several types, Diesel has to look at them.
-        let cache = IDS.as_flattened().get(known).filter(|_| !DB::TYPED_BINDS);
-        let planned = plan(hub, &text, cache.map_or(Caching::Text, |id| Caching::Id(*id)));
-        if known < TEXTS {
-            self.by_text.insert(text.into(), planned.clone());
+        if self.seen.len() >= SEEN {
+            self.seen.clear();
         }
+        let slot = if self.seen.insert(hash) { None } else { SLOTS.get(self.by_text.len()) };
+        let Some(slot) = slot else { return Ok(plan(hub, text, Caching::Never)) };
+        let planned = plan(hub, text, if DB::TYPED_BINDS { Caching::Text } else { Caching::Id(*slot) });
+        self.by_text.insert(hash, Remembered { text: text.into(), planned: planned.clone() });
         Ok(planned)
     }
+}
+
+/// About as long as most statements.
+const ROOM: &str = "                                                                                                                                ";
+
+/// Whether the statement was built by Diesel: then its values are binds, and no part of its text.
+fn is_built<T>() -> bool {
+    let name = type_name::<T>().strip_prefix("diesel::query_builder::").unwrap_or_default();
+    ["insert_statement::", "update_statement::", "delete_statement::"].iter().any(|module| name.starts_with(module))
 }
 
 /// The SQL of a statement.
@@ -90,66 +117,37 @@ pub(super) fn text<DB: SyncBackend, T: QueryFragment<DB>>(source: &T) -> QueryRe
     Ok(sql.finish())
 }
 
+/// A hash that is fast and no more: what it finds is compared.
+fn hash(text: &str) -> u64 {
+    let (words, rest) = text.as_bytes().as_chunks();
+    let words = words.iter().map(|word| u64::from_le_bytes(*word));
+    let rest = rest.iter().map(|byte| u64::from(*byte));
+    let mixed = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
+    // The low bits are the weak ones, and the ones that a table looks at first.
+    words.chain(rest).fold(0_u64, mixed).rotate_left(26)
+}
+
 /// Tells the id of a statement as we run it from that of the caller's.
 struct Ours<T: ?Sized>(PhantomData<T>);
 
-/// Ids for the texts that a connection remembers.
-const IDS: [[TypeId; 16]; TEXTS / 16] = {
-    struct Nth<const HIGH: u8, const LOW: u8>;
-    macro_rules! row {
-        ($($high:literal)*) => { [$(each!($high: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)),*] };
-    }
-    macro_rules! each {
-        ($high:literal: $($low:literal)*) => { [$(TypeId::of::<Nth<$high, $low>>()),*] };
-    }
-    row!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15)
-};
+/// For keys that are hashes already.
+type Hashed = BuildHasherDefault<Same>;
 
-/// A type's id is a hash already.
 #[derive(Default)]
-struct IdHasher(u64);
+struct Same(u64);
 
-impl Hasher for IdHasher {
+impl Hasher for Same {
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }
     }
 
-    fn write_u64(&mut self, id: u64) {
-        self.0 = id;
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
     }
 
     fn finish(&self) -> u64 {
         self.0
-    }
-}
-
-/// Statements are the program's own, so a hash that is fast is enough.
-#[derive(Default)]
-struct TextHasher(u64);
-
-impl Hasher for TextHasher {
-    fn write(&mut self, bytes: &[u8]) {
-        let (words, rest) = bytes.as_chunks();
-        for word in words {
-            self.write_u64(u64::from_le_bytes(*word));
-        }
-        for byte in rest {
-            self.write_u8(*byte);
-        }
-    }
-
-    fn write_u8(&mut self, byte: u8) {
-        self.write_u64(byte.into());
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        self.0 = (self.0.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95);
-    }
-
-    fn finish(&self) -> u64 {
-        // The low bits are the weak ones, and the ones that a table looks at first.
-        self.0.rotate_left(26)
     }
 }

@@ -99,6 +99,7 @@ mod primary;
 mod reread;
 mod row;
 mod run;
+mod slot;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod state;

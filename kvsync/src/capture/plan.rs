@@ -4,6 +4,8 @@ use std::any::TypeId;
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 use super::backend::SyncBackend;
 use super::database::Policy;
 use super::hub::Hub;
@@ -94,6 +96,8 @@ pub struct Plan<DB: SyncBackend> {
     pub(super) action: Action,
     /// Where each model of the table stands, in the order of the table's models.
     pub(super) places: Vec<Place>,
+    /// What the rows of all executions share when they leave their connection.
+    pub(super) owning: Mutex<DB::Owning>,
     /// How many values at the end of a row are ours.
     pub(super) hidden: usize,
     /// What of the statement cannot be captured although its rows are.
@@ -252,6 +256,7 @@ fn written<DB: SyncBackend>(
         table: Arc::clone(table),
         action: action(write),
         places,
+        owning: Mutex::default(),
         hidden: own,
         concern,
         replaces: write.verb == Verb::Replace || write.or == Some(Or::Replace),

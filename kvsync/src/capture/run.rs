@@ -1,6 +1,5 @@
 //! Runs statements as planned.
 
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -13,7 +12,7 @@ use diesel::row::Row as _;
 use super::backend::{Inner, Inside, Ready};
 use super::check::ensure;
 use super::connection::{SyncConnection, clear_statements, depth_of};
-use super::fragment::{Rewritten, Source, Text};
+use super::fragment::{Rewritten, Text};
 use super::look::text;
 use super::plan::{Caching, Missing, Plan, Planned, plan, uncaptured};
 use super::row::{SyncCursor, SyncRow};
@@ -32,7 +31,7 @@ impl<C: Inner> LoadConnection<DefaultLoadingMode> for SyncConnection<C> {
     {
         match self.look(&source)? {
             Planned::Capture(plan) => {
-                let (rows, visible) = self.run_loading(&Source::Shared(Rc::new(source)), &plan)?;
+                let (rows, visible) = self.run_loading(&source, &plan)?;
                 Ok(SyncCursor::captured(rows, visible))
             }
             planned => {
@@ -50,7 +49,7 @@ impl<C: Inner> SyncConnection<C> {
     {
         match planned {
             Planned::Pass | Planned::Strange(_) => self.inner.execute_returning_count(source),
-            Planned::Capture(plan) => self.run(&Source::Borrowed(source), &plan, |_| {}),
+            Planned::Capture(plan) => self.run(source, &plan, |_| {}),
             Planned::Report(missing) => {
                 let ran = self.inner.execute_returning_count(source);
                 // SQLite may keep a part of what a statement that failed has written.
@@ -101,24 +100,25 @@ impl<C: Inner> SyncConnection<C> {
     /// Runs a captured statement to its end and keeps its rows, with the number of the caller's fields.
     pub(super) fn run_loading(
         &mut self,
-        source: &Source<'_, C::Backend>,
-        plan: &Arc<Plan<C::Backend>>,
+        source: &dyn QueryFragment<C::Backend>,
+        plan: &Plan<C::Backend>,
     ) -> QueryResult<(Vec<<C::Backend as Inside>::Owned>, usize)> {
         let mut rows = Vec::new();
         let mut visible = 0;
-        let mut owning = <C::Backend as Inside>::Owning::default();
+        let mut owning = plan.owning.lock().clone();
         self.run(source, plan, |row| {
             visible = row.field_count().saturating_sub(plan.hidden);
             rows.push(<C::Backend as Inside>::own(row, &mut owning));
         })?;
+        *plan.owning.lock() = owning;
         Ok((rows, visible))
     }
 
     /// Runs a captured statement to its end. Returns the number of rows.
     fn run<F>(
         &mut self,
-        source: &Source<'_, C::Backend>,
-        plan: &Arc<Plan<C::Backend>>,
+        source: &dyn QueryFragment<C::Backend>,
+        plan: &Plan<C::Backend>,
         mut keep: F,
     ) -> QueryResult<usize>
     where
@@ -169,8 +169,8 @@ impl<C: Inner> SyncConnection<C> {
 
     fn rows<F>(
         &mut self,
-        source: &Source<'_, C::Backend>,
-        plan: &Arc<Plan<C::Backend>>,
+        source: &dyn QueryFragment<C::Backend>,
+        plan: &Plan<C::Backend>,
         locks: bool,
         keep: &mut F,
     ) -> QueryResult<usize>
@@ -183,7 +183,7 @@ impl<C: Inner> SyncConnection<C> {
         let epoch = self.state.hub.publish.epoch();
         let mut count = 0;
         let mut now = None;
-        for row in LoadConnection::<DefaultLoadingMode>::load(&mut self.inner, Rewritten::new(source.clone(), plan))? {
+        for row in LoadConnection::<DefaultLoadingMode>::load(&mut self.inner, Rewritten::new(source, plan))? {
             let row = row?;
             // Not before the first row: only then is the lock held.
             let now = *now.get_or_insert_with(SystemTime::now);
@@ -234,7 +234,7 @@ impl<C: Inner> SyncConnection<C> {
         }
         if let (Some(text), [Scanned::Write(_)]) = (alone, planned.as_slice()) {
             match plan(&hub, text, Caching::Never) {
-                Planned::Capture(plan) => return self.run(&Source::Borrowed(&Text(text)), &plan, |_| {}).map(drop),
+                Planned::Capture(plan) => return self.run(&Text(text), &plan, |_| {}).map(drop),
                 Planned::Refuse(missing) => return Err(missing.error()),
                 Planned::Pass | Planned::Report(_) | Planned::Altered(_) | Planned::Strange(_) => {}
             }

@@ -1,7 +1,5 @@
 //! Diesel's mode that takes rows from the server one by one.
 
-use std::rc::Rc;
-
 use diesel::QueryResult;
 use diesel::connection::LoadConnection;
 use diesel::expression::QueryMetadata;
@@ -10,7 +8,6 @@ use diesel::query_builder::{Query, QueryFragment, QueryId};
 
 use super::super::backend::{Inner, Inside};
 use super::super::connection::SyncConnection;
-use super::super::fragment::Source;
 use super::super::plan::Planned;
 use super::super::row::{SyncCursor, SyncRow};
 
@@ -32,7 +29,7 @@ where
     {
         match self.look(&source)? {
             Planned::Capture(plan) => {
-                let (rows, visible) = self.run_loading(&Source::Shared(Rc::new(source)), &plan)?;
+                let (rows, visible) = self.run_loading(&source, &plan)?;
                 Ok(SyncCursor::captured(rows, visible))
             }
             planned => {
