@@ -292,7 +292,7 @@ fn a_statement_that_sets_the_primary_key_obeys_the_policy() {
     let database = fresh();
     let sql = "UPDATE users SET id = 9 WHERE id = 3";
     let left = Session::new(Some(Policy::Error), database.connect().unwrap()).execute(sql);
-    assert!(left.result.is_err_and(|error| error.contains("primary key")));
+    assert!(left.result.is_err_and(|error| error.contains("primary-key column")));
     let left = Session::new(None, database.connect().unwrap()).execute(sql);
     assert_eq!((left.result.clone(), left.missed.len()), (Ok(()), 1), "{left:?}");
 }
