@@ -237,6 +237,7 @@ impl Opener {
         }
     }
 
+    #[cfg_attr(not(feature = "redis-tls"), allow(clippy::unused_self, reason = "only TLS has settings of its own"))]
     fn client(&self, address: ConnectionAddr) -> Result<Client, Failure> {
         let wrong =
             |error| Failure::new(ErrorKind::Config, Cure::None, "redis cannot be reached as configured").because(error);
