@@ -1,4 +1,4 @@
-//! A store in a directory of this machine, on [fjall](fjall), a log-structured tree in pure Rust.
+//! A store in a directory of this machine, on [`fjall`], a log-structured tree in pure Rust.
 //!
 //! # What it keeps, and when
 //!
