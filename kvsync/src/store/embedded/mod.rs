@@ -8,7 +8,7 @@
 //! - By default a batch is handed to the operating system before `execute` answers. **What was
 //!   acknowledged survives the death of the process** (a panic, `kill -9`, out of memory). A power
 //!   failure or a crash of the operating system may take the last seconds; what is left is a prefix of
-//!   what was acknowledged, and `verify` finds the rest.
+//!   what was acknowledged, and the rest is as old as that until it is written again.
 //! - With [`sync`](Builder::sync) each batch is also forced to the disk with `fsync`: what was
 //!   acknowledged survives a power failure too, as far as the disk keeps its word.
 //! - [`close`](SyncStore::close) forces everything to the disk, in both modes.

@@ -79,7 +79,7 @@ fn judge(text: &str, address: &str, found: &mut impl FnMut(Status, String)) {
         found(Status::Degraded, what);
     }
     if get("evicted_keys").is_some_and(|keys| keys != "0") {
-        found(Status::Degraded, format!("redis at {address} has evicted keys; run `verify`"));
+        found(Status::Degraded, format!("redis at {address} has evicted keys; fetch strictly, or raise the epoch"));
     }
     if get("aof_enabled") == Some("0") {
         let what = "has no append-only file: what it acknowledged last is lost when it stops";
