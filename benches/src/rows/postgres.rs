@@ -38,7 +38,7 @@ fn plain(schema: &str, statement: fn(&mut PgConnection, i32, &NewUser) -> QueryR
 }
 
 fn wrapped(schema: &str, statement: fn(&mut Wrapped, i32, &NewUser) -> QueryResult<()>) -> Result<impl Side> {
-    let (conn, url) = (filled(schema)?, servers::postgres()?);
+    let (conn, url) = (filled(schema)?, url(schema)?);
     let kv = KvSync::builder()
         .store(MemoryStore::new())
         .database(Database::<Pg>::new("main", move || PgConnection::establish(&url)).model::<User>())
@@ -49,11 +49,16 @@ fn wrapped(schema: &str, statement: fn(&mut Wrapped, i32, &NewUser) -> QueryResu
 
 /// A connection whose tables stand in a schema of its own, so that no side writes the other's.
 fn filled(schema: &str) -> Result<PgConnection> {
-    let mut conn = PgConnection::establish(&servers::postgres()?)?;
-    conn.batch_execute(&format!(
-        "SET client_min_messages = warning; DROP SCHEMA IF EXISTS bench_{schema} CASCADE; CREATE SCHEMA bench_{schema}; \
-         SET search_path = bench_{schema}; {CREATE_POSTGRES}"
+    PgConnection::establish(&servers::postgres()?)?.batch_execute(&format!(
+        "SET client_min_messages = warning; DROP SCHEMA IF EXISTS bench_{schema} CASCADE; CREATE SCHEMA bench_{schema}"
     ))?;
+    let mut conn = PgConnection::establish(&url(schema)?)?;
+    conn.batch_execute(CREATE_POSTGRES)?;
     postgres::fill(&mut conn, ROWS)?;
     Ok(conn)
+}
+
+/// Sessions that begin in this schema.
+fn url(schema: &str) -> Result<String> {
+    Ok(format!("{}?options=-csearch_path%3Dbench_{schema}", servers::postgres()?))
 }
