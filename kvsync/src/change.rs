@@ -197,6 +197,20 @@ pub struct CommitToken {
     pub sequence: u64,
     /// A key of each of its rows ([`Change::witness`]) with the row's version; empty unless asked for.
     pub rows: Vec<(String, [u8; Version::LEN])>,
+    /// Where its changes stand in an outbox; nothing when they went to the queue.
+    #[serde(default)]
+    pub outbox: Option<OutboxRange>,
+}
+
+/// Rows of an outbox: those of one transaction stand in it, and maybe some of others.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct OutboxRange {
+    /// The database's name.
+    pub database: String,
+    /// The lowest id.
+    pub first: i64,
+    /// The highest id.
+    pub last: i64,
 }
 
 /// A write that capture saw and could not capture.
@@ -232,6 +246,9 @@ pub trait Publish: Send + Sync {
     /// whole is kept as primary keys, to be read again. Blocks while the queue is full, up to the
     /// deadline that the builder was given.
     fn publish(&self, set: ChangeSet) -> CommitToken;
+
+    /// A transaction whose COMMIT has returned has written rows into an outbox: they may be claimed.
+    fn outboxed(&self, range: OutboxRange) -> CommitToken;
 
     /// The epoch to stamp on versions.
     fn epoch(&self) -> u32;

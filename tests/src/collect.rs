@@ -3,7 +3,7 @@
 use std::mem;
 use std::sync::Arc;
 
-use kvsync::change::{ChangeSet, CommitToken, Missed, Publish};
+use kvsync::change::{ChangeSet, CommitToken, Missed, OutboxRange, Publish};
 use parking_lot::Mutex;
 
 /// Keeps what it is handed.
@@ -30,7 +30,11 @@ impl Publish for Collector {
     fn publish(&self, set: ChangeSet) -> CommitToken {
         let mut kept = self.kept.lock();
         kept.0.push(set);
-        CommitToken { process: 1, sequence: kept.0.len() as u64, rows: Vec::new() }
+        CommitToken { process: 1, sequence: kept.0.len() as u64, rows: Vec::new(), outbox: None }
+    }
+
+    fn outboxed(&self, range: OutboxRange) -> CommitToken {
+        CommitToken { process: 1, sequence: 0, rows: Vec::new(), outbox: Some(range) }
     }
 
     fn epoch(&self) -> u32 {

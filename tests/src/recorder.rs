@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use kvsync::change::{Change, ChangeSet, CommitToken, Missed, Publish, Row};
+use kvsync::change::{Change, ChangeSet, CommitToken, Missed, OutboxRange, Publish, Row};
 use parking_lot::Mutex;
 
 /// Takes what capture hands on.
@@ -64,7 +64,11 @@ impl Publish for Recorder {
     fn publish(&self, set: ChangeSet) -> CommitToken {
         let mut sets = self.sets.lock();
         sets.push(set);
-        CommitToken { process: 0, sequence: sets.len() as u64, rows: Vec::new() }
+        CommitToken { process: 0, sequence: sets.len() as u64, rows: Vec::new(), outbox: None }
+    }
+
+    fn outboxed(&self, range: OutboxRange) -> CommitToken {
+        CommitToken { process: 0, sequence: 0, rows: Vec::new(), outbox: Some(range) }
     }
 
     fn epoch(&self) -> u32 {

@@ -1,11 +1,13 @@
 //! How changes travel from those who commit to those who write: the contract.
 
+mod outbox;
 mod queue;
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use self::outbox::{Claimed, DeadLetter, Failure, Outbox, OutboxDepth, failure_text};
 pub use self::queue::Queue;
 use crate::change::Change;
 

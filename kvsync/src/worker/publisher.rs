@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::lane::{Lane, Shared};
-use crate::change::{Change, ChangeSet, CommitToken, Missed, Publish};
+use crate::change::{Change, ChangeSet, CommitToken, Missed, OutboxRange, Publish};
 use crate::report::Report;
 use crate::transport::Part;
 
@@ -25,7 +25,11 @@ impl Publish for Publisher {
                 lane.accept(part.clone(), deadline);
             }
         }
-        CommitToken { process: self.process, sequence: commit, rows: Vec::new() }
+        CommitToken { process: self.process, sequence: commit, rows: Vec::new(), outbox: None }
+    }
+
+    fn outboxed(&self, range: OutboxRange) -> CommitToken {
+        CommitToken { process: self.process, sequence: 0, rows: Vec::new(), outbox: Some(range) }
     }
 
     fn epoch(&self) -> u32 {

@@ -1,0 +1,200 @@
+//! The outbox: changes that wait in the database that they were written in, until they are delivered.
+
+use std::fmt;
+use std::time::{Duration, SystemTime};
+
+use crate::change::{Change, OutboxRange};
+use crate::error::{Error, Result};
+
+/// The outbox of one database, as those see it who deliver its rows. Implemented beside capture.
+///
+/// # Contract
+///
+/// - **Several processes claim, each row is held by one.** A claim that is neither extended nor ended in
+///   time runs out, and another process claims the row: it may be delivered twice, which is harmless.
+/// - **No cursor.** Rows are found by their state, never by an id above the last one: a transaction that
+///   commits late is not overlooked.
+/// - **Every call ends** within a few seconds or fails; none waits for a row that a transaction holds.
+pub trait Outbox: Send + Sync {
+    /// The database's name, as given to the builder.
+    fn name(&self) -> &str;
+
+    /// Claims rows that are due, the oldest first, at most `most`, for as long as `lease`.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be asked. [`ErrorKind::Config`](crate::ErrorKind::Config) when it has
+    /// no outbox; the text says which migration makes one.
+    fn claim(&self, most: usize, lease: Duration) -> Result<Vec<Claimed>>;
+
+    /// Holds on to claimed rows for as long as `lease` from now.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be told: then the claim runs out.
+    fn extend(&self, ids: &[i64], lease: Duration) -> Result<()>;
+
+    /// These rows are in every store.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be told: then they are delivered again.
+    fn delivered(&self, ids: &[i64]) -> Result<()>;
+
+    /// These rows could not be delivered.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be told: then they are delivered again.
+    fn failed(&self, failures: &[Failure]) -> Result<()>;
+
+    /// Gives claimed rows back at once, undelivered.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be told: then the claim runs out.
+    fn release(&self, ids: &[i64]) -> Result<()>;
+
+    /// What it holds.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be asked.
+    fn depth(&self) -> Result<OutboxDepth>;
+
+    /// All rows that are committed now; nothing when there are none.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be asked.
+    fn range(&self) -> Result<Option<OutboxRange>>;
+
+    /// Whether a row of this range waits to be delivered. Dead letters do not wait.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be asked.
+    fn waits(&self, range: &OutboxRange) -> Result<bool>;
+
+    /// Dead letters whose id is above `after`, the oldest first, at most `most`.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be asked.
+    fn dead_letters(&self, after: i64, most: usize) -> Result<Vec<DeadLetter>>;
+
+    /// Lets dead letters be delivered again, all of them where no ids are given. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be told.
+    fn retry(&self, ids: Option<&[i64]>) -> Result<usize>;
+
+    /// Deletes dead letters, all of them where no ids are given. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be told.
+    fn discard(&self, ids: Option<&[i64]>) -> Result<usize>;
+
+    /// Lets rows be delivered again that were captured at this time or later and that the retention has
+    /// kept. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be told.
+    fn replay(&self, since: SystemTime) -> Result<usize>;
+
+    /// Deletes rows that were delivered longer ago than `retention`, at most `most`. Returns how many.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be told.
+    fn purge(&self, retention: Duration, most: usize) -> Result<usize>;
+}
+
+impl fmt::Debug for dyn Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "outbox of {}", self.name())
+    }
+}
+
+/// A row of an outbox that was claimed.
+#[derive(Debug)]
+pub struct Claimed {
+    /// Its id.
+    pub id: i64,
+    /// How often it failed before.
+    pub attempts: u32,
+    /// Its changes: one for each model that it is about; none where no model of this process is
+    /// concerned. An error when it cannot be understood.
+    pub changes: Result<Vec<Change>>,
+}
+
+/// A row of an outbox that could not be delivered.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// Its id.
+    pub id: i64,
+    /// Why.
+    pub error: String,
+    /// When to try again; nothing makes it a dead letter.
+    pub retry_in: Option<Duration>,
+}
+
+/// What an outbox holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct OutboxDepth {
+    /// Rows that wait to be delivered.
+    pub pending: u64,
+    /// Rows that were given up.
+    pub dead: u64,
+    /// Rows that were delivered and are kept for a replay.
+    pub delivered: u64,
+    /// When the oldest row that waits was captured.
+    pub oldest: Option<SystemTime>,
+}
+
+impl OutboxDepth {
+    /// These numbers.
+    #[must_use]
+    pub fn new(pending: u64, dead: u64, delivered: u64, oldest: Option<SystemTime>) -> Self {
+        Self { pending, dead, delivered, oldest }
+    }
+}
+
+/// A change that could not be delivered, and was given up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DeadLetter {
+    /// Its id in the outbox.
+    pub id: i64,
+    /// Its table.
+    pub table: String,
+    /// Its model; nothing where it is about every model of the table.
+    pub model: Option<String>,
+    /// What was done: insert, update, upsert or delete.
+    pub action: String,
+    /// Its primary key as the outbox holds it.
+    pub primary_key: Option<String>,
+    /// When it was captured.
+    pub captured_at: SystemTime,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// Why it was given up.
+    pub error: String,
+}
+
+/// The error of a row that cannot be understood, for [`Outbox::failed`].
+#[must_use]
+pub fn failure_text(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
