@@ -156,6 +156,14 @@ pub enum Step {
     },
     /// Removes an entry that has expired and that the store need not keep any longer.
     Sweep(Key),
+    /// Removes what stands under a key if it is exactly these bytes: for repairs, where what stands there
+    /// is nothing that another step could build upon.
+    Remove {
+        /// The key.
+        key: Key,
+        /// The bytes, as [`SyncStore::get_many`] gives them.
+        stands: Bytes,
+    },
 }
 
 /// What became of a step.
@@ -177,7 +185,7 @@ pub enum Outcome {
     Written,
     /// `Write`: something at least as new stood there, and still does.
     Superseded,
-    /// `Confirm`, `Sweep`: done, or there was nothing to do.
+    /// `Confirm`, `Sweep`, `Remove`: done, or there was nothing to do.
     Done,
 }
 

@@ -88,6 +88,19 @@ impl Plan<'_> {
                 }
                 Ok(Outcome::Done)
             }
+            Step::Remove { key, stands } => {
+                if self.bytes(key)?.as_ref() == Some(stands) {
+                    self.step.insert(key.clone(), None);
+                }
+                Ok(Outcome::Done)
+            }
+        }
+    }
+
+    fn bytes(&self, key: &Key) -> Result<Option<Bytes>> {
+        match self.step.get(key).or_else(|| self.done.get(key)) {
+            Some(planned) => Ok(planned.clone()),
+            None => (self.read)(key),
         }
     }
 
@@ -109,10 +122,7 @@ impl Plan<'_> {
     }
 
     fn envelope(&self, key: &Key) -> Result<Option<Envelope>> {
-        let stands = match self.step.get(key).or_else(|| self.done.get(key)) {
-            Some(planned) => planned.clone(),
-            None => (self.read)(key)?,
-        };
+        let stands = self.bytes(key)?;
         stands.map(|bytes| Envelope::parse(&bytes).map_err(|error| about(error, key))).transpose()
     }
 }

@@ -63,6 +63,8 @@ enum Fault {
     SweepsAll,
     SweepsRecords,
     SweepsNothing,
+    RemovesAnything,
+    RemovesNothing,
     ApplyForgetsToConfirm,
     ApplyWritesTheChange,
     ApplyStopsHalfway,
@@ -110,6 +112,8 @@ const FAULTS: &[(Fault, &str)] = &[
     (Fault::SweepsAll, "a_sweep_takes_nothing_that_stands"),
     (Fault::SweepsRecords, "a_sweep_takes_a_record_when_nothing_late_can_come"),
     (Fault::SweepsNothing, "a_sweep_takes_what_has_expired_and_no_more"),
+    (Fault::RemovesAnything, "a_removal_takes_exactly_what_it_names"),
+    (Fault::RemovesNothing, "a_removal_takes_exactly_what_it_names"),
     (Fault::ApplyForgetsToConfirm, "a_change_as_a_whole_equals_its_steps"),
     (Fault::ApplyWritesTheChange, "any_whole_changes_leave_what_the_pure_functions_leave"),
     (Fault::ApplyStopsHalfway, "a_change_with_a_key_that_is_too_long_changes_nothing"),
@@ -397,6 +401,13 @@ impl Sloppy {
             }
             Step::Sweep(key) => {
                 self.sweep(key, terms);
+                Ok(Outcome::Done)
+            }
+            Step::Remove { key, stands } => {
+                let is_it = self.entries.lock().get(&self.stored(key)) == Some(stands);
+                if (is_it && !self.is(Fault::RemovesNothing)) || self.is(Fault::RemovesAnything) {
+                    self.remove(key);
+                }
                 Ok(Outcome::Done)
             }
         }

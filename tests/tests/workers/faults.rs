@@ -13,7 +13,7 @@ fn key_of(step: &Step) -> &str {
     match step {
         Step::Apply(delta) | Step::Merge(delta) => delta.home.as_str(),
         Step::Write(write) => write.key.as_str(),
-        Step::Confirm { home: key, .. } | Step::Sweep(key) => key.as_str(),
+        Step::Confirm { home: key, .. } | Step::Sweep(key) | Step::Remove { key, .. } => key.as_str(),
     }
 }
 

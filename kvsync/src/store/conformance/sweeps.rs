@@ -1,9 +1,10 @@
-//! What has expired.
+//! What has expired, and what a repair takes away.
 
 use std::time::{Duration, Instant};
 
 use super::ground::{
-    Checked, change, check, delete, entry, listed, merge, put, same, stands, step, steps, terms, value, version, write,
+    Checked, ORDERS, change, check, delete, entry, listed, merge, put, same, stands, step, steps, terms, value,
+    version, write,
 };
 use super::{Case, Needs};
 use crate::envelope::State;
@@ -15,6 +16,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "a_sweep_takes_what_has_expired_and_no_more", needs: Needs::Sweeping, run: swept },
     Case { name: "a_sweep_takes_a_record_when_nothing_late_can_come", needs: Needs::Sweeping, run: records },
     Case { name: "a_sweep_takes_nothing_that_stands", needs: Needs::Nothing, run: harmless },
+    Case { name: "a_removal_takes_exactly_what_it_names", needs: Needs::Nothing, run: removed },
     Case { name: "what_has_expired_goes_by_itself", needs: Needs::Expiry, run: expired },
     Case { name: "a_record_outlives_its_row", needs: Needs::Expiry, run: outlives },
 ];
@@ -69,6 +71,32 @@ fn harmless(store: &dyn SyncStore) -> Checked {
         check!(sweep(store, key, &terms)?, "{key} has no end and was swept");
     }
     check!(!sweep(store, "nothing", &terms)?, "a sweep of nothing made something");
+    Ok(())
+}
+
+fn removed(store: &dyn SyncStore) -> Checked {
+    let terms = terms();
+    let bytes = |key: &str| -> Checked<_> {
+        let found = store.get_many(&[Key::new(key)]).map_err(|error| format!("reading `{key}` failed: {error}"))?;
+        found.into_iter().next().flatten().ok_or_else(|| format!("nothing stands under {key}"))
+    };
+    let remove = |key: &str, stands| step(store, Step::Remove { key: Key::new(key), stands }, &terms);
+    for order in ORDERS {
+        step(store, Step::Write(write("slot", version(1), State::Value, order)), &terms)?;
+        let older = bytes("slot")?;
+        step(store, Step::Write(write("slot", version(2), State::Value, order)), &terms)?;
+        same!(remove("slot", older)?, Outcome::Done, "the removal of what does not stand any more");
+        let stands = bytes("slot")?;
+        same!(remove("another", stands.clone())?, Outcome::Done, "the removal of what stands elsewhere");
+        same!(bytes("slot")?, stands, "what stands after removals that name something else");
+        same!(remove("slot", stands)?, Outcome::Done, "a removal");
+        check!(entry(store, "slot")?.is_none(), "what a removal named still stands");
+    }
+    // What was removed is in nobody's way.
+    merge(store, &put("home", 2, &["slot"]), &terms)?;
+    remove("home", bytes("home")?)?;
+    let (superseded, record) = merge(store, &put("home", 1, &[]), &terms)?;
+    check!(!superseded && record.version == version(1), "a change over a record that was removed is refused");
     Ok(())
 }
 

@@ -24,7 +24,9 @@ pub(super) fn outcomes(steps: &[Step], value: Value, terms: &Terms, prefix: &str
             vec![Ok(Outcome::Merged { superseded, record: Box::new(record) })]
         }
         ([Step::Merge(change)], Value::Array(answer)) => vec![merged(change, answer)],
-        ([Step::Confirm { .. }], Value::Int(1)) | ([Step::Sweep(_)], Value::Int(_)) => vec![Ok(Outcome::Done)],
+        ([Step::Confirm { .. } | Step::Remove { .. }], Value::Int(1)) | ([Step::Sweep(_)], Value::Int(_)) => {
+            vec![Ok(Outcome::Done)]
+        }
         ([step], Value::BulkString(letter)) => {
             vec![Err(flaw(letter.first().copied().unwrap_or_default(), key_of(step).as_str()))]
         }
@@ -126,7 +128,7 @@ fn key_of(step: &Step) -> &Key {
     match step {
         Step::Apply(change) | Step::Merge(change) => &change.home,
         Step::Write(write) => &write.key,
-        Step::Confirm { home: key, .. } | Step::Sweep(key) => key,
+        Step::Confirm { home: key, .. } | Step::Sweep(key) | Step::Remove { key, .. } => key,
     }
 }
 

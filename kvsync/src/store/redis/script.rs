@@ -21,14 +21,24 @@ pub(super) enum Script {
     WriteMany,
     /// Forgets what a record has left.
     Confirm,
+    /// Removes an entry that is exactly what it is thought to be.
+    Remove,
     /// Raises the epoch.
     Epoch,
     /// Says which rights are missing.
     Rights,
 }
 
-const SCRIPTS: [Script; 7] =
-    [Script::Apply, Script::Merge, Script::Write, Script::WriteMany, Script::Confirm, Script::Epoch, Script::Rights];
+const SCRIPTS: [Script; 8] = [
+    Script::Apply,
+    Script::Merge,
+    Script::Write,
+    Script::WriteMany,
+    Script::Confirm,
+    Script::Remove,
+    Script::Epoch,
+    Script::Rights,
+];
 
 impl Script {
     const fn text(self) -> &'static str {
@@ -38,6 +48,7 @@ impl Script {
             Self::Write => concat!(include_str!("lua/write.lua"), include_str!("lua/write_one.lua")),
             Self::WriteMany => concat!(include_str!("lua/write.lua"), include_str!("lua/write_many.lua")),
             Self::Confirm => concat!(include_str!("lua/record.lua"), include_str!("lua/confirm.lua")),
+            Self::Remove => include_str!("lua/remove.lua"),
             Self::Epoch => include_str!("lua/epoch.lua"),
             Self::Rights => include_str!("lua/rights.lua"),
         }

@@ -113,7 +113,7 @@ impl Planner<'_> {
             }
             Step::Apply(change) | Step::Merge(change) => (&change.home, value_of(change).as_bytes().len()),
             Step::Write(write) => (&write.key, write.value.as_bytes().len()),
-            Step::Confirm { .. } | Step::Sweep(_) => return None,
+            Step::Confirm { .. } | Step::Sweep(_) | Step::Remove { .. } => return None,
         };
         (size > MAX_VALUE).then(|| {
             let message = format!("the entry under `{key}` has {size} bytes, and redis takes {MAX_VALUE} at most");
@@ -141,6 +141,7 @@ impl Planner<'_> {
             Step::Merge(change) => (Script::Merge, &change.home),
             Step::Write(write) => (Script::Write, &write.key),
             Step::Confirm { home, .. } => (Script::Confirm, home),
+            Step::Remove { key, .. } => (Script::Remove, key),
         };
         let key = self.store.full(key);
         let mut command = script.call(1, 512);
@@ -156,6 +157,9 @@ impl Planner<'_> {
             Step::Confirm { released, .. } => {
                 self.times(&mut command);
                 command.arg(dirty(released.iter().map(|(key, version)| (key, version))));
+            }
+            Step::Remove { stands, .. } => {
+                command.arg(&stands[..]);
             }
             Step::Apply(_) | Step::Sweep(_) => {}
         }
