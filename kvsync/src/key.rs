@@ -61,6 +61,16 @@ impl Scope {
         Self(Some(key.text.as_str().into()))
     }
 
+    /// The scope of this [`prefix`](Self::prefix); nothing for text that is no scope's prefix.
+    #[must_use]
+    pub fn of_prefix(prefix: &str) -> Option<Self> {
+        if prefix.is_empty() {
+            return Some(Self::NONE);
+        }
+        let name = prefix.strip_prefix('@')?.strip_suffix(':')?;
+        (!name.contains(':')).then(|| Self(Some(prefix.into())))
+    }
+
     /// Whether this is [`Scope::NONE`].
     #[must_use]
     pub const fn is_none(&self) -> bool {
@@ -387,6 +397,16 @@ mod tests {
         let key = |scope: &str| Key::new("user:1").within(&Scope::named(scope));
         assert_eq!(key("eu").as_str(), "@eu:user:1");
         assert_ne!(key("eu:user:1"), Key::new("user:1:user:1").within(&Scope::named("eu")));
+    }
+
+    #[test]
+    fn a_scope_is_known_by_its_prefix() {
+        for scope in [Scope::NONE, Scope::named(""), Scope::named("eu"), Scope::named("a:b%@")] {
+            assert_eq!(Scope::of_prefix(scope.prefix()), Some(scope));
+        }
+        for wrong in ["eu", "@", "@eu", "eu:", "@eu:user:"] {
+            assert_eq!(Scope::of_prefix(wrong), None, "{wrong}");
+        }
     }
 
     proptest! {

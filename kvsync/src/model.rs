@@ -126,6 +126,14 @@ impl Schema {
         self.keys.iter().position(|key| key.name == name)
     }
 
+    /// Whether stored bytes with these fields, four bytes each and ascending, can be read as this model:
+    /// they have all of its fields, with equal types.
+    #[must_use]
+    pub fn is_within(&self, stored: &[u8]) -> bool {
+        let mut stored = stored.chunks_exact(4);
+        self.fields.iter().all(|field| stored.any(|hash| hash == field.to_be_bytes()))
+    }
+
     /// Whether a row can leave one of its keys while it stands in its table. Only then is a ledger kept
     /// for it. A row that stops to be live leaves all its keys, and another row may take those that are
     /// not made of the primary key.
@@ -316,4 +324,23 @@ pub trait Source: Send + Sync {
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when no connection can be had,
     /// [`ErrorKind::Deadline`](crate::ErrorKind::Deadline) when a transaction held on for too long.
     fn reread(&self, wanted: &[Wanted], deadline: Duration) -> Result<Vec<Reread>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_readable_if_it_has_all_fields_of_the_reader() {
+        let stored: Vec<u8> = [2_u32, 5, 9].iter().flat_map(|field| field.to_be_bytes()).collect();
+        let reads = |fields: &'static [u32], stored: &[u8]| {
+            Schema::new("Row", "rows", &["id"], &[], None, fields, 0, None, None).is_within(stored)
+        };
+        assert!(reads(&[2, 5, 9], &stored));
+        assert!(reads(&[5], &stored));
+        assert!(reads(&[], &stored));
+        assert!(!reads(&[2, 5, 9, 10], &stored));
+        assert!(!reads(&[3], &stored));
+        assert!(!reads(&[3], &[]));
+    }
 }

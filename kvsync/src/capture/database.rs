@@ -50,6 +50,7 @@ pub struct Database<DB: SyncBackend> {
     policy: Policy,
     truncate: Policy,
     max_pending: usize,
+    outbox: bool,
     scopes: Option<Scopes>,
     wrong: Option<Error>,
 }
@@ -72,6 +73,7 @@ impl<DB: SyncBackend> Database<DB> {
             policy: Policy::Warn,
             truncate: Policy::Error,
             max_pending: MAX_PENDING,
+            outbox: false,
             scopes: None,
             wrong: None,
         }
@@ -99,6 +101,14 @@ impl<DB: SyncBackend> Database<DB> {
     #[must_use]
     pub fn max_transaction_bytes(self, bytes: usize) -> Self {
         Self { max_pending: bytes, ..self }
+    }
+
+    /// Lets changes wait in the database's [outbox](super::outbox) until they are in every store, in place
+    /// of a queue in memory: then nothing is lost when the process is killed.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn outbox(self) -> Self {
+        Self { outbox: true, ..self }
     }
 
     /// Gives the schemas of a PostgreSQL database scopes: rows of a schema that is given one are synced
@@ -165,13 +175,14 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
             return Err(wrong);
         }
         let tables = self.tables.into_iter().map(Arc::new).collect();
-        let Self { name, factory, policy, truncate, max_pending, scopes, .. } = *self;
+        let Self { name, factory, policy, truncate, max_pending, outbox, scopes, .. } = *self;
         let hub = Arc::new(Hub {
             name,
             tables,
             policy,
             truncate,
             max_pending,
+            outbox,
             scopes,
             publish,
             factory,

@@ -22,6 +22,9 @@ pub struct Hub<DB: SyncBackend> {
     pub(super) policy: Policy,
     pub(super) truncate: Policy,
     pub(super) max_pending: usize,
+    /// Whether changes are written into the outbox, in the transaction that makes them.
+    #[allow(dead_code, reason = "capture into the outbox is about to use it")]
+    pub(super) outbox: bool,
     /// The scope of each schema, where schemas have scopes.
     pub(super) scopes: Option<Scopes>,
     pub(super) publish: Arc<dyn Publish>,

@@ -95,6 +95,7 @@ mod fragment;
 mod hub;
 mod lend;
 mod look;
+pub mod outbox;
 mod pending;
 mod plan;
 #[cfg(feature = "r2d2")]

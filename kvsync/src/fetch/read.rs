@@ -141,16 +141,10 @@ impl Entry {
 fn decode<M: Syncable>(envelope: &Envelope, key: &Key) -> Result<Lookup<M>> {
     match envelope.body().map_err(|error| about(error, key))? {
         Body::Model { codec, .. } if codec != M::Codec::ID => Ok(Lookup::Unknown(Miss::OtherCodec)),
-        Body::Model { fields, .. } if !includes(fields, M::SCHEMA.fields) => Ok(Lookup::Unknown(Miss::OtherFields)),
+        Body::Model { fields, .. } if !M::SCHEMA.is_within(fields) => Ok(Lookup::Unknown(Miss::OtherFields)),
         Body::Model { bytes, .. } => M::Codec::decode(bytes).map(Lookup::Found).map_err(|error| about(error, key)),
         Body::None | Body::Pointer(_) => Ok(Lookup::Unknown(Miss::Dangling)),
     }
-}
-
-/// Whether the stored fields include all of the reader's; both ascend.
-fn includes(stored: &[u8], wanted: &[u32]) -> bool {
-    let mut stored = stored.chunks_exact(4);
-    wanted.iter().all(|field| stored.any(|hash| hash == field.to_be_bytes()))
 }
 
 fn stands_under<M: Syncable>(row: &M, index: usize, key: &Key, scope: &Scope) -> bool {
@@ -160,20 +154,4 @@ fn stands_under<M: Syncable>(row: &M, index: usize, key: &Key, scope: &Scope) ->
 /// The same error, saying which key it is about.
 fn about(error: Error, key: &Key) -> Error {
     Error::new(error.kind(), format!("cannot read the entry under `{key}`")).with_source(error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_value_is_readable_if_it_has_all_fields_of_the_reader() {
-        let stored: Vec<u8> = [2_u32, 5, 9].iter().flat_map(|field| field.to_be_bytes()).collect();
-        assert!(includes(&stored, &[2, 5, 9]));
-        assert!(includes(&stored, &[5]));
-        assert!(includes(&stored, &[]));
-        assert!(!includes(&stored, &[2, 5, 9, 10]));
-        assert!(!includes(&stored, &[3]));
-        assert!(!includes(&[], &[3]));
-    }
 }

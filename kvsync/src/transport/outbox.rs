@@ -124,6 +124,8 @@ impl fmt::Debug for dyn Outbox {
 pub struct Claimed {
     /// Its id.
     pub id: i64,
+    /// The table that it is about.
+    pub table: String,
     /// How often it failed before.
     pub attempts: u32,
     /// Its changes: one for each model that it is about; none where no model of this process is

@@ -13,12 +13,13 @@ CREATE TABLE kvsync_outbox (
     -- The model that content is of, and its key generation; NULL is every model of the table.
     model        text,
     generation   bigint,
+    -- What keys of the scope begin with (`@name:`), empty without a scope.
     scope        text NOT NULL DEFAULT '',
     -- insert, update, upsert or delete.
     action       text NOT NULL,
     -- Whether live_if held; NULL where the model has none, or where it was not asked.
     live         boolean,
-    -- The primary key: a JSON object of its columns. NULL where content tells it.
+    -- The primary key: a JSON object of its columns. Without it a row whose content cannot be read is a dead letter.
     primary_key  text,
     -- The row as it was before, a JSON object of its columns, where that is known.
     old_row      text,

@@ -13,12 +13,14 @@ CREATE TABLE kvsync_outbox (
     -- The model that content is of, and its key generation; NULL is every model of the table.
     model        TEXT,
     generation   BIGINT,
+    -- What keys of the scope begin with (`@name:`), empty without a scope.
     scope        TEXT NOT NULL DEFAULT '',
     -- insert, update, upsert or delete.
     action       TEXT NOT NULL,
     -- Whether live_if held; NULL where the model has none, or where it was not asked.
     live         BOOLEAN,
-    -- The primary key: its columns as SQL literals, separated by commas. NULL where content tells it.
+    -- The primary key: each column as an SQL literal, AS its name or in the order of the model's, separated by
+    -- commas. Without it a row whose content cannot be read is a dead letter.
     primary_key  TEXT,
     -- The row as it was before, each column as an SQL literal AS its name, separated by commas, where that is known.
     old_row      TEXT,
