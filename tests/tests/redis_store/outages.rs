@@ -155,6 +155,19 @@ fn a_server_that_hangs_ends_every_call() -> Tested {
 }
 
 #[test]
+fn a_deadline_that_has_almost_passed_holds_as_any_other() -> Tested {
+    let server = Redis::start(RedisOptions::default())?;
+    let proxy = Proxy::start(server.port().unwrap())?;
+    let store = builder(&proxy.url(&server.url())).retry_for(Duration::ZERO).connect()?;
+    proxy.set(Fault::Hold);
+    for left in [0, 1, 5, 15] {
+        // Every connection is new: none has a timeout from before.
+        assert_eq!(store.health(Duration::from_millis(left)).status, Status::Down, "{left} ms");
+    }
+    Ok(())
+}
+
+#[test]
 fn answers_cut_anywhere_go_to_nobody_else() -> Tested {
     let server = Redis::start(RedisOptions::default())?;
     let proxy = Proxy::start(server.port().unwrap())?;

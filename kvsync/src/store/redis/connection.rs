@@ -21,7 +21,8 @@ pub(super) struct Login {
 pub(super) struct Connection {
     inner: redis::Connection,
     /// The timeout of the socket, so that setting it costs a system call only where it changes much.
-    timeout: Duration,
+    /// Nothing before it was set: the socket waits for ever.
+    timeout: Option<Duration>,
     /// Whether it has served before: a server may have closed it since.
     pub(super) used: bool,
 }
@@ -38,7 +39,7 @@ impl Connection {
         let inner =
             client.get_connection_with_timeout(within).map_err(|error| Failure::of_network(error, address, false))?;
         let tls = matches!(client.get_connection_info().addr(), ConnectionAddr::TcpTls { .. });
-        let mut connection = Self { inner, timeout: Duration::ZERO, used: false };
+        let mut connection = Self { inner, timeout: None, used: false };
         let mut greeting = Vec::new();
         let mut replies = Vec::new();
         let mut add = |command: &Cmd, must: bool| {
@@ -93,11 +94,11 @@ impl Connection {
             let message = format!("redis at {address} did not answer in time");
             return Err(Failure::new(ErrorKind::Unavailable, Cure::Wait, message));
         }
-        if left.abs_diff(self.timeout) > MOMENT {
+        if self.timeout.is_none_or(|timeout| left.abs_diff(timeout) > MOMENT) {
             let set = |error| Failure::of_network(error, address, false);
             self.inner.set_read_timeout(Some(left)).map_err(set)?;
             self.inner.set_write_timeout(Some(left)).map_err(set)?;
-            self.timeout = left;
+            self.timeout = Some(left);
         }
         Ok(())
     }
