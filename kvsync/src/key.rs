@@ -93,7 +93,8 @@ impl fmt::Debug for Scope {
 /// Builds a key from literal text and parts; used by the code that the derive generates.
 ///
 /// Inside a part, `%` and the character that follows the part in the format are percent-encoded. So
-/// the first such character after a part is the format's own, and distinct parts give distinct keys.
+/// the first such character behind a part and outside of an escape is the format's own, and distinct
+/// parts give distinct keys.
 #[derive(Debug)]
 pub struct KeyWriter {
     text: String,

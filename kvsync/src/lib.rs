@@ -88,6 +88,9 @@ pub mod codec;
 pub mod envelope;
 mod error;
 pub mod fetch;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod key;
 mod kvsync;
 pub mod model;

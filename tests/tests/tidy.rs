@@ -24,7 +24,7 @@ const FLOORS: &[&[&str]] = &[
     &["worker", "upkeep"],
     &["fetch"],
     &["capture"],
-    &["kvsync"],
+    &["kvsync", "fuzzing"],
 ];
 
 /// Parts of the house that never name each other.

@@ -27,6 +27,7 @@ pub(crate) fn run() -> Result<()> {
             succeed(clippy.args(["--", "-D", "warnings"]))
         })?;
     }
+    steps.take("fuzz targets", || succeed(&mut cargo(&["check", "--quiet", "--manifest-path", "fuzz/Cargo.toml"])))?;
     steps.take("quickstart, as a newcomer runs it", || succeed(&mut cargo(&["run", "--example", "quickstart"])))?;
     steps.take("test", || test::run(&[]))?;
     println!("\n== Steps of ci");

@@ -128,5 +128,7 @@ pub use self::postgres::TransactionBuilder;
 pub use self::row::{SyncCursor, SyncField, SyncRow};
 #[cfg(feature = "sqlite")]
 pub use self::sqlite::{BatchResults, SQLITE_COUNTER};
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::statement::fuzzing;
 pub use self::table::SyncModel;
 pub use self::transaction::SyncTransactionManager;

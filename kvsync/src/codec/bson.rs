@@ -1,6 +1,8 @@
+use bson::spec::ElementType;
+use bson::{RawBsonRef, RawDocument};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::Codec;
+use super::{Codec, DEEPEST};
 use crate::error::{Error, ErrorKind, Result};
 
 /// BSON, as KVSync for Go stores its models by default.
@@ -17,7 +19,32 @@ impl Codec for Bson {
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
+        let document = RawDocument::from_bytes(bytes);
+        if document.is_ok_and(|document| !is_shallow(document, DEEPEST)) {
+            return Err(Error::new(
+                ErrorKind::Codec,
+                format!("the stored BSON is nested deeper than {DEEPEST} levels"),
+            ));
+        }
         bson::deserialize_from_slice(bytes)
             .map_err(|error| Error::new(ErrorKind::Codec, "the stored BSON is not this model").with_source(error))
     }
+}
+
+/// Whether documents and arrays are nested in it no deeper than this. The crate `bson` descends into
+/// whatever it finds, and ends the process where the stack ends. What is damaged it refuses by itself.
+fn is_shallow(document: &RawDocument, levels: usize) -> bool {
+    let Some(levels) = levels.checked_sub(1) else { return false };
+    let nested = document.iter_elements().map_while(Result::ok).filter(|element| {
+        let nests = [ElementType::EmbeddedDocument, ElementType::Array, ElementType::JavaScriptCodeWithScope];
+        nests.contains(&element.element_type())
+    });
+    nested.map_while(|element| element.value().ok()).all(|value| match value {
+        RawBsonRef::Document(document) => is_shallow(document, levels),
+        RawBsonRef::Array(array) => {
+            RawDocument::from_bytes(array.as_bytes()).is_ok_and(|document| is_shallow(document, levels))
+        }
+        RawBsonRef::JavaScriptCodeWithScope(code) => is_shallow(code.scope, levels),
+        _ => true,
+    })
 }

@@ -1,6 +1,6 @@
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::Codec;
+use super::{Codec, DEEPEST};
 use crate::error::{Error, ErrorKind, Result};
 
 /// MessagePack with field names: small, fast, and read by every language.
@@ -26,7 +26,9 @@ impl Codec for MessagePack {
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
         let mut rest = bytes;
-        let model = rmp_serde::from_read(&mut rest).map_err(|error| {
+        let mut decoder = rmp_serde::Deserializer::new(&mut rest);
+        decoder.set_max_depth(DEEPEST);
+        let model = T::deserialize(&mut decoder).map_err(|error| {
             Error::new(ErrorKind::Codec, "the stored MessagePack is not this model").with_source(error)
         })?;
         if !rest.is_empty() {

@@ -15,13 +15,17 @@ pub use self::json::Json;
 pub use self::messagepack::MessagePack;
 use crate::error::Result;
 
+/// The deepest nesting that is decoded: as in `serde_json`, so that a codec can be replaced by another.
+const DEEPEST: usize = 128;
+
 /// Turns models into bytes and back. A model names its codec with `#[sync(codec = ..)]`; without it,
 /// it is [`MessagePack`].
 ///
 /// # Contract
 ///
 /// `decode(encode(model))` is the model. `decode` reads all of its input or fails: bytes left over
-/// are an error. Neither panics on any input.
+/// are an error. Neither panics on any input, nor descends without end: those of this crate refuse to
+/// decode what is nested deeper than 128 levels.
 pub trait Codec: 'static {
     /// Stands in the envelope, so that a reader with another codec says so instead of guessing.
     /// MessagePack is 0, JSON 1, BSON 2; 3 to 63 are kept for kvsync; a codec of your own takes 64 to 127.

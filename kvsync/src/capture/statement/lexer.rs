@@ -1,6 +1,13 @@
 //! Cuts SQL text into tokens. Whitespace and comments are left out; nothing is allocated.
 
 use super::Dialect;
+#[cfg(feature = "fuzzing")]
+use super::fuzzing::look_at;
+
+/// Counts bytes that are looked at, where a fuzzer wants to know.
+#[cfg(not(feature = "fuzzing"))]
+#[inline(always)]
+const fn look_at(_bytes: usize) {}
 
 /// What a token is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +73,9 @@ impl<'a> Lexer<'a> {
 
     fn skip_while(&mut self, holds: impl Fn(u8) -> bool) {
         let rest = self.text.as_bytes().get(self.position..).unwrap_or_default();
-        self.position += rest.iter().position(|&byte| !holds(byte)).unwrap_or(rest.len());
+        let skipped = rest.iter().position(|&byte| !holds(byte)).unwrap_or(rest.len());
+        look_at(skipped);
+        self.position += skipped;
     }
 
     /// Moves behind the next `mark`, or to the end.
@@ -231,12 +240,14 @@ impl Iterator for Lexer<'_> {
 
     #[inline]
     fn next(&mut self) -> Option<Token> {
+        let before = self.position;
         self.skip_blank();
         let start = self.position;
         if self.peek(0) == 0 {
             return None;
         }
         let kind = self.take();
+        look_at(self.position - before);
         Some(Token { kind, start, end: self.position })
     }
 }

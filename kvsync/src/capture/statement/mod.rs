@@ -7,6 +7,8 @@
 
 mod classify;
 mod cursor;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod lexer;
 mod name;
 mod rewrite;

@@ -1,0 +1,21 @@
+//! Bytes that others wrote, or damaged, or made up, are refused or read; they never make kvsync panic, take
+//! memory out of proportion to their length, or take time that grows faster than it.
+//!
+//! The functions that are fed are those that the fuzzers in `fuzz/` feed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod allocated;
+mod entries;
+mod mutate;
+mod statements;
+
+#[global_allocator]
+static ALLOCATOR: allocated::Counting = allocated::Counting;
