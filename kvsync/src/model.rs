@@ -1,5 +1,7 @@
 //! What the derive implements for a model, and how the rest of the crate holds models of any type.
 
+mod source;
+
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -9,8 +11,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::codec::Codec;
 use crate::error::Result;
-use crate::key::{Key, KeyWriter, Scope};
-use crate::version::Version;
+use crate::key::{Key, KeyWriter};
+
+pub use self::source::{Position, Reread, RowsPage, Scanned, Source, Wanted};
 
 /// A type whose rows are kept in the store under its keys. Derive it.
 #[diagnostic::on_unimplemented(
@@ -284,46 +287,6 @@ impl dyn Model {
     pub fn downcast_ref<M: Syncable>(&self) -> Option<&M> {
         (self as &dyn Any).downcast_ref()
     }
-}
-
-/// A row that is to be read again.
-#[derive(Debug, Clone)]
-pub struct Wanted {
-    /// Its model.
-    pub schema: &'static Schema,
-    /// Its scope.
-    pub scope: Scope,
-    /// Its primary key.
-    pub primary_key: PrimaryKey,
-    /// The version that the answer must reach, because a mark of that version stands in its record.
-    pub floor: Version,
-}
-
-/// A row as it was read again, with a version that is right for it.
-#[derive(Debug)]
-pub struct Reread {
-    /// The row; `None` when there is no such row, or when it is not live. An error when it is there and
-    /// cannot be read as its model.
-    pub row: Result<Option<Box<dyn Model>>>,
-    /// No change of the row that this reading has not seen has a version as low as this.
-    pub version: Version,
-}
-
-/// The port through which workers read rows again: implemented beside capture, for each database.
-pub trait Source: Send + Sync {
-    /// The database's name, as given to the builder.
-    fn name(&self) -> &str;
-
-    /// Reads these rows again, each under a lock, so that its version is exact.
-    ///
-    /// Blocks until every transaction that holds one of the rows has ended, or the deadline passed.
-    /// The answers stand in the order of the questions.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when no connection can be had,
-    /// [`ErrorKind::Deadline`](crate::ErrorKind::Deadline) when a transaction held on for too long.
-    fn reread(&self, wanted: &[Wanted], deadline: Duration) -> Result<Vec<Reread>>;
 }
 
 #[cfg(test)]

@@ -13,11 +13,13 @@ use super::hub::Hub;
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
+use super::scan::Asked;
 use super::statement::Dialect;
 use super::table::Table;
 use super::ways::Way;
 use crate::error::Result;
-use crate::model::{Reread, Wanted};
+use crate::key::Scope;
+use crate::model::{Reread, RowsPage, Schema, Wanted};
 use crate::version::Version;
 
 /// A database whose writes can be captured: Diesel's `Sqlite` or `Pg`. Implemented by this crate only.
@@ -154,6 +156,40 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
         wanted: &[Wanted],
         until: Until,
     ) -> Result<Vec<Reread>>
+    where
+        Self: SyncBackend;
+    /// Reads text; nothing where there is none.
+    fn text(row: &Self::Row<'_, '_>, at: usize) -> Option<String>;
+    /// The scopes of the schemas; see [`Source::scopes`](crate::model::Source::scopes).
+    fn scopes<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        schema: &'static Schema,
+        until: Until,
+    ) -> Result<Vec<Scope>>
+    where
+        Self: SyncBackend;
+    /// A version for what is read from now on; see [`Source::barrier`](crate::model::Source::barrier).
+    fn barrier<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, until: Until) -> Result<Version>
+    where
+        Self: SyncBackend;
+    /// Reads a page; see [`Source::page`](crate::model::Source::page).
+    fn page<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        asked: &Asked<'_>,
+        until: Until,
+    ) -> Result<RowsPage>
+    where
+        Self: SyncBackend;
+    /// About how many rows there are; see [`Source::estimate`](crate::model::Source::estimate).
+    fn estimate<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        schema: &'static Schema,
+        scope: &Scope,
+        until: Until,
+    ) -> Result<Option<u64>>
     where
         Self: SyncBackend;
     /// Whether the statement failed for a prepared plan that is out of date.

@@ -106,6 +106,7 @@ mod primary;
 mod reread;
 mod row;
 mod run;
+mod scan;
 mod slot;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -14,20 +14,52 @@ use parking_lot::Mutex;
 use super::backend::{Inner, SyncBackend};
 use super::hub::Hub;
 use super::primary::whole;
+use super::scan::{Asked, parts};
 use super::table::{ModelEntry, Table};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::Key;
-use crate::model::{Model, PrimaryKey, Reread, Schema, Source, Wanted};
+use crate::key::{Key, Scope};
+use crate::model::{Model, Position, PrimaryKey, Reread, RowsPage, Schema, Source, Wanted};
+use crate::version::Version;
 
-/// Reads rows of one database again, on a connection of its own.
+/// How many connections that scanned a table are kept for the next scan.
+const IDLE: usize = 2;
+
+/// Reads rows of one database again, on connections of its own: one for single rows, others for scans, so
+/// that a long scan does not hold up those who wait for a row.
 pub(super) struct Rereader<DB: SyncBackend> {
     hub: Arc<Hub<DB>>,
     conn: Mutex<Option<DB::Connection>>,
+    scans: Mutex<Vec<DB::Connection>>,
 }
 
 impl<DB: SyncBackend> Rereader<DB> {
     pub(super) fn new(hub: Arc<Hub<DB>>) -> Self {
-        Self { hub, conn: Mutex::new(None) }
+        Self { hub, conn: Mutex::new(None), scans: Mutex::new(Vec::new()) }
+    }
+
+    fn open(&self) -> Result<DB::Connection> {
+        let mut conn = self.hub.open()?;
+        DB::greet(&mut conn)?;
+        Ok(conn)
+    }
+
+    /// Runs something on a connection for scans. One that was idle may have broken meanwhile.
+    fn scan<T>(&self, run: impl Fn(&mut DB::Connection) -> Result<T>) -> Result<T> {
+        let idle = self.scans.lock().pop();
+        let kept = idle.map(|mut conn| run(&mut conn).map(|done| (done, conn)));
+        let (done, conn) = match kept {
+            Some(Ok(kept)) => kept,
+            Some(Err(error)) if matches!(error.kind(), ErrorKind::Deadline | ErrorKind::Config) => return Err(error),
+            Some(Err(_)) | None => {
+                let mut conn = self.open()?;
+                (run(&mut conn)?, conn)
+            }
+        };
+        let mut scans = self.scans.lock();
+        if scans.len() < IDLE {
+            scans.push(conn);
+        }
+        Ok(done)
     }
 }
 
@@ -41,16 +73,46 @@ impl<DB: SyncBackend> Source for Rereader<DB> {
         let late = || Error::new(ErrorKind::Deadline, "another reading of rows held the connection for too long");
         let mut held = self.conn.try_lock_until(until.0).ok_or_else(late)?;
         // Whatever went wrong, the next reading begins on a connection in a known state.
-        let mut conn = if let Some(conn) = held.take() {
-            conn
-        } else {
-            let mut conn = self.hub.open()?;
-            DB::greet(&mut conn)?;
-            conn
+        let mut conn = match held.take() {
+            Some(conn) => conn,
+            None => self.open()?,
         };
         let read = DB::reread(&mut conn, &self.hub, wanted, until)?;
         *held = Some(conn);
         Ok(read)
+    }
+
+    fn schemas(&self) -> Vec<&'static Schema> {
+        self.hub.tables.iter().flat_map(|table| &table.models).map(|model| model.schema).collect()
+    }
+
+    fn scopes(&self, schema: &'static Schema, deadline: Duration) -> Result<Vec<Scope>> {
+        let until = Until::after(deadline);
+        self.scan(|conn| DB::scopes(conn, &self.hub, schema, until))
+    }
+
+    fn barrier(&self, deadline: Duration) -> Result<Version> {
+        let until = Until::after(deadline);
+        self.scan(|conn| DB::barrier(conn, &self.hub, until))
+    }
+
+    fn page(
+        &self,
+        schema: &'static Schema,
+        scope: &Scope,
+        after: Option<&Position>,
+        most: usize,
+        deadline: Duration,
+    ) -> Result<RowsPage> {
+        let until = Until::after(deadline);
+        let parts = after.map(|after| parts(after, schema)).transpose()?;
+        let asked = Asked { schema, scope, after: parts.as_deref(), most: most.max(1) };
+        self.scan(|conn| DB::page(conn, &self.hub, &asked, until))
+    }
+
+    fn estimate(&self, schema: &'static Schema, scope: &Scope, deadline: Duration) -> Result<Option<u64>> {
+        let until = Until::after(deadline);
+        self.scan(|conn| DB::estimate(conn, &self.hub, schema, scope, until))
     }
 }
 
@@ -59,7 +121,7 @@ impl<DB: SyncBackend> Source for Rereader<DB> {
 pub struct Until(Instant);
 
 impl Until {
-    fn after(time: Duration) -> Self {
+    pub(super) fn after(time: Duration) -> Self {
         let now = Instant::now();
         // A deadline that no clock can show is none.
         Self(now.checked_add(time).unwrap_or_else(|| now + Duration::from_secs(u64::from(u32::MAX))))
@@ -78,18 +140,18 @@ impl Until {
     }
 }
 
-/// The model of a wanted row.
+/// A registered model and its table.
 pub(super) fn model_of<'a, DB: SyncBackend>(
     hub: &'a Hub<DB>,
-    wanted: &Wanted,
+    schema: &Schema,
 ) -> Result<(&'a Arc<Table<DB>>, &'a ModelEntry<DB>)> {
     let is = |model: &&ModelEntry<DB>| {
-        let (one, other) = (model.schema, wanted.schema);
+        let (one, other) = (model.schema, schema);
         std::ptr::eq(one, other)
             || (one.model, one.table, one.generation) == (other.model, other.table, other.generation)
     };
     hub.tables.iter().find_map(|table| Some((table, table.models.iter().find(is)?))).ok_or_else(|| {
-        let message = format!("the model `{}` is not registered in the database `{}`", wanted.schema.model, hub.name);
+        let message = format!("the model `{}` is not registered in the database `{}`", schema.model, hub.name);
         Error::new(ErrorKind::Config, message)
     })
 }
@@ -155,7 +217,7 @@ impl<'a, DB: SyncBackend> Find<'a, DB> {
 }
 
 /// A row that is there and cannot be read.
-fn unreadable<DB: SyncBackend>(model: &ModelEntry<DB>, error: Box<dyn StdError + Send + Sync>) -> Error {
+pub(super) fn unreadable<DB: SyncBackend>(model: &ModelEntry<DB>, error: Box<dyn StdError + Send + Sync>) -> Error {
     let Schema { table, model, .. } = model.schema;
     let cause = whole(&*error);
     let message = format!(

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use kvsync::change::{Action, Change, ChangeSet, Row, Unknown};
 use kvsync::codec::Codec;
 use kvsync::envelope::{Body, Envelope, State, Value};
-use kvsync::model::{Model, PrimaryKey, Reread, Source, Wanted};
+use kvsync::model::{Model, Position, PrimaryKey, Reread, RowsPage, Scanned, Schema, Source, Wanted};
 use kvsync::record::{Record, Terms};
 use kvsync::report::Report;
 use kvsync::store::{Capabilities, Cursor, Health, MemoryStore, Outcome, Page, Step, SyncStore};
@@ -328,6 +328,51 @@ impl Source for Database {
             Reread { row: Ok(rows.get(wanted.primary_key.home().as_str()).map(|row| row())), version }
         };
         Ok(wanted.iter().map(read).collect())
+    }
+
+    fn schemas(&self) -> Vec<&'static Schema> {
+        vec![User::SCHEMA, Session::SCHEMA, Ticket::SCHEMA, Post::SCHEMA]
+    }
+
+    fn scopes(&self, _: &'static Schema, _: Duration) -> Result<Vec<Scope>> {
+        Ok(Vec::new())
+    }
+
+    fn barrier(&self, _: Duration) -> Result<Version> {
+        let epoch = self.epoch.lock().load(Ordering::SeqCst);
+        Ok(Version::new(epoch, 0, self.version.fetch_add(1, Ordering::SeqCst)))
+    }
+
+    fn page(
+        &self,
+        schema: &'static Schema,
+        _: &Scope,
+        after: Option<&Position>,
+        most: usize,
+        _: Duration,
+    ) -> Result<RowsPage> {
+        let rows = self.rows.lock();
+        let after = after.map(|after| after.parts(schema.table, 1).unwrap().remove(0));
+        let mut of_it: Vec<(&String, Box<dyn Model>)> = rows
+            .iter()
+            .map(|(home, row)| (home, row()))
+            .filter(|(home, row)| {
+                row.schema().model == schema.model && after.as_ref().is_none_or(|after| *home > after)
+            })
+            .collect();
+        of_it.sort_by_key(|(home, _)| *home);
+        of_it.truncate(most);
+        let mut page = RowsPage::default();
+        if of_it.len() == most {
+            page.next = of_it.last().map(|(home, _)| Position::new(schema.table, [home.as_str()]));
+        }
+        page.rows =
+            of_it.into_iter().map(|(_, row)| Scanned { primary_key: row.primary_key(), row: Ok(Some(row)) }).collect();
+        Ok(page)
+    }
+
+    fn estimate(&self, _: &'static Schema, _: &Scope, _: Duration) -> Result<Option<u64>> {
+        Ok(Some(self.rows.lock().len() as u64))
     }
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use kvsync::change::Row;
 use kvsync::envelope::State;
-use kvsync::model::{Reread, Source, Wanted};
+use kvsync::model::{Position, Reread, RowsPage, Schema, Source, Wanted};
 use kvsync::report::Report;
 use kvsync::store::Step;
-use kvsync::{ErrorKind, Scope};
+use kvsync::{ErrorKind, Scope, Version};
 
 use crate::rig::*;
 
@@ -125,6 +125,33 @@ impl Source for Named {
 
     fn reread(&self, wanted: &[Wanted], deadline: Duration) -> kvsync::Result<Vec<Reread>> {
         self.0.reread(wanted, deadline)
+    }
+
+    fn schemas(&self) -> Vec<&'static Schema> {
+        self.0.schemas()
+    }
+
+    fn scopes(&self, schema: &'static Schema, deadline: Duration) -> kvsync::Result<Vec<Scope>> {
+        self.0.scopes(schema, deadline)
+    }
+
+    fn barrier(&self, deadline: Duration) -> kvsync::Result<Version> {
+        self.0.barrier(deadline)
+    }
+
+    fn page(
+        &self,
+        schema: &'static Schema,
+        scope: &Scope,
+        after: Option<&Position>,
+        most: usize,
+        deadline: Duration,
+    ) -> kvsync::Result<RowsPage> {
+        self.0.page(schema, scope, after, most, deadline)
+    }
+
+    fn estimate(&self, schema: &'static Schema, scope: &Scope, deadline: Duration) -> kvsync::Result<Option<u64>> {
+        self.0.estimate(schema, scope, deadline)
     }
 }
 

@@ -5,6 +5,7 @@ mod catalog;
 mod place;
 mod reread;
 mod row_by_row;
+mod scan;
 mod unseen;
 mod ways;
 
@@ -27,11 +28,13 @@ use super::hub::Hub;
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
+use super::scan::Asked;
 use super::statement::Dialect;
 use super::table::Table;
 use super::ways::Way;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Reread, Wanted};
+use crate::key::Scope;
+use crate::model::{Reread, RowsPage, Schema, Wanted};
 use crate::version::Version;
 
 impl SyncBackend for Pg {
@@ -181,6 +184,42 @@ impl Inside for Pg {
         until: Until,
     ) -> Result<Vec<Reread>> {
         reread::reread(conn, hub, wanted, until)
+    }
+
+    fn text(row: &Self::Row<'_, '_>, at: usize) -> Option<String> {
+        row.get_value::<Nullable<Text>, Option<String>, _>(at).ok().flatten()
+    }
+
+    fn scopes<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        schema: &'static Schema,
+        until: Until,
+    ) -> Result<Vec<Scope>> {
+        scan::scopes(conn, hub, schema, until)
+    }
+
+    fn barrier<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, until: Until) -> Result<Version> {
+        scan::barrier(conn, hub, until)
+    }
+
+    fn page<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        asked: &Asked<'_>,
+        until: Until,
+    ) -> Result<RowsPage> {
+        scan::page(conn, hub, asked, until)
+    }
+
+    fn estimate<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        schema: &'static Schema,
+        scope: &Scope,
+        until: Until,
+    ) -> Result<Option<u64>> {
+        scan::estimate(conn, hub, schema, scope, until)
     }
 
     fn is_stale_plan(error: &DieselError) -> bool {

@@ -21,7 +21,7 @@ use super::place::home;
 use super::timeline;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, Scope};
-use crate::model::{Model, Reread, Wanted};
+use crate::model::{Model, Reread, Schema, Wanted};
 use crate::version::Version;
 
 /// How many rows one statement reads.
@@ -36,10 +36,8 @@ pub(super) fn reread<C: Inner<Backend = Pg>>(
     wanted: &[Wanted],
     until: Until,
 ) -> Result<Vec<Reread>> {
-    let timeline = timeline(conn).map_err(told)?;
-    let mut reading = Reading { conn, hub, until, timeline, schemas: HashMap::new() };
-    // What is read must be durable before it is handed on, whatever the role's default.
-    reading.run("SET synchronous_commit = on")?;
+    let mut reading = Reading::new(conn, hub, until);
+    reading.durable()?;
     let mut read: Vec<Option<Reread>> = Vec::new();
     read.resize_with(wanted.len(), || None);
     reading.present(wanted, &mut read)?;
@@ -59,22 +57,32 @@ pub(super) fn reread<C: Inner<Backend = Pg>>(
 /// The rows that are there, each under the key that names it.
 type FoundRows = HashMap<Key, Result<Option<Box<dyn Model>>>>;
 
-struct Reading<'a, C> {
-    conn: &'a mut C,
-    hub: &'a Hub<Pg>,
+pub(super) struct Reading<'a, C> {
+    pub(super) conn: &'a mut C,
+    pub(super) hub: &'a Hub<Pg>,
     until: Until,
-    timeline: u32,
+    /// The server's; nothing before it was asked for.
+    timeline: Option<u32>,
     /// The schemas of scopes.
     schemas: HashMap<Scope, String>,
 }
 
-impl<C: Inner<Backend = Pg>> Reading<'_, C> {
+impl<'a, C: Inner<Backend = Pg>> Reading<'a, C> {
+    pub(super) fn new(conn: &'a mut C, hub: &'a Hub<Pg>, until: Until) -> Self {
+        Self { conn, hub, until, timeline: None, schemas: HashMap::new() }
+    }
+
+    /// What is read must be durable before it is handed on, whatever the role's default.
+    pub(super) fn durable(&mut self) -> Result<()> {
+        self.run("SET synchronous_commit = on")
+    }
+
     /// Reads the rows that nobody has locked, many at once. Waiting for several locks might deadlock
     /// with a transaction of the application, and it might be that one which is aborted.
     fn present(&mut self, wanted: &[Wanted], read: &mut [Option<Reread>]) -> Result<()> {
         let mut groups: HashMap<(String, &'static str), Vec<usize>> = HashMap::new();
         for (at, wanted) in wanted.iter().enumerate() {
-            let table = self.table(wanted)?;
+            let table = self.table(wanted.schema, &wanted.scope)?;
             groups.entry((table, wanted.schema.model)).or_default().push(at);
         }
         for ((table, _), members) in groups {
@@ -89,7 +97,7 @@ impl<C: Inner<Backend = Pg>> Reading<'_, C> {
     /// Reads what is still to be read row by row, and waits for the lock of each.
     fn waited(&mut self, wanted: &[Wanted], read: &mut [Option<Reread>]) -> Result<()> {
         for (at, wanted) in missing(wanted, read) {
-            let table = self.table(wanted)?;
+            let table = self.table(wanted.schema, &wanted.scope)?;
             self.locked(&table, &[(at, wanted)], " FOR SHARE", read)?;
         }
         Ok(())
@@ -131,7 +139,7 @@ impl<C: Inner<Backend = Pg>> Reading<'_, C> {
         let floor = absent.iter().map(|(_, wanted)| wanted.floor).max().unwrap_or_default();
         let version = self.barrier(floor)?;
         for (at, wanted) in absent {
-            let table = self.table(wanted)?;
+            let table = self.table(wanted.schema, &wanted.scope)?;
             // One that came meanwhile is read under its lock.
             if self.find(&table, &[(at, wanted)], "")?.is_empty()
                 && let Some(place) = read.get_mut(at)
@@ -143,7 +151,7 @@ impl<C: Inner<Backend = Pg>> Reading<'_, C> {
     }
 
     /// A version below that of every change that a reading begun from now on does not see.
-    fn barrier(&mut self, floor: Version) -> Result<Version> {
+    pub(super) fn barrier(&mut self, floor: Version) -> Result<Version> {
         #[derive(QueryableByName)]
         struct Now {
             #[diesel(sql_type = BigInt)]
@@ -162,9 +170,7 @@ impl<C: Inner<Backend = Pg>> Reading<'_, C> {
         while sql::<BigInt>(oldest).get_result::<i64>(self.conn).map_err(told)? < now.xid {
             // The server tells nobody when a transaction ends.
             if self.until.millis().is_err() {
-                let message = "a transaction has been open for too long; until it ends, it cannot be told whether a \
-                               row is absent";
-                return Err(Error::new(ErrorKind::Deadline, message));
+                return Err(Error::new(ErrorKind::Deadline, self.too_long()));
             }
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
@@ -172,21 +178,35 @@ impl<C: Inner<Backend = Pg>> Reading<'_, C> {
         Ok(version)
     }
 
+    /// Who it is that is waited for.
+    fn too_long(&mut self) -> String {
+        let oldest = "SELECT 'process ' || pid || ' of database ' || datname || ', in it since ' || xact_start \
+                      FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL \
+                      ORDER BY pg_catalog.age(backend_xid) DESC LIMIT 1";
+        let who: String =
+            sql::<Text>(oldest).get_result(self.conn).unwrap_or_else(|_| "see pg_prepared_xacts".to_owned());
+        format!("a transaction has been open for too long ({who}); until it ends, nobody can tell what it will change")
+    }
+
     /// The version of now, at least `floor`.
     fn version(&mut self, floor: Version) -> Result<Version> {
         // A mark of a higher epoch tells that the epoch was raised; what is read now is of that one.
         let epoch = self.hub.publish.epoch().max(floor.epoch());
+        let timeline = match self.timeline {
+            Some(timeline) => timeline,
+            None => *self.timeline.insert(timeline(self.conn).map_err(told)?),
+        };
         let mut padded = 0;
         loop {
             let at = "SELECT (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::int8";
             let at: i64 = sql::<BigInt>(at).get_result(self.conn).map_err(told)?;
             let at = u64::try_from(at).unwrap_or_default();
-            let version = Version::new(epoch, self.timeline, at);
+            let version = Version::new(epoch, timeline, at);
             if version >= floor {
                 return Ok(version);
             }
             let lack = floor.sequence().saturating_sub(at);
-            if self.timeline < floor.timeline() || padded + lack > MAX_PADDING {
+            if timeline < floor.timeline() || padded + lack > MAX_PADDING {
                 let message = "the database stands before what was read from it; if it was restored or failed over, \
                                raise the epoch";
                 return Err(Error::new(ErrorKind::Database, message));
@@ -202,7 +222,7 @@ impl<C: Inner<Backend = Pg>> Reading<'_, C> {
 
     fn find(&mut self, table: &str, wanted: &[(usize, &Wanted)], lock: &'static str) -> Result<FoundRows> {
         let Some((_, first)) = wanted.first() else { return Ok(FoundRows::new()) };
-        let (named, model): (_, &ModelEntry<Pg>) = model_of(self.hub, first)?;
+        let (named, model): (_, &ModelEntry<Pg>) = model_of(self.hub, first.schema)?;
         let mut find = Find::new((named, model), table, lock);
         for (_, wanted) in wanted {
             find.want(&wanted.primary_key)?;
@@ -211,12 +231,12 @@ impl<C: Inner<Backend = Pg>> Reading<'_, C> {
         Ok(found.into_iter().collect())
     }
 
-    /// The table of a wanted row as it stands in SQL, with its schema.
-    fn table(&mut self, wanted: &Wanted) -> Result<String> {
-        let (table, _) = model_of(self.hub, wanted)?;
+    /// The table of a model in a scope as it stands in SQL, with its schema.
+    pub(super) fn table(&mut self, schema: &Schema, scope: &Scope) -> Result<String> {
+        let (table, _) = model_of(self.hub, schema)?;
         let schema = match (&table.schema, self.hub.scopes.is_some()) {
             (Some(schema), _) => schema.clone(),
-            (None, true) => self.schema_of(&wanted.scope)?,
+            (None, true) => self.schema_of(scope)?,
             (None, false) => self.home_of(table)?,
         };
         Ok(format!("{}.{}", Pg::quote(&schema), Pg::quote(&table.name)))
@@ -232,10 +252,8 @@ impl<C: Inner<Backend = Pg>> Reading<'_, C> {
         })
     }
 
-    fn schema_of(&mut self, scope: &Scope) -> Result<String> {
-        if let Some(schema) = self.schemas.get(scope) {
-            return Ok(schema.clone());
-        }
+    /// The schema of each scope.
+    pub(super) fn scopes(&mut self) -> Result<&HashMap<Scope, String>> {
         let all: Vec<String> =
             sql::<Text>("SELECT nspname::text FROM pg_catalog.pg_namespace").get_results(self.conn).map_err(told)?;
         for schema in all {
@@ -243,13 +261,21 @@ impl<C: Inner<Backend = Pg>> Reading<'_, C> {
                 self.schemas.insert(scope, schema);
             }
         }
+        Ok(&self.schemas)
+    }
+
+    fn schema_of(&mut self, scope: &Scope) -> Result<String> {
+        if let Some(schema) = self.schemas.get(scope) {
+            return Ok(schema.clone());
+        }
+        self.scopes()?;
         self.schemas.get(scope).cloned().ok_or_else(|| {
             let message = format!("no schema of the database `{}` has the scope `{}`", self.hub.name, scope.prefix());
             Error::new(ErrorKind::Config, message)
         })
     }
 
-    fn run(&mut self, statement: &str) -> Result<()> {
+    pub(super) fn run(&mut self, statement: &str) -> Result<()> {
         self.conn.batch_execute(statement).map_err(told)
     }
 }
@@ -259,19 +285,19 @@ fn missing<'a>(wanted: &'a [Wanted], read: &[Option<Reread>]) -> impl Iterator<I
     missing.into_iter().filter_map(|at| Some((at, wanted.get(at)?)))
 }
 
-fn told(error: DieselError) -> Error {
+pub(super) fn told(error: DieselError) -> Error {
     if let Some(error) = said(&error) {
         return error;
     }
     let text = error.to_string();
     let (kind, message) = if text.contains("lock timeout") || text.contains("statement timeout") {
-        (ErrorKind::Deadline, "a transaction held a row for too long, so that it could not be read again")
+        (ErrorKind::Deadline, "rows could not be read in time; a transaction may have held one of them for too long")
     } else if matches!(&error, DieselError::DatabaseError(diesel::result::DatabaseErrorKind::ClosedConnection, _)) {
-        (ErrorKind::Unavailable, "the connection to PostgreSQL broke while rows were read again")
+        (ErrorKind::Unavailable, "the connection to PostgreSQL broke while rows were read")
     } else {
         (
             ErrorKind::Database,
-            "rows could not be read again from PostgreSQL; the factory's role needs SELECT and UPDATE on the table",
+            "rows could not be read from PostgreSQL; the factory's role needs SELECT and UPDATE on the table",
         )
     };
     Error::new(kind, message).with_source(error)

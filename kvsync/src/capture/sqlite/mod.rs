@@ -6,6 +6,7 @@ mod catalog;
 mod clock;
 mod counter;
 mod reread;
+mod scan;
 mod unseen;
 mod ways;
 
@@ -27,11 +28,13 @@ use super::hub::Hub;
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
+use super::scan::Asked;
 use super::statement::Dialect;
 use super::table::Table;
 use super::ways::Way;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Reread, Wanted};
+use crate::key::Scope;
+use crate::model::{Reread, RowsPage, Schema, Wanted};
 use crate::version::Version;
 
 impl SyncBackend for Sqlite {
@@ -196,6 +199,39 @@ impl Inside for Sqlite {
         until: Until,
     ) -> Result<Vec<Reread>> {
         reread::reread(conn, hub, wanted, until)
+    }
+
+    fn text(row: &Self::Row<'_, '_>, at: usize) -> Option<String> {
+        let field = Row::get(row, at)?;
+        let mut value = field.value()?;
+        Some(value.read_text().to_owned())
+    }
+
+    fn scopes<C: Inner<Backend = Self>>(_: &mut C, _: &Hub<Self>, _: &'static Schema, _: Until) -> Result<Vec<Scope>> {
+        Ok(Vec::new())
+    }
+
+    fn barrier<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, until: Until) -> Result<Version> {
+        scan::barrier(conn, hub, until)
+    }
+
+    fn page<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        asked: &Asked<'_>,
+        until: Until,
+    ) -> Result<RowsPage> {
+        scan::page(conn, hub, asked, until)
+    }
+
+    fn estimate<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        schema: &'static Schema,
+        _: &Scope,
+        until: Until,
+    ) -> Result<Option<u64>> {
+        scan::estimate(conn, hub, schema, until)
     }
 
     fn is_stale_plan(_: &diesel::result::Error) -> bool {

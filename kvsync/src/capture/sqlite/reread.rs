@@ -44,7 +44,7 @@ fn locked<C: Inner<Backend = Sqlite>>(conn: &mut C, hub: &Hub<Sqlite>, wanted: &
     wanted
         .iter()
         .map(|wanted| {
-            let (table, model) = model_of(hub, wanted)?;
+            let (table, model) = model_of(hub, wanted.schema)?;
             let mut find = Find::new((table, model), &table.sql, "");
             find.want(&wanted.primary_key)?;
             let found = find.run(conn).map_err(told)?.pop();
@@ -54,7 +54,7 @@ fn locked<C: Inner<Backend = Sqlite>>(conn: &mut C, hub: &Hub<Sqlite>, wanted: &
 }
 
 /// A number above all that were given, from the counter where there is one.
-fn number<C: Inner<Backend = Sqlite>>(conn: &mut C) -> QueryResult<u64> {
+pub(super) fn number<C: Inner<Backend = Sqlite>>(conn: &mut C) -> QueryResult<u64> {
     let mut counter = Counter::default();
     if counter.is_present(conn)? {
         counter.take(conn)?;
@@ -62,12 +62,12 @@ fn number<C: Inner<Backend = Sqlite>>(conn: &mut C) -> QueryResult<u64> {
     Ok(counter.next().unwrap_or_else(|| clock::next(SystemTime::now())))
 }
 
-fn told(error: DieselError) -> Error {
+pub(super) fn told(error: DieselError) -> Error {
     let text = error.to_string();
     if text.contains("locked") || text.contains("busy") {
-        let message = "the SQLite database stayed locked, so rows could not be read again in time";
+        let message = "the SQLite database stayed locked, so rows could not be read in time";
         return Error::new(ErrorKind::Deadline, message).with_source(error);
     }
-    let message = "rows could not be read again from SQLite; does the factory open the same database file?";
+    let message = "rows could not be read from SQLite; does the factory open the same database file?";
     Error::new(ErrorKind::Database, message).with_source(error)
 }

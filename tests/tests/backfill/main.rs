@@ -1,0 +1,16 @@
+//! A table is filled into a store, beside whoever writes it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod pages;
+
+use std::time::Duration;
+
+/// Long enough for anything that should happen.
+const LONG: Duration = Duration::from_secs(60);
