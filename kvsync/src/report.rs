@@ -21,6 +21,13 @@ pub enum Report {
     Missed(Missed),
     /// A table's rows in a store can no longer be trusted to be the database's.
     Dirty(DirtyTable),
+    /// A store may have forgotten what it acknowledged; every table is dirty from then on.
+    Forgot {
+        /// The store's name.
+        store: Arc<str>,
+        /// How that was noticed.
+        reason: String,
+    },
     /// Code panicked, and was survived.
     Panicked {
         /// The thread's name.
@@ -88,6 +95,7 @@ impl fmt::Display for Report {
                 write!(f, "not captured in {}: {} ({})", missed.database, missed.reason, missed.sql)
             }
             Self::Dirty(table) => table.fmt(f),
+            Self::Forgot { store, reason } => write!(f, "{store} may have forgotten what it acknowledged: {reason}"),
             Self::Panicked { thread, message } => write!(f, "{thread} panicked and went on: {message}"),
         }
     }
@@ -142,6 +150,10 @@ impl DirtyTable {
 impl fmt::Display for DirtyTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let table = self.table.as_deref().unwrap_or("some table");
-        write!(f, "{table} of {} is dirty ({} lost): {}", self.database, self.lost, self.reason)
+        write!(f, "{table} of {} is dirty", self.database)?;
+        if self.lost > 0 {
+            write!(f, " ({} lost)", self.lost)?;
+        }
+        write!(f, ": {}", self.reason)
     }
 }

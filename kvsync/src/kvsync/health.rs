@@ -21,7 +21,7 @@ impl KvSync {
     /// when the store does not.
     #[must_use]
     pub fn health(&self, deadline: Duration) -> Health {
-        let store::Health { mut status, mut details } = self.inner.store.health(deadline);
+        let store::Health { mut status, mut details, lives: _ } = self.inner.store.health(deadline);
         let pipeline = self.inner.pipeline.health();
         let mut weakened = |detail: String| {
             status = status.max(Status::Degraded);

@@ -210,13 +210,24 @@ pub struct Health {
     pub status: Status,
     /// What is worth knowing, a sentence each.
     pub details: Vec<String>,
+    /// The lives that the store's memory hangs on: one for each server that may forget what it
+    /// acknowledged when it stops or is replaced, by a name that no other life ever has. Once one of them
+    /// is missing, upkeep reports that the store may have forgotten. `None` where nothing can be forgotten
+    /// while the store is open, and where it cannot be told now.
+    pub lives: Option<Vec<String>>,
 }
 
 impl Health {
-    /// This status with these details.
+    /// This status with these details, of a store that forgets nothing.
     #[must_use]
     pub fn new(status: Status, details: Vec<String>) -> Self {
-        Self { status, details }
+        Self { status, details, lives: None }
+    }
+
+    /// The same with [`Health::lives`].
+    #[must_use]
+    pub fn with_lives(self, lives: Vec<String>) -> Self {
+        Self { lives: Some(lives), ..self }
     }
 }
 

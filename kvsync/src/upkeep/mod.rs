@@ -1,6 +1,8 @@
-//! What keeps stores in order beside the writes: the epoch, and entries that have expired.
+//! What keeps stores in order beside the writes: the epoch, entries that have expired, and whether a store
+//! has forgotten what it acknowledged.
 
 mod sweep;
+mod watch;
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,32 +10,49 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use self::sweep::Sweep;
+use self::watch::Watch;
 use crate::record::Terms;
 use crate::store::SyncStore;
+
+/// Told of a store that may have forgotten, and how that was noticed.
+pub(crate) type Forgot = dyn Fn(&dyn SyncStore, &str) + Send + Sync;
 
 /// Keeps stores in order, again and again.
 pub(crate) struct Upkeep {
     stores: Vec<Arc<dyn SyncStore>>,
     epoch: Arc<AtomicU32>,
     terms: Box<dyn Fn() -> Terms + Send + Sync>,
+    forgot: Box<Forgot>,
 }
 
 impl Upkeep {
-    /// Of these stores. `epoch` is what everyone shares; `terms` says what time it is.
+    /// Of these stores. `epoch` is what everyone shares; `terms` says what time it is; `forgot` is told of
+    /// stores that may have forgotten what they acknowledged.
     pub(crate) fn new(
         stores: Vec<Arc<dyn SyncStore>>,
         epoch: Arc<AtomicU32>,
         terms: impl Fn() -> Terms + Send + Sync + 'static,
+        forgot: impl Fn(&dyn SyncStore, &str) + Send + Sync + 'static,
     ) -> Self {
-        Self { stores, epoch, terms: Box::new(terms) }
+        Self { stores, epoch, terms: Box::new(terms), forgot: Box::new(forgot) }
     }
 
     /// Works every so often until `wait` says that it is time to stop.
     pub(crate) fn run(&self, every: Duration, wait: impl Fn(Duration) -> bool) {
         let mut sweeps: Vec<Sweep> =
             self.stores.iter().filter(|store| !store.capabilities().expires).map(Sweep::new).collect();
+        let mut watches: Vec<Watch> = self.stores.iter().map(Watch::new).collect();
+        let look = |watches: &mut [Watch]| {
+            for watch in watches {
+                if let Some(why) = watch.look(&self.epoch, &*self.terms) {
+                    (self.forgot)(watch.store(), &why);
+                }
+            }
+        };
+        look(&mut watches);
         while !wait(every) {
             self.refresh_epoch();
+            look(&mut watches);
             for sweep in &mut sweeps {
                 sweep.go_on(&*self.terms, || wait(Duration::ZERO));
             }

@@ -23,6 +23,9 @@ use crate::report::{KeyReport, Outcome, Report};
 use crate::store::SyncStore;
 use crate::transport::{Part, Queue, Transport};
 
+/// Told of a store that has forgotten: its name, and how that was noticed.
+pub(crate) type OnForgot = Box<dyn Fn(&str, &str) + Send + Sync>;
+
 /// What all lanes share.
 pub(crate) struct Shared {
     pub(crate) commits: Commits,
@@ -33,6 +36,10 @@ pub(crate) struct Shared {
     pub(crate) retention: Retention,
     /// Set once, after the start: a source stamps versions with the pipeline's epoch.
     pub(crate) sources: OnceLock<Vec<Arc<dyn Source>>>,
+    /// The tables that are synced, each with its database.
+    pub(crate) tables: OnceLock<Vec<(Arc<str>, &'static str)>>,
+    /// Told of a store that has forgotten.
+    pub(crate) on_forgot: OnceLock<OnForgot>,
     pub(crate) default_ttl: Option<Ttl>,
     pub(crate) batch: Batch,
     pub(crate) backoff: Backoff,
@@ -66,6 +73,21 @@ pub(crate) struct Telling<'a> {
     pub(crate) attempts: u32,
     pub(crate) queued: Duration,
     pub(crate) writing: Duration,
+}
+
+impl Shared {
+    /// A store may have forgotten what it acknowledged: nothing in it can be trusted to be the newest.
+    pub(crate) fn store_forgot(&self, store: &str, why: &str) {
+        tracing::error!(store, why, "the store may have forgotten what it acknowledged");
+        self.reporter.report(Report::Forgot { store: store.into(), reason: why.to_owned() });
+        let now = self.clock.now();
+        for (database, table) in self.tables.get().into_iter().flatten() {
+            self.dirty.mark(database, Some(table), 0, now, &format!("{store} may have forgotten: {why}"));
+        }
+        if let Some(on_forgot) = self.on_forgot.get() {
+            on_forgot(store, why);
+        }
+    }
 }
 
 impl Lane {

@@ -38,6 +38,7 @@ use crate::change::{Change, CommitToken, Publish};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Source;
 use crate::report::DirtyTable;
+use crate::store::SyncStore;
 use crate::transport::Transport;
 use crate::upkeep::Upkeep;
 
@@ -120,6 +121,8 @@ impl Pipeline {
             clock: config.clock,
             retention: config.retention,
             sources: OnceLock::new(),
+            tables: OnceLock::new(),
+            on_forgot: OnceLock::new(),
             default_ttl: config.default_ttl,
             batch: config.batch,
             backoff: config.backoff,
@@ -144,7 +147,11 @@ impl Pipeline {
             drop_deadline: config.drop_deadline,
             ended: Mutex::default(),
         };
-        let upkeep = Upkeep::new(config.stores, Arc::clone(&shared.epoch), pipeline.terms());
+        let forgot = {
+            let shared = Arc::clone(&shared);
+            move |store: &dyn SyncStore, why: &str| shared.store_forgot(store.name(), why)
+        };
+        let upkeep = Upkeep::new(config.stores, Arc::clone(&shared.epoch), pipeline.terms(), forgot);
         for lane in pipeline.lanes() {
             // A store that is down is asked again before anything is written to it.
             let _ = lane.read_epoch();
@@ -182,6 +189,19 @@ impl Pipeline {
         if self.shared.sources.set(sources).is_err() {
             tracing::warn!("the sources of a pipeline were set twice; the first ones stay");
         }
+    }
+
+    /// Says which tables are synced, each with its database: those that are dirty once a store has
+    /// forgotten. Only the first call counts.
+    pub fn set_tables(&self, tables: Vec<(Arc<str>, &'static str)>) {
+        let _ = self.shared.tables.set(tables);
+    }
+
+    /// Calls back, on the thread of upkeep, when a store may have forgotten what it acknowledged, with its
+    /// name and how that was noticed, after its tables were marked dirty: what can deliver again does so
+    /// then. Only the first call counts.
+    pub fn on_forgot(&self, callback: impl Fn(&str, &str) + Send + Sync + 'static) {
+        let _ = self.shared.on_forgot.set(Box::new(callback));
     }
 
     /// The lowest epoch whose entries count; readers share it.

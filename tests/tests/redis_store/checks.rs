@@ -90,7 +90,10 @@ fn rights() -> Tested {
     done(&store, &[write("a", 1), write("b", 1)]);
     assert_eq!(store.raise_epoch(4)?, 4);
     assert_eq!(store.scan("", None, 10)?.keys.len(), 2);
-    assert_eq!(store.health(Duration::from_secs(5)).status, Status::Up);
+    let health = store.health(Duration::from_secs(5));
+    assert_eq!(health.status, Status::Up);
+    let secret = "does not tell its settings (`CONFIG GET`: NOPERM";
+    assert!(health.details.iter().any(|detail| detail.contains(secret)), "{:?}", health.details);
     for (without, says) in
         [("-set", "it may not run SET "), ("-@scripting", "lacks rights"), ("-mset -get", "it may not run GET, MSET ")]
     {
@@ -170,6 +173,73 @@ fn health_warns_of_eviction() -> Tested {
     assert!(health.details.iter().any(|detail| detail.contains("`noeviction`")), "{:?}", health.details);
     assert_eq!(server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"])?, "OK");
     assert_eq!(store.health(Duration::from_secs(5)).status, Status::Up);
+    Ok(())
+}
+
+#[test]
+fn health_tells_what_the_settings_lose() -> Tested {
+    let server = Redis::start(RedisOptions::default())?;
+    let store = plain(&server.url()).connect()?;
+    let says = |part: &str| {
+        let health = store.health(Duration::from_secs(5));
+        assert!(health.details.iter().any(|detail| detail.contains(part)), "`{part}`: {:?}", health.details);
+        health.status
+    };
+    let set = |settings: &[&str]| server.cli(&[&["CONFIG", "SET"], settings].concat());
+    assert_eq!(says("no append-only file and no snapshots"), Status::Up);
+    set(&["save", "3600 1"])?;
+    assert_eq!(says("what came after its last snapshot"), Status::Up);
+    for (policy, what) in [("allkeys-random", "forgets any entry"), ("volatile-ttl", "those first that guard")] {
+        set(&["maxmemory", "100mb", "maxmemory-policy", policy])?;
+        assert_eq!(says(what), Status::Degraded);
+    }
+    set(&["maxmemory", "1", "maxmemory-policy", "noeviction"])?;
+    assert_eq!(says("is out of memory"), Status::Degraded);
+    set(&["maxmemory", "0", "appendonly", "yes", "appendfsync", "everysec"])?;
+    assert_eq!(says("writes to disk every second"), Status::Up);
+    set(&["appendfsync", "no"])?;
+    assert_eq!(says("when its system does"), Status::Up);
+    set(&["appendfsync", "always"])?;
+    assert_eq!(store.health(Duration::from_secs(5)).details, Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn health_counts_what_was_evicted_since_it_was_asked() -> Tested {
+    let limit = Some((3 << 20, "allkeys-random".to_owned()));
+    let server = Redis::start(RedisOptions { maxmemory: limit, ..RedisOptions::default() })?;
+    let store = plain(&server.url()).connect()?;
+    let evicted = || -> Option<String> {
+        let details = store.health(Duration::from_secs(5)).details;
+        details.into_iter().find(|detail| detail.contains("has evicted keys"))
+    };
+    assert_eq!(evicted(), None);
+    let mut at = 0;
+    while evicted().is_none_or(|said| !said.contains("of them since it was last asked")) {
+        at += 1;
+        assert!(at < 1000, "nothing is evicted");
+        done(&store, &(0..100).map(|number| write(&format!("{at}:{number}:{:0>200}", ""), 1)).collect::<Vec<_>>());
+    }
+    assert!(evicted().is_some_and(|said| !said.contains("since it was last asked")), "nothing was written since");
+    Ok(())
+}
+
+#[test]
+fn health_tells_of_replicas_that_lag_and_of_one_that_took_over() -> Tested {
+    let (primary, replica) = (Redis::start(RedisOptions::default())?, Redis::start(RedisOptions::default())?);
+    let (store, other) = (plain(&primary.url()).connect()?, plain(&replica.url()).connect()?);
+    let port = primary.port().unwrap().to_string();
+    assert_eq!(replica.cli(&["REPLICAOF", "127.0.0.1", &port])?, "OK");
+    let says = |store: &RedisStore, part: &str| {
+        let details = store.health(Duration::from_secs(5)).details;
+        details.iter().any(|detail| detail.contains(part))
+    };
+    while !says(&store, "`min-replicas-to-write 0`") {}
+    while !replica.cli(&["INFO", "replication"])?.contains("master_link_status:up") {}
+    let life = other.health(Duration::from_secs(5)).lives;
+    assert_eq!(life, None, "a replica is not the store");
+    assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"])?, "OK");
+    assert!(says(&other, "took over from another primary"));
     Ok(())
 }
 

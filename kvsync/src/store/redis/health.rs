@@ -1,91 +1,96 @@
-//! What Redis says of itself.
+//! Asks every server how it is.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{Value, cmd};
 
 use super::Inner;
+use super::facts::Facts;
 use super::node::Node;
+use super::servers::Servers;
 use crate::store::{Health, Status};
+
+/// What one server reports.
+struct Told {
+    status: Status,
+    details: Vec<String>,
+    /// The life that its memory hangs on.
+    life: Option<String>,
+}
 
 /// Asks every server, all of them within the deadline.
 pub(super) fn health(store: &Inner, deadline: Duration) -> Health {
     let deadline = Instant::now() + deadline;
     let nodes = store.servers.nodes();
     // Threads, because one server that hangs must not hide the others.
-    let reports: Vec<(Status, Vec<String>)> = std::thread::scope(|scope| {
-        let threads: Vec<_> = nodes.iter().map(|node| scope.spawn(move || report(store, node, deadline))).collect();
-        let lost = || (Status::Down, vec!["the check of a redis server ended in a panic".to_owned()]);
+    let told: Vec<Told> = std::thread::scope(|scope| {
+        let threads: Vec<_> = nodes.iter().map(|node| scope.spawn(move || ask(store, node, deadline))).collect();
+        let lost = || Told::down("the check of a redis server ended in a panic".to_owned());
         threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| lost())).collect()
     });
-    let down = reports.iter().filter(|(status, _)| *status == Status::Down).count();
-    let worst = reports.iter().map(|(status, _)| *status).max().unwrap_or(Status::Down);
+    let down = told.iter().filter(|told| told.status == Status::Down).count();
+    let worst = told.iter().map(|told| told.status).max().unwrap_or(Status::Down);
     // While one node of a cluster answers, a part of the keys can be read.
-    let status = if down > 0 && down < reports.len() { Status::Degraded } else { worst };
-    Health::new(status, reports.into_iter().flat_map(|(_, details)| details).collect())
+    let status = if down > 0 && down < told.len() { Status::Degraded } else { worst };
+    let lives: Option<Vec<String>> = told.iter().map(|told| told.life.clone()).collect();
+    let health = Health::new(status, told.into_iter().flat_map(|told| told.details).collect());
+    if let (Servers::Cluster(cluster), true) = (&store.servers, down > 0) {
+        // Another node may have taken over; the next question goes to that one.
+        let _ = cluster.refresh(None, deadline, &store.settings);
+    }
+    match lives {
+        Some(lives) if !lives.is_empty() => health.with_lives(lives),
+        // Of a server that does not answer it cannot be told whether it is the one that it was.
+        _ => health,
+    }
 }
 
-fn report(store: &Inner, node: &Node, deadline: Instant) -> (Status, Vec<String>) {
-    let address = &node.address;
-    let mut questions = vec![cmd("INFO")];
+fn ask(store: &Inner, node: &Arc<Node>, deadline: Instant) -> Told {
+    let setting = |name: &str| cmd("CONFIG").arg("GET").arg(name).take();
+    let mut questions = vec![cmd("INFO"), setting("appendfsync"), setting("save"), setting("min-replicas-to-write")];
     if store.is_cluster() {
         questions.push(cmd("CLUSTER").arg("INFO").take());
     }
     let answers = match node.ask(&questions, deadline) {
         Ok(answers) => answers,
-        Err(failure) => return (Status::Down, vec![crate::Error::from(failure).to_string()]),
+        Err(failure) => return Told::down(crate::Error::from(failure).to_string()),
     };
-    let mut status = Status::Up;
-    let mut details = Vec::new();
-    let mut found = |so: Status, what: String| {
-        status = status.max(so);
-        details.push(what);
-    };
-    for answer in answers {
+    let mut told = Told { status: Status::Up, details: Vec::new(), life: None };
+    let mut facts = Facts::default();
+    let mut secret = None;
+    for (question, answer) in (0..).zip(answers) {
+        let of_config = (1..4).contains(&question);
         match answer {
-            Value::BulkString(text) => judge(&String::from_utf8_lossy(&text), address, &mut found),
-            Value::VerbatimString { text, .. } => judge(&text, address, &mut found),
-            Value::ServerError(error) => {
-                found(Status::Up, format!("redis at {address} does not say how it is: {}", error.code()));
+            Value::BulkString(text) => facts.learn(&String::from_utf8_lossy(&text)),
+            Value::VerbatimString { text, .. } => facts.learn(&text),
+            Value::Array(pairs) => facts.configured(&pairs),
+            Value::Map(pairs) => {
+                facts.configured(&pairs.into_iter().flat_map(|(name, value)| [name, value]).collect::<Vec<_>>());
             }
-            _ => found(Status::Degraded, format!("redis at {address} answered `INFO` with something else")),
+            Value::ServerError(error) if of_config => secret = Some(error.code().to_owned()),
+            Value::ServerError(error) => {
+                let what = format!("redis at {} does not say how it is: {}", node.address, error.code());
+                told.details.push(what);
+            }
+            _ => told.found(Status::Degraded, format!("redis at {} answered with something else", node.address)),
         }
     }
-    (status, details)
+    let evicted = facts.number("evicted_keys").map(|now| (now, node.newly_evicted(facts.get("run_id"), now)));
+    facts.judge(&node.address, evicted, secret.as_deref(), &mut |status, what| told.found(status, what));
+    // A server that does not say which of its lives this is has a name all the same, so that the mark
+    // that is left in the store is looked for.
+    told.life = (told.status != Status::Down).then(|| facts.life(&node.address));
+    told
 }
 
-/// Reads the lines of `INFO` and `CLUSTER INFO`.
-fn judge(text: &str, address: &str, found: &mut impl FnMut(Status, String)) {
-    let get = |name: &str| {
-        text.lines().find_map(|line| line.trim_end().split_once(':').filter(|(key, _)| *key == name)).map(|pair| pair.1)
-    };
-    if get("role") == Some("slave") {
-        found(Status::Down, format!("redis at {address} is a read-only replica"));
+impl Told {
+    fn down(why: String) -> Self {
+        Self { status: Status::Down, details: vec![why], life: None }
     }
-    if get("loading") == Some("1") {
-        found(Status::Down, format!("redis at {address} is still loading its data"));
-    }
-    if get("cluster_state").is_some_and(|state| state != "ok") {
-        found(Status::Down, format!("redis at {address} says that the cluster is down"));
-    }
-    if let (Some(policy), Some(limit)) = (get("maxmemory_policy"), get("maxmemory"))
-        && policy != "noeviction"
-        && limit != "0"
-    {
-        let what = format!(
-            "redis at {address} forgets entries when it is full (`maxmemory-policy {policy}`): a row may then answer \
-             under a key that it has left; set it to `noeviction`, or read with `fetch_strict`"
-        );
-        found(Status::Degraded, what);
-    }
-    if get("evicted_keys").is_some_and(|keys| keys != "0") {
-        found(Status::Degraded, format!("redis at {address} has evicted keys; fetch strictly, or raise the epoch"));
-    }
-    if get("aof_enabled") == Some("0") {
-        let what = "has no append-only file: what it acknowledged last is lost when it stops";
-        found(Status::Up, format!("redis at {address} {what}"));
-    }
-    if get("aof_last_write_status").is_some_and(|status| status == "err") {
-        found(Status::Degraded, format!("redis at {address} cannot write its append-only file"));
+
+    fn found(&mut self, status: Status, what: String) {
+        self.status = self.status.max(status);
+        self.details.push(what);
     }
 }

@@ -45,6 +45,7 @@ mod builder;
 mod check;
 mod connection;
 mod error;
+mod facts;
 mod health;
 mod node;
 mod outcome;

@@ -27,12 +27,14 @@ pub(super) struct Node {
     client: redis::Client,
     settings: Arc<Settings>,
     idle: Mutex<Vec<Connection>>,
+    /// The run that was last asked, and how many keys it had evicted.
+    evicted: Mutex<Option<(String, u64)>>,
 }
 
 impl Node {
     pub(super) fn new(client: redis::Client, settings: Arc<Settings>) -> Self {
         let address = client.get_connection_info().addr().to_string();
-        Self { address, client, settings, idle: Mutex::default() }
+        Self { address, client, settings, idle: Mutex::default(), evicted: Mutex::default() }
     }
 
     /// The host, where it has one: a cluster leaves it out of addresses that are on the same one.
@@ -81,6 +83,13 @@ impl Node {
             }
         }
         self.open(deadline).and_then(ask)
+    }
+
+    /// How many keys the server has evicted since this was last asked, now that it says `count` in all.
+    pub(super) fn newly_evicted(&self, run: Option<&str>, count: u64) -> u64 {
+        let run = run.unwrap_or_default();
+        let before = self.evicted.lock().replace((run.to_owned(), count));
+        before.filter(|(of, _)| of == run).map_or(0, |(_, before)| count.saturating_sub(before))
     }
 
     /// Closes the connections that wait: where one is broken, the others are likely to be.

@@ -13,7 +13,7 @@ use redis::{Value, cmd};
 use super::error::{Cure, Failure};
 use super::node::Node;
 use super::servers::Servers;
-use super::{EPOCH, Inner, strange};
+use super::{Inner, strange};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::store::{Cursor, Page};
@@ -156,11 +156,11 @@ fn run_of(info: &Value) -> String {
     .unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// A key of ours, without the prefix.
+/// A key of ours, without the prefix; what begins with `!` is not for others.
 fn own(store: &Inner, key: &Value) -> Option<Key> {
     let Value::BulkString(key) = key else { return None };
     let key = std::str::from_utf8(key).ok()?.strip_prefix(&store.prefix)?;
-    (key != EPOCH).then(|| Key::new(key))
+    (!key.starts_with('!')).then(|| Key::new(key))
 }
 
 /// The text as a pattern that finds it and nothing else.
