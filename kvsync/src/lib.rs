@@ -98,7 +98,6 @@ pub mod record;
 pub mod report;
 pub mod store;
 pub mod transport;
-mod upkeep;
 mod version;
 pub mod worker;
 

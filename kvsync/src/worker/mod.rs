@@ -14,6 +14,7 @@ mod reporter;
 mod reread;
 mod settle;
 mod sync;
+mod upkeep;
 mod work;
 
 use std::fmt;
@@ -33,6 +34,7 @@ use self::pool::{Pool, Stop};
 use self::publisher::Publisher;
 use self::reporter::Reporter;
 use self::reread::Settler;
+use self::upkeep::Upkeep;
 use self::work::Worker;
 use crate::change::{Change, CommitToken, Publish};
 use crate::error::{Error, ErrorKind, Result};
@@ -40,7 +42,6 @@ use crate::model::Source;
 use crate::report::DirtyTable;
 use crate::store::SyncStore;
 use crate::transport::Transport;
-use crate::upkeep::Upkeep;
 
 /// How long threads that were told to stop are waited for beyond a deadline that has passed.
 const GRACE: Duration = Duration::from_millis(250);
