@@ -16,6 +16,8 @@ Tasks:
   servers                 start the servers, print their addresses as `export` lines, wait for Ctrl-C;
                           then, in another terminal with these variables, run single tests by `cargo test`
   bench [-- <arguments>]  start the servers, build the benchmarks in release mode, run them
+  torture [<options>]     several processes write while a script of faults runs, then every row and every key is
+                          compared; `cargo xtask torture --help` lists the options
 
 The servers are private: free loopback ports, temporary folders, stopped by their own pid at the end, also
 on failure and Ctrl-C. They are Redis (TCP, unix socket, TLS), a Redis Cluster of three, and Postgres.
@@ -31,6 +33,7 @@ pub(crate) enum Task {
     Test(Vec<String>),
     Servers,
     Bench(Vec<String>),
+    Torture(Vec<String>),
 }
 
 impl Task {
@@ -42,6 +45,8 @@ impl Task {
         let asks_for_help = rest.first().is_some_and(|first| matches!(first.as_str(), "--help" | "-h"));
         match task.as_str() {
             "help" | "--help" | "-h" => Ok(Self::Help),
+            // It has a help of its own.
+            "torture" => Ok(Self::Torture(rest)),
             _ if asks_for_help => Ok(Self::Help),
             "ci" => none(&task, &rest, Self::Ci),
             "servers" => none(&task, &rest, Self::Servers),
@@ -81,6 +86,7 @@ mod tests {
         assert_eq!(parse("servers"), Ok(Task::Servers));
         assert_eq!(parse("test"), Ok(Task::Test(vec![])));
         assert_eq!(parse("bench --"), Ok(Task::Bench(vec![])));
+        assert_eq!(parse("torture --help"), Ok(Task::Torture(vec!["--help".into()])));
         for help in ["help", "--help", "-h", "test --help", "ci -h"] {
             assert_eq!(parse(help), Ok(Task::Help), "{help}");
         }

@@ -11,6 +11,7 @@ mod serve;
 mod steps;
 mod suite;
 mod test;
+mod torture;
 
 use std::process::ExitCode;
 
@@ -49,5 +50,6 @@ fn perform(task: &Task) -> Result<()> {
         Task::Test(arguments) => test::run(arguments),
         Task::Servers => serve::run(),
         Task::Bench(arguments) => bench::run(arguments),
+        Task::Torture(arguments) => torture::run(arguments),
     }
 }

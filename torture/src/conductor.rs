@@ -1,0 +1,188 @@
+//! One run from beginning to end.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag::{register, register_conditional_shutdown};
+
+use crate::Outcome;
+use crate::check::{Excuses, compare, entries, rows};
+use crate::crew::Crew;
+use crate::dice::Dice;
+use crate::faults::Stage;
+use crate::job::{Job, StoreAt, cluster, redis};
+use crate::options::{Delivery, End, Options};
+use crate::repair::repair;
+use crate::script::{Lane, script};
+use crate::verdict::Verdict;
+use crate::view::{Direct, View};
+use crate::watch::Watch;
+use crate::world::World;
+use crate::writer::open;
+
+/// Threads that read while others write.
+const READERS: u64 = 2;
+
+static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
+
+/// Runs it, prints what it found, and returns whether that was nothing.
+pub(crate) fn run(options: &Options) -> Outcome<bool> {
+    if options.script_only {
+        print_script(options, Duration::from_mins(1));
+        return Ok(true);
+    }
+    listen()?;
+    println!("torture {options}");
+    if let (End::After(time), true) = (options.end, options.faults) {
+        println!("the script:");
+        print_script(options, time);
+    }
+    if options.delivery != Delivery::Memory || options.store.is_owned() {
+        return Err("this combination is not there yet".into());
+    }
+    let world = World::start(options)?;
+    let view: Arc<dyn View> = view(&world)?;
+    let crew = Crew::start(jobs(&world, options), Arc::clone(&INTERRUPTED))?;
+    let watch = Arc::new(Watch::default());
+    let readers = readers(options, &watch, &view)?;
+    let faults = AtomicUsize::new(0);
+    play(options, &world, &crew, &watch, &faults)?;
+    if INTERRUPTED.load(Ordering::SeqCst) {
+        return Err("interrupted; everything that was started is stopped".into());
+    }
+    println!("waiting for quiet");
+    let quiet = crew.quiet();
+    watch.stop();
+    for reader in readers {
+        reader.join().map_err(|_| "a reader panicked")?;
+    }
+    let progress = crew.progress()?;
+    let (excuses, reads) = (crew.excuses(), watch.reads());
+    let (killed, dirty) = (excuses.killed.len(), excuses.dirty.len());
+    println!(
+        "quiet: {} conflicts, {} retries, {reads} reads; {killed} processes were killed, {dirty} said that a table is dirty",
+        progress.conflicts, progress.retries
+    );
+    if let Err(error) = &quiet {
+        println!("not everything could be flushed: {error}");
+    }
+    let mut verdict = watch.verdict();
+    verdict.add(&settle(options, &world, &crew, &*view)?);
+    println!("writes={} faults={} {verdict}", progress.writes, faults.load(Ordering::SeqCst));
+    Ok(verdict.is_clean() && quiet.is_ok())
+}
+
+/// Checks, mends what kills took with them, and checks again.
+fn settle(options: &Options, world: &World, crew: &Crew, view: &dyn View) -> Outcome<Verdict> {
+    let excuses = crew.excuses();
+    let allowed = if options.delivery == Delivery::Memory { excuses } else { Excuses::default() };
+    let truth = rows(&world.database_at(false))?;
+    let stored = entries(view, &truth)?;
+    let first = compare(&truth, &stored, &allowed);
+    println!("{} rows, {} entries; before repair: {first}", truth.len(), stored.len());
+    if first.is_clean() {
+        return Ok(first);
+    }
+    let kv = open(&job(world, options, false, 0))?;
+    repair(&kv, &truth, &stored)?;
+    let mut verdict = first.without_lost();
+    verdict.add(&compare(&truth, &entries(view, &truth)?, &Excuses::default()));
+    Ok(verdict)
+}
+
+/// Lets faults happen until enough was written.
+fn play(options: &Options, world: &World, crew: &Crew, watch: &Watch, faults: &AtomicUsize) -> Outcome {
+    let (begin, over) = (Instant::now(), AtomicBool::new(false));
+    let tell = matches!(options.end, End::Writes(_));
+    let stage = Stage { world, crew, watch, over: &over, count: faults, tell };
+    thread::scope(|scope| {
+        let lanes: Vec<_> = Lane::ALL
+            .into_iter()
+            .map(|lane| {
+                let (stage, events) = (&stage, script(options, lane));
+                scope.spawn(move || {
+                    stage.play(begin, events).map_err(|error| format!("{} faults: {error}", lane.name()))
+                })
+            })
+            .collect();
+        let waited = wait_for_the_end(options, begin, crew, faults);
+        over.store(true, Ordering::SeqCst);
+        for lane in lanes {
+            lane.join().map_err(|_| "a thread of the script panicked")??;
+        }
+        waited
+    })
+}
+
+fn wait_for_the_end(options: &Options, begin: Instant, crew: &Crew, faults: &AtomicUsize) -> Outcome {
+    let mut told = (begin, 0);
+    while !INTERRUPTED.load(Ordering::SeqCst) {
+        let progress = crew.progress()?;
+        let over = match options.end {
+            End::After(time) => begin.elapsed() >= time,
+            End::Writes(writes) => progress.writes >= writes,
+        };
+        if told.0.elapsed() >= Duration::from_secs(2) || over {
+            #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
+            let rate = progress.writes.saturating_sub(told.1) as f64 / told.0.elapsed().as_secs_f64();
+            let (faults, backlog) = (faults.load(Ordering::SeqCst), progress.backlog);
+            let seconds = begin.elapsed().as_secs_f64();
+            println!("{seconds:6.1} s: writes={} ({rate:.0}/s) faults={faults} backlog={backlog}", progress.writes);
+            told = (Instant::now(), progress.writes);
+        }
+        if over {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(())
+}
+
+fn view(world: &World) -> Outcome<Arc<dyn View>> {
+    Ok(match world.store_at(false) {
+        StoreAt::Redis(url) => Arc::new(Direct(Arc::new(redis(&url)?))),
+        StoreAt::Cluster(urls) => Arc::new(Direct(Arc::new(cluster(&urls)?))),
+        StoreAt::Memory | StoreAt::Embedded(_) => return Err("only its owner sees this store".into()),
+    })
+}
+
+fn jobs(world: &World, options: &Options) -> Vec<Job> {
+    let of = |place: usize| job(world, options, true, options.seed.wrapping_add((place as u64) << 48));
+    (0..options.writers).map(of).collect()
+}
+
+fn job(world: &World, options: &Options, through_faults: bool, seed: u64) -> Job {
+    let (store, database) = (world.store_at(through_faults), world.database_at(through_faults));
+    Job { writer: 0, seed, threads: 1, rows: options.rows, store, database }
+}
+
+fn readers(options: &Options, watch: &Arc<Watch>, view: &Arc<dyn View>) -> Outcome<Vec<thread::JoinHandle<()>>> {
+    let start = |number: u64| {
+        let (watch, view) = (Arc::clone(watch), Arc::clone(view));
+        let dice = Dice::new(options.seed ^ number.wrapping_add(1) << 40, options.rows, 0);
+        Ok(thread::Builder::new().name("torture-reader".into()).spawn(move || watch.read(&view, dice))?)
+    };
+    (0..READERS).map(start).collect()
+}
+
+fn print_script(options: &Options, time: Duration) {
+    let mut events: Vec<_> =
+        Lane::ALL.into_iter().flat_map(|lane| script(options, lane).take_while(|event| event.at < time)).collect();
+    events.sort_by_key(|event| event.at);
+    for event in events {
+        println!("{event}");
+    }
+}
+
+/// Notes Ctrl-C and its like; a second one ends the process at once, and then its children and servers end too.
+fn listen() -> Outcome {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        // The order matters: the flag is looked at before this signal sets it.
+        register_conditional_shutdown(signal, 130, Arc::clone(&INTERRUPTED))?;
+        register(signal, Arc::clone(&INTERRUPTED))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,165 @@
+//! The processes of a run: who is alive, who was killed, and what they did.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustix::process::Signal;
+
+use crate::Outcome;
+use crate::check::Excuses;
+use crate::child::{Child, Progress};
+use crate::job::Job;
+
+/// How long a process may take to bring everything that it wrote to the store.
+const QUIET: Duration = Duration::from_mins(2);
+
+/// The processes of a run.
+pub(crate) struct Crew {
+    /// What each place does; the number and the seed are new with each incarnation.
+    jobs: Vec<Job>,
+    places: Vec<Mutex<Option<Child>>>,
+    next: AtomicI32,
+    /// What those did who are no more.
+    past: Mutex<Progress>,
+    excuses: Mutex<Excuses>,
+    interrupted: Arc<AtomicBool>,
+}
+
+impl Crew {
+    /// Starts a process for each job.
+    pub(crate) fn start(jobs: Vec<Job>, interrupted: Arc<AtomicBool>) -> Outcome<Self> {
+        let places = jobs.iter().map(|_| Mutex::new(None)).collect();
+        let crew = Self {
+            jobs,
+            places,
+            next: AtomicI32::new(1),
+            past: Mutex::default(),
+            excuses: Mutex::default(),
+            interrupted,
+        };
+        for place in 0..crew.places.len() {
+            crew.fill(place)?;
+        }
+        Ok(crew)
+    }
+
+    /// Kills the process at this place and starts another there.
+    pub(crate) fn kill(&self, place: usize) -> Outcome {
+        if let Some(child) = self.take(place) {
+            self.excuses.lock().killed.insert(child.writer);
+            self.bury(child.kill()?);
+        }
+        self.fill(place)
+    }
+
+    /// Lets the process at this place end in good order, and starts another there.
+    pub(crate) fn retire(&self, place: usize) -> Outcome {
+        if let Some(mut child) = self.take(place) {
+            child.tell("stop")?;
+            let deadline = Instant::now() + QUIET;
+            let answer = loop {
+                match child.answer(Duration::from_millis(100)) {
+                    Ok(answer) => break answer,
+                    Err(error) if Instant::now() > deadline => return Err(error),
+                    Err(_) if self.interrupted.load(Ordering::SeqCst) => return Ok(()),
+                    Err(_) => {}
+                }
+            };
+            if answer != "flushed" {
+                return Err(format!("process {} stopped in good order and said `{answer}`", child.writer).into());
+            }
+            if child.is_dirty() {
+                self.excuses.lock().dirty.insert(child.writer);
+            }
+            self.bury(child.kill()?);
+        }
+        self.fill(place)
+    }
+
+    /// Freezes the process at this place for a while.
+    pub(crate) fn pause(&self, place: usize, long: Duration) -> Outcome {
+        let Some(slot) = self.places.get(place) else { return Ok(()) };
+        let slot = slot.lock();
+        if let Some(child) = &*slot {
+            child.signal(Signal::STOP)?;
+            thread::sleep(long);
+            child.signal(Signal::CONT)?;
+        }
+        Ok(())
+    }
+
+    /// The store lost what it had acknowledged.
+    pub(crate) fn forgot(&self) {
+        self.excuses.lock().forgot = true;
+    }
+
+    /// What may be missing.
+    pub(crate) fn excuses(&self) -> Excuses {
+        let mut excuses = self.excuses.lock().clone();
+        let alive =
+            self.places.iter().filter_map(|slot| slot.lock().as_ref().map(|child| (child.writer, child.is_dirty())));
+        excuses.dirty.extend(alive.filter_map(|(writer, dirty)| dirty.then_some(writer)));
+        excuses
+    }
+
+    /// What all of them did so far. An error when one ended by itself.
+    pub(crate) fn progress(&self) -> Outcome<Progress> {
+        let mut sum = *self.past.lock();
+        for slot in &self.places {
+            // A place that is being filled or paused waits for nobody.
+            let Some(mut slot) = slot.try_lock() else { continue };
+            let Some(child) = &mut *slot else { continue };
+            add(&mut sum, child.progress());
+            sum.backlog += child.progress().backlog;
+            if let Some(status) = child.ended()? {
+                return Err(format!("process {} ended by itself: {status}", child.writer).into());
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Lets every process stop to write, and waits until all that it wrote is in the store.
+    pub(crate) fn quiet(&self) -> Outcome {
+        let mut unflushed = Vec::new();
+        for slot in &self.places {
+            if let Some(child) = &mut *slot.lock() {
+                child.tell("stop")?;
+            }
+        }
+        for slot in &self.places {
+            if let Some(child) = &*slot.lock() {
+                let answer = child.answer(QUIET)?;
+                if answer != "flushed" {
+                    unflushed.push(format!("process {}: {answer}", child.writer));
+                }
+            }
+        }
+        if unflushed.is_empty() { Ok(()) } else { Err(unflushed.join("; ").into()) }
+    }
+
+    fn take(&self, place: usize) -> Option<Child> {
+        self.places.get(place)?.lock().take()
+    }
+
+    fn fill(&self, place: usize) -> Outcome {
+        let (Some(job), Some(slot)) = (self.jobs.get(place), self.places.get(place)) else { return Ok(()) };
+        let writer = self.next.fetch_add(1, Ordering::SeqCst);
+        let seed = job.seed.wrapping_add(u64::from(writer.unsigned_abs()) << 20);
+        *slot.lock() = Some(Child::start(&Job { writer, seed, ..job.clone() })?);
+        Ok(())
+    }
+
+    fn bury(&self, progress: Progress) {
+        add(&mut self.past.lock(), progress);
+    }
+}
+
+/// What waits does not count: it went with its process.
+fn add(sum: &mut Progress, more: Progress) {
+    sum.writes += more.writes;
+    sum.conflicts += more.conflicts;
+    sum.retries += more.retries;
+}

@@ -1,0 +1,186 @@
+//! Makes things go wrong, as the script says.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use xtask::servers::{Fault as NetFault, Proxy, Redis, RedisCluster, Side};
+
+use crate::Outcome;
+use crate::crew::Crew;
+use crate::script::{Event, Fault, Net, PRIMARIES};
+use crate::watch::Watch;
+use crate::world::{Database, Store, World};
+
+/// What faults happen to.
+pub(crate) struct Stage<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) crew: &'a Crew,
+    pub(crate) watch: &'a Watch,
+    /// Faults end once this is set.
+    pub(crate) over: &'a AtomicBool,
+    /// How many there were.
+    pub(crate) count: &'a AtomicUsize,
+    /// Whether each is told as it begins.
+    pub(crate) tell: bool,
+}
+
+impl Stage<'_> {
+    /// Plays a lane of the script until it is over; leaves everything whole.
+    pub(crate) fn play(&self, begin: Instant, events: impl Iterator<Item = Event>) -> Outcome {
+        for event in events {
+            while Instant::now() < begin + event.at {
+                if self.over.load(Ordering::SeqCst) {
+                    return Ok(());
+                }
+                thread::sleep(Duration::from_millis(10));
+            }
+            if self.over.load(Ordering::SeqCst) {
+                return Ok(());
+            }
+            if self.tell {
+                println!("{event}");
+            }
+            self.perform(event.fault)?;
+            self.count.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
+    fn perform(&self, fault: Fault) -> Outcome {
+        match fault {
+            Fault::KillWriter(place) => self.crew.kill(place),
+            Fault::RetireWriter(place) => self.crew.retire(place),
+            Fault::PauseWriter(place, long) => self.crew.pause(place, millis(long)),
+            Fault::KillOwner | Fault::KillRelay(_) | Fault::PauseRelay(..) => Err("there is no such process".into()),
+            Fault::KillStore(node, long) => {
+                let node = self.node(node)?;
+                node.kill()?;
+                thread::sleep(millis(long));
+                Ok(node.restart()?)
+            }
+            Fault::PauseStore(node, long) => {
+                let node = self.node(node)?;
+                node.pause()?;
+                thread::sleep(millis(long));
+                Ok(node.resume()?)
+            }
+            Fault::DropClients(node) => {
+                self.node(node)?.cli(&["CLIENT", "KILL", "TYPE", "normal"])?;
+                Ok(())
+            }
+            Fault::Failover(primary) => self.failover(primary, false),
+            Fault::CrashFailover(primary) => self.failover(primary, true),
+            Fault::StoreNet(net, long) => match &self.world.store {
+                Store::Redis(_, proxy) => {
+                    misbehave(proxy, net, long);
+                    Ok(())
+                }
+                _ => Err("there is no network before this store".into()),
+            },
+            Fault::DatabaseNet(net, long) => match &self.world.database {
+                Database::Postgres(_, proxy) => {
+                    misbehave(proxy, net, long);
+                    Ok(())
+                }
+                Database::Sqlite(_) => Err("there is no network before this database".into()),
+            },
+            Fault::CrashDatabase(long) => match &self.world.database {
+                Database::Postgres(server, _) => {
+                    server.stop_immediate()?;
+                    thread::sleep(millis(long));
+                    Ok(server.restart()?)
+                }
+                Database::Sqlite(_) => Err("this database has no server".into()),
+            },
+        }
+    }
+
+    fn node(&self, index: usize) -> Outcome<&Redis> {
+        match &self.world.store {
+            Store::Redis(redis, _) => Ok(redis),
+            Store::Cluster(cluster) => {
+                Ok(cluster.nodes().get(primary_of(cluster, index)?).ok_or("there is no such node")?)
+            }
+            Store::Memory | Store::Embedded(_) => Err("this store has no server".into()),
+        }
+    }
+
+    /// Lets the replica of a primary take over, and waits until the cluster is whole again.
+    fn failover(&self, shard: usize, crash: bool) -> Outcome {
+        let Store::Cluster(cluster) = &self.world.store else { return Err("this store is no cluster".into()) };
+        let old = primary_of(cluster, shard)?;
+        let new = if old < PRIMARIES { replica_of(cluster, old)? } else { shard };
+        let (old, new) = (cluster.node(old)?, cluster.node(new)?);
+        if crash {
+            self.crew.forgot();
+            old.kill()?;
+            wait(|| is_primary(new))?;
+            self.watch.forgot();
+            old.restart()?;
+        } else {
+            new.cli(&["CLUSTER", "FAILOVER"])?;
+            wait(|| is_primary(new))?;
+        }
+        Ok(cluster.wait_until_ready()?)
+    }
+}
+
+fn misbehave(proxy: &Proxy, net: Net, long: u64) {
+    proxy.set(match net {
+        Net::Delay(each) => NetFault::Delay(millis(each)),
+        Net::CutAnswers(bytes) => NetFault::CutAfter(Side::FromServer, bytes),
+        Net::CutRequests(bytes) => NetFault::CutAfter(Side::ToServer, bytes),
+        Net::Hold => NetFault::Hold,
+        Net::HalfOpen => NetFault::HalfOpen,
+        Net::Refuse => NetFault::Refuse,
+    });
+    thread::sleep(millis(long));
+    proxy.heal();
+}
+
+/// The node that is the primary of a shard now: the node that was started as one, or its replica.
+fn primary_of(cluster: &RedisCluster, shard: usize) -> Outcome<usize> {
+    if is_primary(cluster.node(shard)?) { Ok(shard) } else { replica_of(cluster, shard) }
+}
+
+/// The other node of the shard of this one.
+fn replica_of(cluster: &RedisCluster, node: usize) -> Outcome<usize> {
+    let id = cluster.node(node)?.cli(&["CLUSTER", "MYID"])?;
+    let nodes = cluster.node(node)?.cli(&["CLUSTER", "NODES"])?;
+    let line = |id: &str| nodes.lines().find(|line| line.starts_with(id));
+    let own = line(&id).ok_or("a node does not know itself")?;
+    // The fourth word is the id of the primary, or a dash.
+    let primary = own.split(' ').nth(3).unwrap_or("-");
+    let other = if primary == "-" {
+        let replica = nodes.lines().find(|line| line.split(' ').nth(3) == Some(&id));
+        replica.and_then(|line| line.split(' ').next()).ok_or("a primary has no replica")?
+    } else {
+        primary
+    };
+    for (index, node) in cluster.nodes().iter().enumerate() {
+        if node.cli(&["CLUSTER", "MYID"])? == other {
+            return Ok(index);
+        }
+    }
+    Err("a node of the cluster is not to be found".into())
+}
+
+fn is_primary(node: &Redis) -> bool {
+    node.cli(&["INFO", "replication"]).is_ok_and(|info| info.contains("role:master"))
+}
+
+fn wait(done: impl Fn() -> bool) -> Outcome {
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while !done() {
+        if Instant::now() > deadline {
+            return Err("no replica took over within a minute".into());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn millis(long: u64) -> Duration {
+    Duration::from_millis(long)
+}

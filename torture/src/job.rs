@@ -1,0 +1,67 @@
+//! What a child process is told.
+
+use std::path::PathBuf;
+
+use kvsync::Builder;
+use kvsync::store::embedded::EmbeddedStore;
+use kvsync::store::memory::MemoryStore;
+use kvsync::store::redis::RedisStore;
+use serde::{Deserialize, Serialize};
+
+use crate::Outcome;
+
+/// The variable that carries a job; without it the process is the conductor.
+pub(crate) const JOB: &str = "KVSYNC_TORTURE_JOB";
+
+/// What a child process is to do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Job {
+    /// The number of this incarnation, which its rows carry.
+    pub(crate) writer: i32,
+    /// What its dice are seeded with.
+    pub(crate) seed: u64,
+    /// How many threads write.
+    pub(crate) threads: usize,
+    /// Primary keys go from one to this.
+    pub(crate) rows: i32,
+    pub(crate) store: StoreAt,
+    pub(crate) database: DatabaseAt,
+}
+
+/// Where the store is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum StoreAt {
+    Memory,
+    Embedded(PathBuf),
+    Redis(String),
+    Cluster(Vec<String>),
+}
+
+/// Where the database is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) enum DatabaseAt {
+    Sqlite(String),
+    Postgres(String),
+}
+
+impl StoreAt {
+    /// Gives the store to a builder.
+    pub(crate) fn onto(&self, builder: Builder) -> Outcome<Builder> {
+        Ok(match self {
+            Self::Memory => builder.store(MemoryStore::new()),
+            Self::Embedded(folder) => builder.store(EmbeddedStore::open(folder)?),
+            Self::Redis(url) => builder.store(redis(url)?),
+            Self::Cluster(urls) => builder.store(cluster(urls)?),
+        })
+    }
+}
+
+/// A store in this server.
+pub(crate) fn redis(url: &str) -> Outcome<RedisStore> {
+    Ok(RedisStore::builder([url]).prefix("t:").connect()?)
+}
+
+/// A store in the cluster of these nodes.
+pub(crate) fn cluster(urls: &[String]) -> Outcome<RedisStore> {
+    Ok(RedisStore::builder(urls).prefix("t:").cluster()?)
+}

@@ -1,0 +1,59 @@
+//! Torture: several processes write through kvsync while a script of faults runs, and at the end every row and every key
+//! is compared. `cargo xtask torture --help` says how.
+//!
+//! The conductor starts this program again for each process, with a job in its environment.
+
+mod check;
+mod child;
+mod conductor;
+mod crew;
+mod dice;
+mod faults;
+mod job;
+mod models;
+mod options;
+mod repair;
+mod script;
+mod steps;
+mod verdict;
+mod view;
+mod watch;
+mod world;
+mod writer;
+
+// Linked for their bundled libraries.
+use libsqlite3_sys as _;
+use pq_sys as _;
+
+use std::process::ExitCode;
+
+/// What may fail, with a sentence that says why.
+type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+fn main() -> ExitCode {
+    if let Ok(job) = std::env::var(job::JOB) {
+        return ended(serde_json::from_str(&job).map_err(Into::into).and_then(|job| writer::run(&job)).map(|()| true));
+    }
+    match options::Options::parse(std::env::args().skip(1)) {
+        Ok(Some(options)) => ended(conductor::run(&options)),
+        Ok(None) => {
+            print!("{}", options::HELP);
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("torture: {error}\n\n{}", options::HELP);
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn ended(outcome: Outcome<bool>) -> ExitCode {
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("torture: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

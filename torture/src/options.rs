@@ -1,0 +1,206 @@
+//! The command line.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::Outcome;
+
+/// What `--help` prints.
+pub(crate) const HELP: &str = "\
+Usage: cargo xtask torture [options]
+
+Several processes write through kvsync while a script of faults runs; at the end every row and every key in the
+store is compared with the database, and so is every version that readers saw.
+
+  --store memory|embedded|redis|cluster   where rows are synced to; redis
+  --db sqlite|postgres                    where they are written; postgres
+  --delivery memory|outbox|triggers       how changes travel; memory
+  --writers N                             processes that write, threads where one process owns the store; 4
+  --rows N                                primary keys of the largest table; 400
+  --seconds N                             how long they write; 10
+  --writes N                              write until so many rows were written instead
+  --seed N                                what the script and the writers draw from; the same seed gives the same script
+  --faults none|all                       whether anything goes wrong; all
+  --script                                print the script of a minute and end
+
+The last line is `writes=.. faults=.. stale=0 ghost=0 orphan=0 resurrected=0 backwards=0 lost=0`; the exit code is 1
+unless all of these are zero.
+";
+
+/// Where rows are synced to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StoreKind {
+    Memory,
+    Embedded,
+    Redis,
+    Cluster,
+}
+
+/// Where rows are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DatabaseKind {
+    Sqlite,
+    Postgres,
+}
+
+/// How changes travel from the database to the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    Memory,
+    Outbox,
+    Triggers,
+}
+
+/// When the writers stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum End {
+    After(Duration),
+    Writes(u64),
+}
+
+/// What was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) store: StoreKind,
+    pub(crate) database: DatabaseKind,
+    pub(crate) delivery: Delivery,
+    pub(crate) writers: usize,
+    pub(crate) rows: i32,
+    pub(crate) end: End,
+    pub(crate) seed: u64,
+    pub(crate) faults: bool,
+    pub(crate) script_only: bool,
+}
+
+impl StoreKind {
+    /// Whether one process owns the store, so that the others cannot reach it.
+    pub(crate) fn is_owned(self) -> bool {
+        matches!(self, Self::Memory | Self::Embedded)
+    }
+}
+
+impl Options {
+    /// Reads the arguments; nothing when they ask for help.
+    pub(crate) fn parse(arguments: impl IntoIterator<Item = String>) -> Outcome<Option<Self>> {
+        let mut options = Self {
+            store: StoreKind::Redis,
+            database: DatabaseKind::Postgres,
+            delivery: Delivery::Memory,
+            writers: 4,
+            rows: 400,
+            end: End::After(Duration::from_secs(10)),
+            seed: rand::random_range(0..1_000_000),
+            faults: true,
+            script_only: false,
+        };
+        let mut arguments = arguments.into_iter();
+        while let Some(argument) = arguments.next() {
+            let (name, value) = match argument.split_once('=') {
+                Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+                None => (argument, None),
+            };
+            match name.as_str() {
+                "--help" | "-h" => return Ok(None),
+                "--script" => {
+                    options.script_only = true;
+                    continue;
+                }
+                _ => {}
+            }
+            let value = value.or_else(|| arguments.next()).ok_or_else(|| format!("{name} needs a value"))?;
+            options.set(&name, &value)?;
+        }
+        if options.writers == 0 || options.rows < 20 {
+            return Err("one writer and twenty rows are the least".into());
+        }
+        Ok(Some(options))
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Outcome {
+        match name {
+            "--store" => {
+                self.store = match value {
+                    "memory" => StoreKind::Memory,
+                    "embedded" => StoreKind::Embedded,
+                    "redis" => StoreKind::Redis,
+                    "cluster" => StoreKind::Cluster,
+                    _ => return Err(format!("there is no store `{value}`").into()),
+                }
+            }
+            "--db" => {
+                self.database = match value {
+                    "sqlite" => DatabaseKind::Sqlite,
+                    "postgres" => DatabaseKind::Postgres,
+                    _ => return Err(format!("there is no database `{value}`").into()),
+                }
+            }
+            "--delivery" => {
+                self.delivery = match value {
+                    "memory" => Delivery::Memory,
+                    "outbox" => Delivery::Outbox,
+                    "triggers" => Delivery::Triggers,
+                    _ => return Err(format!("there is no delivery `{value}`").into()),
+                }
+            }
+            "--faults" => {
+                self.faults = match value {
+                    "none" => false,
+                    "all" => true,
+                    _ => return Err("--faults is `none` or `all`".into()),
+                }
+            }
+            "--writers" => self.writers = number(name, value)?,
+            "--rows" => self.rows = number(name, value)?,
+            "--seconds" => self.end = End::After(Duration::from_secs(number(name, value)?)),
+            "--writes" => self.end = End::Writes(number(name, value)?),
+            "--seed" => self.seed = number(name, value)?,
+            _ => return Err(format!("there is no option `{name}`").into()),
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { store, database, delivery, writers, rows, end, seed, .. } = self;
+        let words = format!("--store {store:?} --db {database:?} --delivery {delivery:?}").to_lowercase();
+        write!(f, "{words} --writers {writers} --rows {rows}")?;
+        match end {
+            End::After(time) => write!(f, " --seconds {}", time.as_secs())?,
+            End::Writes(writes) => write!(f, " --writes {writes}")?,
+        }
+        write!(f, " --seed {seed}{}", if self.faults { "" } else { " --faults none" })
+    }
+}
+
+fn number<T: std::str::FromStr<Err: fmt::Display>>(name: &str, value: &str) -> Outcome<T> {
+    value.parse().map_err(|error| format!("{name} takes a number, not `{value}`: {error}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Options;
+    use crate::Outcome;
+
+    fn parse(line: &str) -> Outcome<Option<Options>> {
+        Options::parse(line.split_whitespace().map(str::to_owned))
+    }
+
+    #[test]
+    fn what_it_prints_it_reads() -> Outcome {
+        let line = "--store cluster --db sqlite --delivery outbox --writers 3 --rows 50 --writes 7 --seed 9";
+        let options = parse(line)?.ok_or("no help was asked for")?;
+        assert_eq!(options.to_string(), line);
+        assert_eq!(parse(&options.to_string())?, Some(options));
+        Ok(())
+    }
+
+    #[test]
+    fn what_it_does_not_know_is_an_error() -> Outcome {
+        for line in ["--store disk", "--seconds", "--seconds x", "--rows 1", "--colour red"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        assert_eq!(parse("--help")?, None);
+        Ok(())
+    }
+}

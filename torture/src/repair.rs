@@ -1,0 +1,52 @@
+//! Mends what a process took with it when it was killed.
+
+use std::collections::{HashMap, HashSet};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kvsync::envelope::{Head, State, Value};
+use kvsync::record::{Order, Terms, Write};
+use kvsync::store::Step;
+use kvsync::{Key, KvSync};
+
+use crate::Outcome;
+use crate::models::Row;
+use crate::view::Seen;
+
+/// Reads every row again that stands in the database or in the store.
+pub(crate) fn repair(kv: &KvSync, truth: &[Row], stored: &HashMap<String, Seen>) -> Outcome {
+    let rows = stored.values().filter_map(|seen| match seen {
+        Seen::Row(_, row) => Some(row),
+        _ => None,
+    });
+    for row in rows.chain(truth) {
+        match row {
+            Row::Account(row) => kv.sync(row)?,
+            Row::Badge(row) => kv.sync(row)?,
+            Row::Member(row) => kv.sync(row)?,
+        };
+    }
+    release(kv, truth, stored)
+}
+
+/// A row without a record does not know which keys it has left: they are released at the version of the copy that
+/// stands there, so that nothing newer is.
+fn release(kv: &KvSync, truth: &[Row], stored: &HashMap<String, Seen>) -> Outcome {
+    let own: HashSet<String> = truth.iter().flat_map(Row::keys).collect();
+    let now = u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+    let (minute, day) = (60_000, 86_400_000);
+    let terms = Terms { now, left: minute, dead: 7 * day };
+    let left = stored.iter().filter_map(|(key, seen)| match seen {
+        Seen::Row(version, Row::Badge(_)) if !own.contains(key) => Some(Step::Write(Write {
+            key: Key::new(key.as_str()),
+            head: Head { version: *version, state: State::Tombstone, expires_at: now + terms.dead },
+            value: Value::none(),
+            order: Order::Register,
+        })),
+        _ => None,
+    });
+    let steps: Vec<Step> = left.collect();
+    for answer in kv.store().execute(&steps, &terms) {
+        answer?;
+    }
+    Ok(())
+}

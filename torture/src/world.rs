@@ -1,0 +1,91 @@
+//! The real servers, private to a run.
+
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+use xtask::servers::{Postgres, Proxy, Redis, RedisCluster, RedisOptions};
+
+use diesel::connection::SimpleConnection;
+
+use crate::Outcome;
+use crate::job::{DatabaseAt, StoreAt};
+use crate::models::TABLES;
+use crate::options::{DatabaseKind, Options, StoreKind};
+use crate::script::PRIMARIES;
+use crate::writer::{postgres, sqlite};
+
+/// Where rows are synced to.
+pub(crate) enum Store {
+    Memory,
+    Embedded(PathBuf),
+    Redis(Box<Redis>, Proxy),
+    Cluster(RedisCluster),
+}
+
+/// Where rows are written.
+pub(crate) enum Database {
+    Sqlite(String),
+    Postgres(Box<Postgres>, Proxy),
+}
+
+/// Everything that a run needs; gone when dropped.
+pub(crate) struct World {
+    pub(crate) store: Store,
+    pub(crate) database: Database,
+    _folder: TempDir,
+}
+
+impl World {
+    /// Starts the servers, and makes the tables.
+    pub(crate) fn start(options: &Options) -> Outcome<Self> {
+        let folder = TempDir::with_prefix("kvsync-torture-")?;
+        let store = match options.store {
+            StoreKind::Memory => Store::Memory,
+            StoreKind::Embedded => Store::Embedded(folder.path().join("store")),
+            StoreKind::Redis => {
+                // It keeps whatever it acknowledged, as the promises ask.
+                let redis = Redis::start(RedisOptions { appendonly: true, ..RedisOptions::default() })?;
+                let proxy = Proxy::start(redis.port().ok_or("Redis listens on no port")?)?;
+                Store::Redis(Box::new(redis), proxy)
+            }
+            StoreKind::Cluster => Store::Cluster(RedisCluster::start(PRIMARIES, 1)?),
+        };
+        let database = match options.database {
+            DatabaseKind::Sqlite => {
+                let path = folder.path().join("torture.db").to_string_lossy().into_owned();
+                let mut conn = sqlite(&path)?;
+                conn.batch_execute(kvsync::capture::SQLITE_COUNTER)?;
+                TABLES.iter().try_for_each(|table| conn.batch_execute(table))?;
+                Database::Sqlite(path)
+            }
+            DatabaseKind::Postgres => {
+                let server = Postgres::start()?;
+                let mut conn = postgres(&server.url())?;
+                TABLES.iter().try_for_each(|table| conn.batch_execute(table))?;
+                let proxy = Proxy::start(server.port())?;
+                Database::Postgres(Box::new(server), proxy)
+            }
+        };
+        Ok(Self { store, database, _folder: folder })
+    }
+
+    /// The store as writers reach it, through what goes wrong; or past that.
+    pub(crate) fn store_at(&self, through_faults: bool) -> StoreAt {
+        match &self.store {
+            Store::Memory => StoreAt::Memory,
+            Store::Embedded(folder) => StoreAt::Embedded(folder.clone()),
+            Store::Redis(redis, proxy) if through_faults => StoreAt::Redis(proxy.url(&redis.url())),
+            Store::Redis(redis, _) => StoreAt::Redis(redis.url()),
+            Store::Cluster(cluster) => StoreAt::Cluster(cluster.urls()),
+        }
+    }
+
+    /// The database as writers reach it, through what goes wrong; or past that.
+    pub(crate) fn database_at(&self, through_faults: bool) -> DatabaseAt {
+        match &self.database {
+            Database::Sqlite(path) => DatabaseAt::Sqlite(path.clone()),
+            Database::Postgres(server, proxy) if through_faults => DatabaseAt::Postgres(proxy.url(&server.url())),
+            Database::Postgres(server, _) => DatabaseAt::Postgres(server.url()),
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A process that writes, and what it says of itself.
+//!
+//! It reads commands on its standard input, a line each, and ends with it: so it never outlives the conductor.
+
+use std::io::{BufRead, stdin};
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection;
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::result::{DatabaseErrorKind, Error};
+use diesel::sqlite::Sqlite;
+use kvsync::capture::{Database, SyncBackend, SyncConnection};
+use kvsync::report::Outcome as Fate;
+use kvsync::{KvSync, Report};
+
+use crate::Outcome;
+use crate::dice::Dice;
+use crate::job::{DatabaseAt, Job};
+use crate::models::{Account, Badge, Member};
+use crate::steps;
+
+/// How long everything that was written may take to reach the store once nothing is in the way.
+const QUIET: Duration = Duration::from_secs(90);
+/// How long a writer waits for a store or database that is down when it starts.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What the threads of the process share.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    stop: AtomicBool,
+    /// Rows written and committed.
+    writes: AtomicU64,
+    /// Steps that met a unique constraint.
+    conflicts: AtomicU64,
+    /// Steps that were repeated, and connections that were opened anew.
+    retries: AtomicU64,
+}
+
+/// Writes until it is told to stop.
+pub(crate) fn run(job: &Job) -> Outcome {
+    let tally = Arc::new(Tally::default());
+    let kv = patiently(|| open(job))?;
+    let reporting = {
+        let (kv, tally) = (kv.clone(), Arc::clone(&tally));
+        thread::Builder::new().name("torture-tally".into()).spawn(move || report(&kv, &tally))?
+    };
+    let writers = (0..job.threads).map(|thread| start(&kv, job, thread, &tally)).collect::<Outcome<Vec<_>>>()?;
+    let commands = commands()?;
+    while commands.recv()? != "stop" {}
+    tally.stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.join().map_err(|_| "a writing thread panicked")?;
+    }
+    match kv.flush(QUIET) {
+        Ok(()) => println!("flushed"),
+        Err(error) => println!("unflushed {error}: {:?}", kv.health(Duration::from_secs(1)).details),
+    }
+    reporting.join().map_err(|_| "the reporting thread panicked")?;
+    // Whoever started it ends it, by closing the pipe.
+    while commands.recv().is_ok() {}
+    Ok(())
+}
+
+/// The lines of the standard input. At its end the process ends, whatever it is doing.
+pub(crate) fn commands() -> Outcome<mpsc::Receiver<String>> {
+    let (sender, receiver) = mpsc::channel();
+    thread::Builder::new().name("torture-commands".into()).spawn(move || {
+        for line in stdin().lock().lines().map_while(Result::ok) {
+            let _ = sender.send(line);
+        }
+        process::exit(0);
+    })?;
+    Ok(receiver)
+}
+
+/// Does this again while it fails: at the start a fault may be in the way.
+pub(crate) fn patiently<T>(mut work: impl FnMut() -> Outcome<T>) -> Outcome<T> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match work() {
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => thread::sleep(Duration::from_millis(50)),
+            done => return done,
+        }
+    }
+}
+
+/// The handle, on the job's store and database.
+pub(crate) fn open(job: &Job) -> Outcome<KvSync> {
+    let builder = job.store.onto(KvSync::builder())?.workers(2).on_report(tell);
+    let builder = match job.database.clone() {
+        DatabaseAt::Sqlite(path) => builder.database(
+            Database::<Sqlite>::new("main", move || sqlite(&path))
+                .model::<Account>()
+                .model::<Badge>()
+                .model::<Member>(),
+        ),
+        DatabaseAt::Postgres(url) => builder.database(
+            Database::<Pg>::new("main", move || postgres(&url)).model::<Account>().model::<Badge>().model::<Member>(),
+        ),
+    };
+    Ok(builder.build()?)
+}
+
+/// A connection to the file.
+pub(crate) fn sqlite(path: &str) -> ConnectionResult<SqliteConnection> {
+    let mut conn = SqliteConnection::establish(path)?;
+    conn.batch_execute("PRAGMA busy_timeout = 20000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")
+        .map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
+/// A connection to the server.
+pub(crate) fn postgres(url: &str) -> ConnectionResult<PgConnection> {
+    let mut conn = PgConnection::establish(url)?;
+    conn.batch_execute("SET deadlock_timeout = '50ms'").map_err(ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
+}
+
+fn start(kv: &KvSync, job: &Job, thread: usize, tally: &Arc<Tally>) -> Outcome<thread::JoinHandle<()>> {
+    let dice = Dice::new(job.seed.wrapping_add(thread as u64), job.rows, job.writer);
+    let (kv, tally) = (kv.clone(), Arc::clone(tally));
+    let name = format!("torture-writer-{thread}");
+    let postgres = matches!(job.database, DatabaseAt::Postgres(_));
+    Ok(thread::Builder::new().name(name).spawn(move || {
+        if postgres {
+            write::<Pg>(&kv, dice, &tally, steps::on_postgres);
+        } else {
+            write::<Sqlite>(&kv, dice, &tally, steps::on_sqlite);
+        }
+    })?)
+}
+
+type Step<C> = fn(&mut SyncConnection<C>, &mut Dice) -> QueryResult<usize>;
+
+/// One step after another, on one connection for as long as it holds.
+fn write<DB: SyncBackend>(kv: &KvSync, mut dice: Dice, tally: &Tally, step: Step<DB::Connection>) {
+    let mut open: Option<SyncConnection<DB::Connection>> = None;
+    let mut again = 0;
+    while !tally.stop.load(Ordering::Relaxed) {
+        let Some(conn) = &mut open else {
+            match kv.connect::<DB>("main") {
+                Ok(conn) => open = Some(conn),
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
+            continue;
+        };
+        let before = dice.clone();
+        match step(conn, &mut dice) {
+            Ok(rows) => {
+                again = 0;
+                tally.writes.fetch_add(rows as u64, Ordering::Relaxed);
+                continue;
+            }
+            Err(Error::DatabaseError(DatabaseErrorKind::UniqueViolation, _)) => {
+                again = 0;
+                tally.conflicts.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            Err(error) if is_passing(&error) && again < 5 => {
+                again += 1;
+                dice = before;
+            }
+            Err(error) if is_passing(&error) => {}
+            Err(Error::DatabaseError(DatabaseErrorKind::Unknown, what)) if !is_cut(what.message()) => {
+                println!("note a statement failed: {}", what.message());
+            }
+            // Cut, and nobody knows whether the last transaction was committed.
+            Err(_) => open = None,
+        }
+        tally.retries.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether another attempt may do.
+fn is_passing(error: &Error) -> bool {
+    match error {
+        Error::DatabaseError(DatabaseErrorKind::SerializationFailure, _) => true,
+        Error::DatabaseError(_, what) => what.message().contains("deadlock") || what.message().contains("locked"),
+        _ => false,
+    }
+}
+
+fn is_cut(message: &str) -> bool {
+    ["connection", "terminat", "EOF", "recovery", "starting up", "shutting down", "no result"]
+        .iter()
+        .any(|word| message.contains(word))
+}
+
+/// Says every so often how far it is, until it has stopped.
+fn report(kv: &KvSync, tally: &Tally) {
+    loop {
+        let stopped = tally.stop.load(Ordering::Relaxed);
+        let health = kv.health(Duration::ZERO).pipeline;
+        let queued: usize = health.stores.iter().map(|store| store.queued.changes + store.unsettled).sum();
+        let [writes, conflicts, retries] =
+            [&tally.writes, &tally.conflicts, &tally.retries].map(|count| count.load(Ordering::Relaxed));
+        println!("tally {writes} {conflicts} {retries} {queued}");
+        if stopped && queued == 0 {
+            return;
+        }
+        thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// What should not happen is told; what a fault explains is not. A statement whose answer was lost has rows that nobody
+/// can name: its table is dirty, which is a loss that was announced.
+fn tell(report: &Report) {
+    match report {
+        Report::Key(key) if !matches!(key.outcome, Fate::Failed) => {}
+        Report::Missed(_) => {}
+        Report::Dirty(table) => println!("dirty {table}"),
+        other => println!("note {other}"),
+    }
+}
