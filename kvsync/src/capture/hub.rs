@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 
 use super::backend::SyncBackend;
 use super::database::Policy;
+use super::secrets::masked;
 use super::statement::TableName;
 use super::table::Table;
 use super::ways::Way;
@@ -72,7 +73,7 @@ impl<DB: SyncBackend> Hub<DB> {
     pub(super) fn open(&self) -> Result<DB::Connection> {
         (self.factory)().map_err(|error| {
             let message = format!("no connection to the database `{}` could be opened", self.name);
-            Error::new(ErrorKind::Unavailable, message).with_source(error)
+            Error::new(ErrorKind::Unavailable, message).with_source(masked(error))
         })
     }
 }

@@ -107,6 +107,7 @@ mod reread;
 mod row;
 mod run;
 mod scan;
+mod secrets;
 mod slot;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -44,7 +44,8 @@ pub(crate) fn mutate(mut bytes: Vec<u8>, mutations: &[Mutation]) -> Vec<u8> {
             Mutation::Set(at, byte) => bytes[at.index(len)] = *byte,
             Mutation::Flip(at, bit) => bytes[at.index(len)] ^= 1 << bit,
             Mutation::Huge(at, width) => {
-                bytes.iter_mut().skip(at.index(len)).take(*width).for_each(|byte| *byte = 0xff)
+                let at = at.index(len);
+                bytes[at..len.min(at + width)].fill(0xff);
             }
             Mutation::Cut(at) => bytes.truncate(at.index(len)),
             Mutation::Remove(from, to) => drop(bytes.drain(range(from, to))),

@@ -66,6 +66,8 @@ fn cut_anywhere() {
     }
 }
 
+const LONG: usize = 1 << 9;
+
 /// Twice the text is twice the work, whatever is repeated in it.
 #[test]
 fn time_and_memory_grow_with_the_length_and_no_faster() {
@@ -176,7 +178,6 @@ fn time_and_memory_grow_with_the_length_and_no_faster() {
         "MERGE INTO a ",
         "CALL f(",
     ];
-    const LONG: usize = 1 << 9;
     for head in heads {
         for part in repeated {
             let text = |long: usize| [head, &part.repeat(long / part.len())].concat();

@@ -64,7 +64,7 @@ impl Connection {
         for must in replies {
             let reply = connection.receive(address, deadline).map_err(|failure| failure.of_greeting(address, tls))?;
             if let Value::ServerError(error) = reply {
-                let failure = Failure::of_server(&error, address);
+                let failure = Failure::of_login(&error, address, login.password.as_deref());
                 let fatal = must || matches!(error.code(), "NOAUTH" | "DENIED") || failure.cure == Cure::Wait;
                 if fatal && refused.is_none() {
                     refused = Some(failure);

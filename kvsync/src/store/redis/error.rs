@@ -92,6 +92,21 @@ impl Failure {
         Self { kind, cure, message, source: Some(error.clone().into()) }
     }
 
+    /// The same for a command that carried a password: a server that does not know the command repeats what
+    /// it was told.
+    pub(super) fn of_login(error: &ServerError, address: &str, password: Option<&str>) -> Self {
+        let repeats = error.details().is_some_and(|detail| {
+            // Redis's own texts, but for this one, hold nothing of a command; a proxy's may.
+            let foreign = error.code() == "ERR" && !detail.contains("called without any password");
+            detail.contains("args beginning with") || (foreign && password.is_some_and(|word| detail.contains(word)))
+        });
+        if password.is_none() || !repeats {
+            return Self::of_server(error, address);
+        }
+        let what = "does not understand `AUTH`; is it redis, and does it want a password?";
+        Self::new(ErrorKind::Rejected, Cure::None, format!("redis at {address} {what}"))
+    }
+
     /// The same failure of a write that may have happened at an earlier try.
     pub(super) fn in_doubt(self) -> Self {
         Self { kind: ErrorKind::UnknownOutcome, ..self }
