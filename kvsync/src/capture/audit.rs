@@ -20,8 +20,9 @@ impl<C: Inner> SyncConnection<C> {
         for table in &hub.tables {
             let unseen =
                 C::Backend::unseen(&mut self.inner, &hub, table).map_err(|error| unchecked(&hub, table, error))?;
-            found.extend(unseen.into_iter().map(|message| Finding {
+            found.extend(unseen.into_iter().map(|(kind, message)| Finding {
                 severity: Severity::Warning,
+                kind,
                 database: Arc::clone(&hub.name),
                 table: table.name.clone(),
                 message,

@@ -8,7 +8,7 @@ use diesel::query_builder::QueryBuilder;
 use diesel::row::Row;
 use diesel::{Connection, QueryResult, deserialize};
 
-use super::check::Catalog;
+use super::check::{Catalog, FindingKind};
 use super::hub::Hub;
 use super::pending::Pending;
 use super::plan::Plan;
@@ -67,6 +67,8 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     const DEFAULT_SCHEMA: Option<&'static str>;
     /// Whether the database may end a transaction by itself when a statement fails.
     const LOSES_TRANSACTIONS: bool;
+    /// Whether a statement that fails takes its whole transaction with it.
+    const ABORTS: bool;
     /// Whether the types of the binds are part of a prepared statement.
     const TYPED_BINDS: bool;
     /// Whether columns are named with their table.
@@ -76,6 +78,8 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
 
     /// What is returned of each row beside the models' columns.
     fn suffix(reference: &str) -> String;
+    /// The same without reading any column: the relation is the one that `table` means, as it stands in SQL.
+    fn suffix_by_name(table: &str) -> String;
     /// `live_if` as an expression that means the written row, whatever else is joined. The statement
     /// calls the table `reference`, the condition calls it `table`.
     fn live(condition: &str, table: &str, reference: &str) -> String;
@@ -146,7 +150,7 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     where
         Self: SyncBackend;
     /// What writes a table's rows without a statement that shows it, a sentence each.
-    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<String>>
+    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<Unseen>>
     where
         Self: SyncBackend;
     /// Reads rows again; see [`Source::reread`](crate::model::Source::reread).
@@ -195,6 +199,9 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     /// Whether the statement failed for a prepared plan that is out of date.
     fn is_stale_plan(error: &diesel::result::Error) -> bool;
 }
+
+/// What a statement does not show, and what to say of it.
+pub(super) type Unseen = (FindingKind, String);
 
 /// How a captured write is run.
 #[derive(Debug, Clone, Copy)]

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::backend::{Inner, SyncBackend};
 use super::connection::SyncConnection;
 use super::hub::{Factory, Hub, Scopes};
+use super::primary::loses_keys;
 use super::reread::Rereader;
 use super::table::{SyncModel, Table, table_of};
 use crate::change::Publish;
@@ -49,6 +50,7 @@ pub struct Database<DB: SyncBackend> {
     tables: Vec<Table<DB>>,
     policy: Policy,
     truncate: Policy,
+    misfit: Policy,
     max_pending: usize,
     outbox: bool,
     scopes: Option<Scopes>,
@@ -72,6 +74,7 @@ impl<DB: SyncBackend> Database<DB> {
             tables: Vec::new(),
             policy: Policy::Warn,
             truncate: Policy::Error,
+            misfit: Policy::Warn,
             max_pending: MAX_PENDING,
             outbox: false,
             scopes: None,
@@ -87,6 +90,47 @@ impl<DB: SyncBackend> Database<DB> {
             Err(error) => self.wrong = self.wrong.or(Some(error)),
         }
         self
+    }
+
+    /// Registers a model of whose written rows only the primary keys are asked for. Their readers are sent
+    /// to the database until the rows were read again, on a connection of the factory's.
+    ///
+    /// So a write needs no right to read but on the primary key, and does not care whether the model still
+    /// fits the table; its price is the second reading. For tables with rights on single columns, with wide
+    /// rows, or whose schema others change. The factory's role needs SELECT and UPDATE on the table. A model
+    /// whose keys have no ledger can have this only if its one key is the primary key's: nobody could mask
+    /// the others.
+    #[must_use]
+    pub fn model_by_key<M: SyncModel<DB>>(mut self) -> Self {
+        match table_of::<DB, M>() {
+            Ok(_) if loses_keys(M::SCHEMA) => {
+                let message = format!(
+                    "the model `{}` cannot be captured by key: of its keys, none of which changes, only the one made \
+                     of the primary key would be known; register it with `model`, or leave out `immutable`",
+                    M::SCHEMA.model
+                );
+                self.wrong.get_or_insert(Error::new(ErrorKind::Config, message));
+            }
+            Ok(mut table) => {
+                table.models.iter_mut().for_each(|model| model.by_key = true);
+                self.register(table);
+            }
+            Err(error) => self.wrong = self.wrong.or(Some(error)),
+        }
+        self
+    }
+
+    /// What becomes of a write whose rows cannot be read back: a column of the model was dropped, or the
+    /// role may not read it, or the table's rules or its row security forbid to return rows.
+    ///
+    /// By default ([`Policy::Warn`]) such a write is as good as without kvsync. Where the primary key can be
+    /// read, the rows are captured by it, as with [`model_by_key`](Self::model_by_key), and that is reported
+    /// once; otherwise every such write is reported. With [`Policy::Error`] writes of a table that is known
+    /// to be so are refused. A write that is the first to meet it fails on PostgreSQL if it stands in a
+    /// transaction, because there one failure ends it; the next passes.
+    #[must_use]
+    pub fn misfit(self, policy: Policy) -> Self {
+        Self { misfit: policy, ..self }
     }
 
     /// What becomes of statements that cannot be captured. Without this call they are run and reported
@@ -175,12 +219,13 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
             return Err(wrong);
         }
         let tables = self.tables.into_iter().map(Arc::new).collect();
-        let Self { name, factory, policy, truncate, max_pending, outbox, scopes, .. } = *self;
+        let Self { name, factory, policy, truncate, misfit, max_pending, outbox, scopes, .. } = *self;
         let hub = Arc::new(Hub {
             name,
             tables,
             policy,
             truncate,
+            misfit,
             max_pending,
             outbox,
             scopes,

@@ -22,6 +22,7 @@ pub struct Hub<DB: SyncBackend> {
     pub(super) tables: Vec<Arc<Table<DB>>>,
     pub(super) policy: Policy,
     pub(super) truncate: Policy,
+    pub(super) misfit: Policy,
     pub(super) max_pending: usize,
     /// Whether changes are written into the outbox, in the transaction that makes them.
     #[allow(dead_code, reason = "capture into the outbox is about to use it")]

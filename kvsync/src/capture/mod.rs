@@ -23,6 +23,13 @@
 //! dirty in [`Health`](crate::Health) until it is verified; `TRUNCATE` is an error. Raw `BEGIN` and
 //! `COMMIT` are errors: use `transaction`.
 //!
+//! # What cannot be read back
+//!
+//! A statement that returns more can fail where it would not have: a column was dropped, the role may not
+//! read one, a rule or row security forbids it. Such a write is captured by its primary key or, where that
+//! cannot be had either, run as it is; both are reported ([`Database::misfit`]). A model may be captured by
+//! key from the start: [`Database::model_by_key`].
+//!
 //! # Transactions
 //!
 //! Use Diesel's: `transaction`, nested ones, `build_transaction` on Postgres, `immediate_transaction`
@@ -91,6 +98,8 @@ mod backend;
 mod check;
 mod connection;
 mod database;
+mod fallback;
+mod fit;
 mod fragment;
 mod hub;
 mod lend;
@@ -120,7 +129,7 @@ mod ways;
 mod weigh;
 
 pub use self::backend::{Inner, SyncBackend};
-pub use self::check::{Finding, Severity};
+pub use self::check::{Finding, FindingKind, Severity};
 pub use self::connection::SyncConnection;
 pub use self::database::{AnyDatabase, Attached, Database, Policy, Unattached};
 #[cfg(feature = "r2d2")]

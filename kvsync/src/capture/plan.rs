@@ -8,9 +8,10 @@ use parking_lot::Mutex;
 
 use super::backend::SyncBackend;
 use super::database::Policy;
+use super::fit::Level;
 use super::hub::Hub;
 use super::statement::{Conflict, Or, Scanned, Verb, Write, rewrite, scan};
-use super::table::Table;
+use super::table::{ModelEntry, Table};
 use super::ways::Strangers;
 use crate::change::Action;
 use crate::error::{Error, ErrorKind};
@@ -108,6 +109,10 @@ pub struct Plan<DB: SyncBackend> {
     pub(super) qualified: bool,
     /// How many rows must come back.
     pub(super) rows: Option<usize>,
+    /// How it is captured.
+    pub(super) level: Level,
+    /// Whether the caller asked for rows.
+    pub(super) asks: bool,
 }
 
 /// How Diesel caches a prepared statement.
@@ -128,6 +133,8 @@ pub(super) struct Place {
     pub(super) columns: At,
     /// The value of its `live_if`, among ours.
     pub(super) live: Option<usize>,
+    /// Whether only the columns of the primary key stand there.
+    pub(super) keys: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -152,10 +159,26 @@ pub(super) fn plan<DB: SyncBackend>(hub: &Hub<DB>, sql: &str, cache: Caching) ->
             let tables = hub.tables_among(tables).into_iter().cloned().collect();
             return Planned::Altered(Arc::new(Alteration { tables, missing, names: Strangers::of(&scanned) }));
         }
-        Scanned::Write(write) => hub.table(&write.table).map(|table| written(hub, sql, write, table, cache)),
+        Scanned::Write(write) => {
+            hub.table(&write.table).map(|table| written(hub, sql, write, table, cache, Level::Rows))
+        }
         other => uncaptured(hub, other),
     };
     planned.unwrap_or_else(|| Strangers::of(&scanned).map_or(Planned::Pass, |names| Planned::Strange(Arc::new(names))))
+}
+
+/// The plan of a statement that was planned before, at another level.
+pub(super) fn replan<DB: SyncBackend>(
+    hub: &Hub<DB>,
+    sql: &str,
+    plan: &Plan<DB>,
+    level: Level,
+) -> Option<Arc<Plan<DB>>> {
+    let Scanned::Write(write) = scan(sql, DB::DIALECT) else { return None };
+    match written(hub, sql, &write, &plan.table, Caching::Never, level) {
+        Planned::Capture(plan) => Some(plan),
+        _ => None,
+    }
 }
 
 /// What is done with a statement that writes and cannot be captured; nothing when no registered table
@@ -213,6 +236,7 @@ fn written<DB: SyncBackend>(
     write: &Write<'_>,
     table: &Arc<Table<DB>>,
     cache: Caching,
+    level: Level,
 ) -> Planned<DB> {
     let concern = match concern(table, write).map(|missing| hub.policy.planned(missing)) {
         Some(Some(Planned::Report(missing))) => Some(missing),
@@ -225,7 +249,14 @@ fn written<DB: SyncBackend>(
     let mut list = Vec::new();
     let mut own = 0;
     let mut places = Vec::with_capacity(table.models.len());
-    for model in &table.models {
+    let captured: &[ModelEntry<DB>] = if level == Level::Blind { &[] } else { &table.models };
+    for model in captured {
+        if model.by_key || level == Level::Keys {
+            list.push(model.key_columns(reference));
+            places.push(Place { columns: At::Own(own), live: None, keys: true });
+            own += model.schema.primary_key.len();
+            continue;
+        }
         let columns = model.columns(reference);
         let at = if asked.is_some_and(|asked| asked == columns || asked == model.list) {
             At::Asked(0)
@@ -243,10 +274,15 @@ fn written<DB: SyncBackend>(
             own += 1;
             own - 1
         });
-        places.push(Place { columns: at, live });
+        places.push(Place { columns: at, live, keys: false });
     }
-    if DB::SUFFIX > 0 {
-        list.push(DB::suffix(reference));
+    if DB::SUFFIX > 0 && !captured.is_empty() {
+        list.push(if places.iter().all(|place| place.keys) {
+            let schema = write.table.schema.as_deref().map(|schema| format!("{}.", DB::quote(schema)));
+            DB::suffix_by_name(&format!("{}{name}", schema.unwrap_or_default()))
+        } else {
+            DB::suffix(reference)
+        });
         own += DB::SUFFIX;
     }
     let sql = if list.is_empty() { sql.to_owned() } else { rewrite(sql, write, &list.join(", ")) };
@@ -262,6 +298,8 @@ fn written<DB: SyncBackend>(
         replaces: write.verb == Verb::Replace || write.or == Some(Or::Replace),
         qualified: write.table.schema.is_some(),
         rows: if write.or.is_none() && write.conflict.is_none() { write.rows } else { None },
+        level,
+        asks: asked.is_some(),
     }))
 }
 

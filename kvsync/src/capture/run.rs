@@ -10,7 +10,6 @@ use diesel::query_builder::{Query, QueryFragment, QueryId};
 use diesel::row::Row as _;
 
 use super::backend::{Inner, Inside, Ready};
-use super::check::ensure;
 use super::connection::{SyncConnection, clear_statements, depth_of};
 use super::fragment::{Rewritten, Text};
 use super::look::text;
@@ -114,34 +113,32 @@ impl<C: Inner> SyncConnection<C> {
         Ok((rows, visible))
     }
 
-    /// Runs a captured statement to its end. Returns the number of rows.
-    fn run<F>(
+    /// Runs a captured statement as it is planned.
+    pub(super) fn run_once<F>(
         &mut self,
         source: &dyn QueryFragment<C::Backend>,
         plan: &Plan<C::Backend>,
-        mut keep: F,
+        alone: bool,
+        keep: &mut F,
     ) -> QueryResult<usize>
     where
         F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>),
     {
-        self.reconcile();
         let hub = Arc::clone(&self.state.hub);
-        let alone = depth_of(&mut self.inner) == Some(0);
-        ensure(&mut self.inner, &hub, &plan.table)?;
         let Ready { locks, elsewhere } = C::Backend::prepare(&mut self.inner, &mut self.state.session, plan)?;
         if locks && alone {
             C::TransactionManager::begin_transaction(&mut self.inner)?;
         }
         let from = self.state.pending.len();
         self.state.relations.clear();
-        let ran = self.rows(source, plan, locks, &mut keep).or_else(|error| {
+        let ran = self.rows(source, plan, locks, keep).or_else(|error| {
             self.state.pending.truncate(from);
             if !C::Backend::is_stale_plan(&error) {
                 return Err(error);
             }
             // Without RETURNING the statement would not have noticed.
             self.forget_statements();
-            if alone { self.rows(source, plan, locks, &mut keep) } else { Err(error) }
+            if alone { self.rows(source, plan, locks, keep) } else { Err(error) }
         });
         let count = match ran {
             Ok(count) => count,
@@ -272,6 +269,7 @@ impl<C: Inner> SyncConnection<C> {
         self.state.hub.forget_ways();
         for table in tables {
             table.set_checked(false);
+            table.fit.set(0);
         }
     }
 

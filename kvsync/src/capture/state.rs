@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use diesel::connection::CacheSize;
 use diesel::row::Row as _;
 
-use super::backend::{Inside, SyncBackend};
+use super::backend::{Inside, Stamp, SyncBackend};
 use super::hub::Hub;
 use super::lend::Shared;
 use super::look::Plans;
@@ -15,7 +15,7 @@ use super::pending::Pending;
 use super::plan::{At, Plan};
 use super::primary::{loses_keys, whole};
 use super::table::ModelEntry;
-use crate::change::{Action, Change, ChangeSet, CommitToken, Row};
+use crate::change::{Action, Change, ChangeSet, CommitToken, Row, Unknown};
 use crate::key::Scope;
 use crate::model::Model;
 
@@ -69,6 +69,12 @@ impl<DB: SyncBackend> State<DB> {
                 At::Asked(at) => at,
                 At::Own(at) => own + at,
             };
+            if place.keys {
+                if let Some((changed, size)) = self.by_key(plan, model, row, at) {
+                    self.push(plan, model, stamp, now, changed, size);
+                }
+                continue;
+            }
             let (changed, size) = match model.decode(row, at) {
                 Ok((decoded, size)) => {
                     let live = place.live.is_none_or(|at| DB::flag(row, own + at) == Some(true));
@@ -79,20 +85,51 @@ impl<DB: SyncBackend> State<DB> {
                     None => continue,
                 },
             };
-            if stamp.relation != 0 {
-                self.relations.push((self.pending.len(), stamp.relation));
+            self.push(plan, model, stamp, now, changed, size);
+        }
+    }
+
+    fn push(&mut self, plan: &Plan<DB>, model: &ModelEntry<DB>, stamp: Stamp, now: SystemTime, row: Row, size: usize) {
+        if stamp.relation != 0 {
+            self.relations.push((self.pending.len(), stamp.relation));
+        }
+        let change = Change {
+            schema: model.schema,
+            database: Arc::clone(&self.hub.name),
+            scope: self.scope.clone(),
+            action: plan.action,
+            version: stamp.version,
+            captured_at: now,
+            row,
+            size,
+        };
+        self.pending.push(change, self.hub.max_pending);
+    }
+
+    /// A row of which only the primary key was asked for: its readers are sent to the database until it
+    /// is read again, or it is deleted.
+    fn by_key(
+        &self,
+        plan: &Plan<DB>,
+        model: &ModelEntry<DB>,
+        row: &<DB as Inside>::Row<'_, '_>,
+        at: usize,
+    ) -> Option<(Row, usize)> {
+        let missed = |reason: String| self.hub.missed(Some(&plan.table.name), reason, &plan.sql);
+        let name = model.schema.model;
+        match model.identify_alone(row, at) {
+            Ok(unknown) => {
+                if loses_keys(model.schema) {
+                    missed(format!(
+                        "of the keys of a written row of `{name}` only the one made of the primary key was masked"
+                    ));
+                }
+                Some(nameless(plan.action, unknown))
             }
-            let change = Change {
-                schema: model.schema,
-                database: Arc::clone(&self.hub.name),
-                scope: self.scope.clone(),
-                action: plan.action,
-                version: stamp.version,
-                captured_at: now,
-                row: changed,
-                size,
-            };
-            self.pending.push(change, self.hub.max_pending);
+            Err(error) => {
+                missed(format!("the primary key of a written row of `{name}` cannot be read: {}", whole(&*error)));
+                None
+            }
         }
     }
 
@@ -119,11 +156,7 @@ impl<DB: SyncBackend> State<DB> {
             let (database, table, row) = (&*self.hub.name, &plan.table.name, unknown.primary_key.home());
             tracing::warn!(database, table, %row, "{reason}; its readers are sent to the database");
         }
-        let size = size_of::<Change>() + unknown.size();
-        known.map(|unknown| match plan.action {
-            Action::Delete => (Row::Absent(unknown), size),
-            _ => (Row::Unknown(unknown), size),
-        })
+        known.map(|unknown| nameless(plan.action, unknown))
     }
 
     /// Hands on the changes of a committed transaction.
@@ -150,6 +183,15 @@ impl<DB: SyncBackend> State<DB> {
 
 fn rows_of(set: &ChangeSet) -> Vec<(String, [u8; crate::version::Version::LEN])> {
     set.changes.iter().map(|change| (change.home().as_str().to_owned(), *change.version.as_bytes())).collect()
+}
+
+/// What is known of a row of which only the primary key is, and the size of its change.
+fn nameless(action: Action, unknown: Unknown) -> (Row, usize) {
+    let size = size_of::<Change>() + unknown.size();
+    match action {
+        Action::Delete => (Row::Absent(unknown), size),
+        _ => (Row::Unknown(unknown), size),
+    }
 }
 
 fn changed(action: Action, row: Box<dyn Model>, live: bool) -> Row {

@@ -15,6 +15,7 @@ use diesel::row::Row;
 use diesel::{QueryResult, QuerySource, Table as _};
 
 use super::backend::{Inside, SyncBackend};
+use super::fit::Fit;
 use super::primary::{self, KeyTypeOf, Picked};
 use super::statement::{Scanned, TableName, scan};
 use super::weigh::WeighedRow;
@@ -32,8 +33,10 @@ pub struct Table<DB: SyncBackend> {
     pub(super) sql: String,
     /// Its models.
     pub(super) models: Vec<ModelEntry<DB>>,
-    /// Whether it was found to fit its models, since the start or since it was last altered.
+    /// Whether it was looked at, since the start or since it was last altered.
     checked: AtomicBool,
+    /// What was found then.
+    pub(super) fit: Fit,
     /// The schema that it was found in, where the model names none.
     pub(super) home: OnceLock<String>,
     /// Whether it has a unique key beside the primary key.
@@ -56,6 +59,7 @@ impl<DB: SyncBackend> Table<DB> {
             sql,
             models: Vec::new(),
             checked: AtomicBool::new(false),
+            fit: Fit::default(),
             home: OnceLock::new(),
             displaces: AtomicBool::new(false),
         })
@@ -91,6 +95,8 @@ pub(super) struct ModelEntry<DB: SyncBackend> {
     /// The bytes that a row takes, without what its fields point to.
     base_size: usize,
     decode: Decode<DB>,
+    /// Whether only the primary keys of written rows are asked for.
+    pub(super) by_key: bool,
     /// Where the columns of the primary key stand among its own, where that can be told.
     primary_key: Option<Box<[usize]>>,
     identify: Identify<DB>,
@@ -131,7 +137,26 @@ impl<DB: SyncBackend> ModelEntry<DB> {
     /// Reads of such a row what tells which one it is; nothing when that cannot be read either.
     pub(super) fn identify(&self, row: &<DB as Inside>::Row<'_, '_>, at: usize) -> Option<Unknown> {
         let columns = self.primary_key.as_ref()?.iter().map(|column| at + column).collect();
-        panic::catch_unwind(AssertUnwindSafe(|| (self.identify)(&Picked { row, columns }))).ok()?.ok()
+        self.identify_by(row, columns).ok()
+    }
+
+    /// Reads what tells which row it is, of a row in which the primary key stands at `at` and alone.
+    pub(super) fn identify_alone(&self, row: &<DB as Inside>::Row<'_, '_>, at: usize) -> deserialize::Result<Unknown> {
+        self.identify_by(row, (at..at + self.schema.primary_key.len()).collect())
+    }
+
+    fn identify_by(&self, row: &<DB as Inside>::Row<'_, '_>, columns: Box<[usize]>) -> deserialize::Result<Unknown> {
+        let read = panic::catch_unwind(AssertUnwindSafe(|| (self.identify)(&Picked { row, columns })));
+        read.unwrap_or_else(|_| Err("reading it panicked".into()))
+    }
+
+    /// The columns of its primary key in a statement that calls the table `reference`.
+    pub(super) fn key_columns(&self, reference: &str) -> String {
+        let column = |name: &&str| {
+            let name = DB::quote(name);
+            if DB::QUALIFIED { format!("{reference}.{name}") } else { name }
+        };
+        self.schema.primary_key.iter().map(column).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -178,6 +203,7 @@ pub(super) fn table_of<DB: SyncBackend, M: SyncModel<DB>>() -> Result<Table<DB>>
     let width = <M as StaticallySizedRow<SqlTypeOf<M, DB>, DB>>::FIELD_COUNT;
     table.models.push(ModelEntry {
         schema: M::SCHEMA,
+        by_key: false,
         columns,
         primary_key: primary::places::<DB>(M::SCHEMA, &table.sql, &list, width),
         list,

@@ -5,7 +5,7 @@ use diesel::sql_types::{Array, Bool, Nullable, Oid, Text};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::{Inner, Inside};
-use super::super::check::{Catalog, Column, Unique};
+use super::super::check::{Catalog, Column, FindingKind, Unique};
 use super::super::hub::Hub;
 use super::super::table::Table;
 use super::place::{home, unknown_home};
@@ -21,7 +21,16 @@ struct Relation {
     #[diesel(sql_type = Bool)]
     unlogged: bool,
     #[diesel(sql_type = Bool)]
+    policies: bool,
+    /// Whether its policies count for the role.
+    #[diesel(sql_type = Bool)]
     secured: bool,
+}
+
+#[derive(QueryableByName)]
+struct Rule {
+    #[diesel(sql_type = Text)]
+    event: String,
 }
 
 #[derive(QueryableByName)]
@@ -60,22 +69,31 @@ pub(super) fn catalog<C: Inner<Backend = Pg>>(
         catalog.unfit = Some("it is no table but a view or the like; sync a model of the table behind it".to_owned());
     }
     if relation.unlogged {
-        catalog.warnings.push("it is UNLOGGED: a crash empties it, and what was synced stays".to_owned());
+        let warning = "it is UNLOGGED: a crash empties it, and what was synced stays";
+        catalog.warnings.push((FindingKind::Unlogged, warning.to_owned()));
     }
     if relation.secured {
-        catalog
-            .warnings
-            .push("it has row security: a row that the role may write and not read makes the write fail".to_owned());
+        let warning = "it has row security: an insert of rows that the role may not read is not captured but reported";
+        catalog.warnings.push((FindingKind::RowSecurity, warning.to_owned()));
     }
+    catalog.secured = relation.policies;
+    let rules: Vec<Rule> =
+        sql_query("SELECT ev_type::text AS event FROM pg_catalog.pg_rewrite WHERE ev_class = $1 AND is_instead")
+            .bind::<Oid, _>(relation.oid)
+            .get_results(conn)?;
+    catalog.instead = ["3", "2", "4"].map(|event| rules.iter().any(|rule| rule.event == event));
     catalog.columns = sql_query(
         "SELECT attname::text AS name, pg_catalog.has_column_privilege(attrelid, attnum, 'SELECT') AS readable \
-         FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum > 0 AND NOT attisdropped",
+         FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND (attnum > 0 OR attname = 'tableoid') AND NOT attisdropped",
     )
     .bind::<Oid, _>(relation.oid)
     .get_results::<Attribute>(conn)?
     .into_iter()
     .map(|attribute| Column { name: attribute.name, readable: attribute.readable })
     .collect();
+    // The capture of whole rows reads it, too.
+    let denied = |column: &Column| column.name == "tableoid" && !column.readable;
+    catalog.denied = if catalog.columns.iter().any(denied) { vec!["tableoid"] } else { Vec::new() };
     catalog.uniques = sql_query(
         "SELECT c.relname::text AS name, i.indimmediate AS immediate, \
          pg_catalog.pg_get_expr(i.indpred, i.indrelid) AS predicate, \
@@ -123,7 +141,7 @@ fn at_home<C: Inner<Backend = Pg>>(
 fn relation<C: Inner<Backend = Pg>>(conn: &mut C, name: &str) -> QueryResult<Option<Relation>> {
     sql_query(
         "SELECT c.oid AS oid, n.nspname::text AS schema, c.relkind::text AS kind, \
-         c.relpersistence = 'u' AS unlogged, pg_catalog.row_security_active(c.oid) AS secured \
+         c.relpersistence = 'u' AS unlogged, c.relrowsecurity AS policies, pg_catalog.row_security_active(c.oid) AS secured \
          FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
          WHERE c.oid = pg_catalog.to_regclass($1)::pg_catalog.oid",
     )

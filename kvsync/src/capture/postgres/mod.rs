@@ -22,7 +22,7 @@ use diesel::{QueryResult, RunQueryDsl};
 
 pub use self::begin::TransactionBuilder;
 use self::place::Places;
-use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend};
+use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend, Unseen};
 use super::check::Catalog;
 use super::hub::Hub;
 use super::pending::Pending;
@@ -36,6 +36,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
 use crate::model::{Reread, RowsPage, Schema, Wanted};
 use crate::version::Version;
+
+/// Where the WAL stands.
+const POSITION: &str = "(pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.int8";
 
 impl SyncBackend for Pg {
     type Connection = PgConnection;
@@ -59,6 +62,7 @@ impl Inside for Pg {
     const DIALECT: Dialect = Dialect::Postgres;
     const DEFAULT_SCHEMA: Option<&'static str> = None;
     const LOSES_TRANSACTIONS: bool = false;
+    const ABORTS: bool = true;
     const TYPED_BINDS: bool = true;
     const QUALIFIED: bool = true;
     const SUFFIX: usize = 2;
@@ -66,10 +70,13 @@ impl Inside for Pg {
     /// The table's own name would not do: it is the same in all schemas. The position is read while
     /// the row is locked, so later writers of the row read a higher one.
     fn suffix(reference: &str) -> String {
-        format!(
-            "{reference}.tableoid, \
-             (pg_catalog.pg_current_wal_insert_lsn() - '0/0'::pg_catalog.pg_lsn)::pg_catalog.int8"
-        )
+        format!("{reference}.tableoid, {POSITION}")
+    }
+
+    /// The right to read `tableoid` is one that a role with rights on single columns seldom has.
+    fn suffix_by_name(table: &str) -> String {
+        let table = table.replace('\'', "''");
+        format!("pg_catalog.to_regclass('{table}')::pg_catalog.oid, {POSITION}")
     }
 
     fn live(condition: &str, table: &str, reference: &str) -> String {
@@ -173,7 +180,7 @@ impl Inside for Pg {
         conn: &mut C,
         hub: &Hub<Self>,
         table: &Table<Self>,
-    ) -> QueryResult<Vec<String>> {
+    ) -> QueryResult<Vec<Unseen>> {
         unseen::unseen(conn, hub, table)
     }
 

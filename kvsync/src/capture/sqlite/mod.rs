@@ -22,7 +22,7 @@ use diesel::{QueryResult, RunQueryDsl};
 
 pub use self::batch::BatchResults;
 pub use self::counter::SQLITE_COUNTER;
-use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend};
+use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend, Unseen};
 use super::check::Catalog;
 use super::hub::Hub;
 use super::pending::Pending;
@@ -72,11 +72,16 @@ impl Inside for Sqlite {
     const DIALECT: Dialect = Dialect::Sqlite;
     const DEFAULT_SCHEMA: Option<&'static str> = Some("main");
     const LOSES_TRANSACTIONS: bool = true;
+    const ABORTS: bool = false;
     const TYPED_BINDS: bool = false;
     const QUALIFIED: bool = false;
     const SUFFIX: usize = 0;
 
     fn suffix(_: &str) -> String {
+        String::new()
+    }
+
+    fn suffix_by_name(_: &str) -> String {
         String::new()
     }
 
@@ -188,7 +193,7 @@ impl Inside for Sqlite {
         catalog::catalog(conn, table)
     }
 
-    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, _: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<String>> {
+    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, _: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<Unseen>> {
         unseen::unseen(conn, table)
     }
 

@@ -1,0 +1,154 @@
+//! What a statement does not show, and what hinders capture: handled, or reported loudly.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod by_key;
+mod misfits;
+
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection;
+use diesel::pg::Pg;
+use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sqlite::Sqlite;
+use kvsync::capture::{Database, SyncBackend, SyncConnection};
+use kvsync::change::Missed;
+use kvsync::report::Report;
+use kvsync::store::memory::MemoryStore;
+use kvsync::{KvSync, Lookup, Miss, Syncable};
+use kvsync_tests::postgres::{FreshDatabase, fresh_database};
+use serde::{Deserialize, Serialize};
+
+diesel::table! {
+    users (id) {
+        id -> Integer,
+        email -> Nullable<Text>,
+        name -> Text,
+    }
+}
+
+#[derive(
+    Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Insertable, Serialize, Deserialize, Syncable,
+)]
+#[diesel(table_name = users)]
+#[sync_key(name = "id", fmt = "user:<id>")]
+#[sync_key(name = "email", fmt = "user:email:<email>")]
+struct User {
+    id: i32,
+    email: Option<String>,
+    name: String,
+}
+
+const TABLE: &str = "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT UNIQUE, name TEXT NOT NULL)";
+const SECONDS: Duration = Duration::from_secs(20);
+
+fn user(id: i32, email: &str, name: &str) -> User {
+    User { id, email: Some(email.into()), name: name.into() }
+}
+
+/// A store, a database, and a connection that captures.
+struct App<DB: SyncBackend, H> {
+    kv: KvSync,
+    conn: SyncConnection<DB::Connection>,
+    missed: Receiver<Missed>,
+    /// What the database is in.
+    home: H,
+}
+
+fn build<DB: SyncBackend, H>(database: Database<DB>, home: H) -> App<DB, H> {
+    let (sender, missed) = channel();
+    let builder = KvSync::builder().store(MemoryStore::new()).on_report(move |report| {
+        if let Report::Missed(missed) = report {
+            let _ = sender.send(missed.clone());
+        }
+    });
+    let kv = builder.database(database).build().unwrap();
+    let conn = kv.connect::<DB>("main").unwrap();
+    App { kv, conn, missed, home }
+}
+
+fn postgres(tables: &str, models: impl FnOnce(Database<Pg>) -> Database<Pg>) -> App<Pg, FreshDatabase> {
+    let home = fresh_database().unwrap();
+    home.connect().unwrap().batch_execute(tables).unwrap();
+    let url = home.url();
+    build(models(Database::<Pg>::new("main", move || PgConnection::establish(&url))), home)
+}
+
+fn sqlite(tables: &str, models: impl FnOnce(Database<Sqlite>) -> Database<Sqlite>) -> App<Sqlite, tempfile::TempDir> {
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("app.db").to_string_lossy().into_owned();
+    let open = move || {
+        let mut conn = SqliteConnection::establish(&path)?;
+        let setup = conn.batch_execute("PRAGMA busy_timeout = 20000; PRAGMA foreign_keys = ON");
+        setup.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+        Ok::<_, diesel::ConnectionError>(conn)
+    };
+    open().unwrap().batch_execute(tables).unwrap();
+    build(models(Database::<Sqlite>::new("main", open)), home)
+}
+
+impl<DB: SyncBackend, H> App<DB, H> {
+    /// The reasons of what was reported since the last call.
+    fn reasons(&self) -> Vec<String> {
+        self.kv.flush(SECONDS).unwrap();
+        // Reports come on a thread of their own, in their order: one that is sure to be made ends them.
+        let mark = "SELECT 1; UPDATE users SET id = 0 WHERE 1 = 0";
+        self.kv.connect::<DB>("main").unwrap().batch_execute(mark).unwrap();
+        let next = || self.missed.recv_timeout(SECONDS).unwrap();
+        std::iter::from_fn(|| Some(next()).filter(|missed| missed.sql != mark))
+            .map(|missed| missed.reason.into_owned())
+            .collect()
+    }
+
+    fn by_id(&self, id: i32) -> Lookup<User> {
+        User::lookup_by_id(&self.kv, id).unwrap()
+    }
+
+    fn by_email(&self, email: &str) -> Lookup<User> {
+        User::lookup_by_email(&self.kv, email).unwrap()
+    }
+}
+
+/// Runs a statement on the captured connection of an app and waits until the store has it.
+macro_rules! run {
+    ($app:expr, $sql:expr) => {{
+        let count = sql_query($sql).execute(&mut $app.conn).unwrap();
+        $app.kv.flush(SECONDS).unwrap();
+        count
+    }};
+}
+use run;
+
+/// A role of one test, in which its connection acts; gone with it.
+struct Role {
+    name: String,
+    database: PgConnection,
+}
+
+impl Role {
+    fn new(app: &mut App<Pg, FreshDatabase>, rights: &str) -> Self {
+        let mut database = app.home.connect().unwrap();
+        // Roles belong to the server, databases have names of their own.
+        let name = app.home.url().rsplit('/').next().unwrap().replacen("test", "role", 1);
+        database.batch_execute(&format!("CREATE ROLE {name}; {}", rights.replace("$role", &name))).unwrap();
+        app.conn.batch_execute(&format!("SET ROLE {name}")).unwrap();
+        Self { name, database }
+    }
+}
+
+impl Drop for Role {
+    fn drop(&mut self) {
+        let name = &self.name;
+        if let Err(error) = self.database.batch_execute(&format!("DROP OWNED BY {name}; DROP ROLE {name}")) {
+            eprintln!("the role {name} stays behind: {error}");
+        }
+    }
+}
