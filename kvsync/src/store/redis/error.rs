@@ -167,15 +167,22 @@ fn judge(code: &str, detail: &str) -> (ErrorKind, Cure, Option<&'static str>) {
         "ERR" if detail.contains("max number of clients") => {
             (Unavailable, Cure::Wait, Some("has no connection left; raise its `maxclients` or use fewer"))
         }
-        // Scripts of servers before 7.0 wrap the error that ended them.
-        "ERR" if detail.contains("-OOM ") => judge("OOM", ""),
+        "ERR" if wrapped(detail).is_some() => judge(wrapped(detail).unwrap_or_default(), ""),
         "ERR" if detail.contains("WRONGTYPE ") => judge("WRONGTYPE", ""),
-        "ERR" if detail.contains("-READONLY ") => judge("READONLY", ""),
         "ERR" if detail.contains("invalid bulk length") => {
             (Rejected, Cure::None, Some("takes no value of this size; see its `proto-max-bulk-len`"))
         }
         _ => (Rejected, Cure::None, None),
     }
+}
+
+/// The code of the error that ended a script, where the server wraps it: behind `ERR` where the script raised
+/// it again, and amid a text before 7.0.
+fn wrapped(detail: &str) -> Option<&'static str> {
+    let raised = detail.split_ascii_whitespace().next().unwrap_or_default().trim_start_matches('-');
+    ["OOM", "READONLY", "MISCONF", "NOREPLICAS", "MASTERDOWN", "CLUSTERDOWN", "LOADING", "BUSY"]
+        .into_iter()
+        .find(|code| raised == *code || detail.contains(&format!("-{code} ")))
 }
 
 /// What to do when one end speaks TLS and the other does not, or the certificate is not trusted.
@@ -191,5 +198,27 @@ fn tls_hint(error: &RedisError) -> Option<&'static str> {
         Some("if it has TLS, use `rediss://`")
     } else {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_ended_a_script_is_found_in_what_the_server_says() {
+        let told = [
+            ("OOM", "command not allowed when used memory > 'maxmemory'."),
+            ("ERR", "OOM command not allowed when used memory > 'maxmemory'. script: 20, on @user_script:404."),
+            ("ERR", "Error running script (call to f_20): @user_script:1: -OOM command not allowed"),
+            ("ERR", "READONLY You can't write against a read only replica. script: 20, on @user_script:1."),
+            ("ERR", "-MISCONF Redis is configured to save RDB snapshots, but it is unable to persist on disk."),
+        ];
+        for (code, detail) in told {
+            assert_eq!(judge(code, detail).0, ErrorKind::Unavailable, "{code} {detail}");
+        }
+        for detail in ["unknown command 'BUSY'", "value is OOM", ""] {
+            assert_eq!(judge("ERR", detail).0, ErrorKind::Rejected, "{detail}");
+        }
     }
 }
