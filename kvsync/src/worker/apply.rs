@@ -200,6 +200,11 @@ impl Job {
         }
     }
 
+    /// Whether the store has not been told of the change, or has to be told again.
+    pub(crate) fn is_unwritten(&self) -> bool {
+        self.fate.is_none() && matches!(self.stage, Stage::Merge(_) | Stage::Registers(_))
+    }
+
     /// Decides what is unclear. `epoch` is the store's, read after its answer: had something of a higher
     /// one been written before, it would be higher.
     pub(crate) fn judge(&mut self, epoch: u32) {

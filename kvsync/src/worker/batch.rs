@@ -122,6 +122,11 @@ impl Member {
         Self { claim: Rc::clone(claim), index, role: Role::Certain, error: None }
     }
 
+    /// The same changes, as they were before they were sorted into tasks.
+    pub(crate) fn anew(members: Vec<Self>) -> Vec<Self> {
+        members.into_iter().map(|member| Self::new(&member.claim, member.index)).collect()
+    }
+
     pub(crate) fn change(&self) -> Option<&Change> {
         self.claim.part.changes.get(self.index)
     }
@@ -139,6 +144,13 @@ impl Task {
     /// The jobs that are under way.
     pub(crate) fn jobs(&mut self) -> impl Iterator<Item = &mut Job> {
         self.certain.iter_mut().chain(&mut self.unknown).filter(|job| job.fate.is_none())
+    }
+
+    /// Whether a change is to be written whose time has passed since the task was made.
+    pub(crate) fn is_late(&self, past: &Past) -> bool {
+        let is_late =
+            |member: &Member| member.role == Role::Certain && member.change().is_some_and(|it| past.holds(it));
+        self.certain.as_ref().is_some_and(Job::is_unwritten) && self.members.iter().any(is_late)
     }
 
     /// How often the store was asked.

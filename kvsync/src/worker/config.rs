@@ -48,8 +48,8 @@ pub struct PipelineConfig {
 /// How long entries that only guard against late deliveries are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retention {
-    /// W: tombstones of left keys, and masks. Longer than any delay between two steps of a worker;
-    /// 10 minutes.
+    /// W: tombstones of left keys, and masks; 10 minutes. Longer than any delay between two steps of a
+    /// worker, so at least twice as long as a call to the store may take with all its retries.
     pub left: Duration,
     /// D: records of deleted rows. Longer than any delivery; 7 days. A change older than half of it
     /// is not written: its row is read again.

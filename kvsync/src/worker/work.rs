@@ -56,12 +56,25 @@ impl Worker {
             let mut batch = tasks(self.collect(), &self.encoder, &self.applier.terms(), self.past());
             let again = !self.parked.is_empty() && Instant::now() >= self.due;
             if again {
-                batch.append(&mut self.parked);
+                batch.append(&mut self.unpark());
             }
             if !batch.is_empty() {
                 self.write(batch, again);
             }
         }
+    }
+
+    /// Takes back what was parked. A change that has become too old while it waited is not written any
+    /// more: what would refuse it may have been forgotten meanwhile.
+    fn unpark(&mut self) -> Vec<Task> {
+        let past = self.past();
+        let (late, mut left): (Vec<Task>, Vec<Task>) =
+            std::mem::take(&mut self.parked).into_iter().partition(|task| task.is_late(&past));
+        if !late.is_empty() {
+            let members = late.into_iter().flat_map(|task| task.members).collect();
+            left.append(&mut tasks(Member::anew(members), &self.encoder, &self.applier.terms(), past));
+        }
+        left
     }
 
     /// Waits for deliveries, or until parked tasks are due, and takes as much as makes a batch.
@@ -177,6 +190,9 @@ impl Worker {
         let mut waits = self.lane.shared.backoff.waits();
         let mut batch = tasks(vec![Member::new(claim, index)], &self.encoder, &self.applier.terms(), self.past());
         loop {
+            if batch.iter().any(|task| task.is_late(&self.past())) {
+                batch = tasks(vec![Member::new(claim, index)], &self.encoder, &self.applier.terms(), self.past());
+            }
             self.round(&mut batch);
             if batch.iter().all(Task::is_done) {
                 for task in &batch {

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use kvsync::Key;
 use kvsync::change::Change;
 use kvsync::clock::{Clock, ManualClock, millis};
 use kvsync::envelope::State;
 use kvsync::model::Ttl;
-use kvsync::store::{Capabilities, Step};
+use kvsync::record::Terms;
+use kvsync::store::{Capabilities, Step, SyncStore};
 
 use crate::rig::*;
 
@@ -33,6 +35,82 @@ fn a_change_that_is_too_old_is_read_again_and_not_written() {
     assert_eq!(rig.store.state("user:id:2"), Some(State::Tombstone), "the database does not have it");
     assert_eq!(rig.store.state("user:email:c@x"), None);
     assert_eq!(rig.database.asked.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn the_age_rule_cuts_at_half_of_d() {
+    let (rig, clock) = clocked(TestStore::new(false));
+    let half = Duration::from_hours(84);
+    let aged = |id: i32, age: Duration| Change { captured_at: clock.now() - age, ..put(1, user(id, "", "captured")) };
+    rig.write([aged(1, half), aged(2, half + Duration::from_millis(1))]);
+    assert_eq!(rig.store.get("user:id:1"), Some(user(1, "", "captured")));
+    assert_eq!(rig.store.state("user:id:2"), Some(State::Tombstone), "it was read again, and is not there");
+    // A row without a record, too.
+    let session = |id: i32| Session { id, token: format!("t{id}") };
+    let aged = |id: i32, age: Duration| Change { captured_at: clock.now() - age, ..put(1, session(id)) };
+    rig.write([aged(1, half), aged(2, half + Duration::from_millis(1))]);
+    assert_eq!(rig.store.get("session:token:t1"), Some(session(1)));
+    assert_eq!(rig.store.state("session:id:2"), Some(State::Tombstone));
+    assert_eq!(rig.store.get::<Session>("session:token:t2"), None);
+}
+
+#[test]
+fn a_change_that_became_too_old_while_a_worker_held_it_is_read_again() {
+    for whole in [false, true] {
+        let (rig, clock) = clocked(TestStore::new(whole));
+        rig.store.down();
+        let session = |token: &str| Session { id: 2, token: token.into() };
+        let now = clock.now();
+        let at = |change: Change| Change { captured_at: now, ..change };
+        rig.publish([at(put(1, user(1, "a@x", "held"))), at(put(1, session("held")))]);
+        until("a worker holds it", || rig.store.steps.load(Ordering::SeqCst) > 4);
+        // By now the record of a later deletion would have come and gone.
+        clock.advance(85 * HOUR);
+        rig.database.insert(user(1, "b@x", "of the database"));
+        rig.store.heal();
+        rig.flush();
+        assert_eq!(rig.store.get("user:id:1"), Some(user(1, "b@x", "of the database")));
+        assert_eq!(rig.store.state("user:email:a@x"), None, "what it held was never written");
+        assert_eq!(rig.store.state("session:id:2"), Some(State::Tombstone));
+        assert_eq!(rig.store.get::<Session>("session:token:held"), None);
+        assert_eq!(rig.database.asked.load(Ordering::SeqCst), 2);
+    }
+}
+
+#[test]
+fn a_deleted_row_does_not_come_back_after_its_record_has_gone() {
+    let (rig, clock) = clocked(TestStore::new(false));
+    let inserted = clock.now();
+    rig.write([delete(2, user(1, "a@x", "Ann")), delete(2, Session { id: 1, token: "t".into() })]);
+    clock.advance(8 * 24 * HOUR);
+    let terms = Terms { now: millis(clock.now()), left: 600_000, dead: 604_800_000 };
+    let keys = ["user:id:1", "user:email:a@x", "session:id:1", "session:token:t"];
+    rig.store.memory.execute(&keys.map(|key| Step::Sweep(Key::new(key))), &terms);
+    assert!(rig.store.memory.is_empty(), "nothing is left that could refuse it");
+    let late = [put(1, user(1, "a@x", "Ann")), put(1, Session { id: 1, token: "t".into() })];
+    rig.write(late.map(|change| Change { captured_at: inserted, ..change }));
+    assert_eq!(rig.store.get::<User>("user:id:1"), None);
+    assert_eq!(rig.store.get::<User>("user:email:a@x"), None);
+    assert_eq!(rig.store.get::<Session>("session:id:1"), None);
+    assert_eq!(rig.store.get::<Session>("session:token:t"), None);
+}
+
+#[test]
+fn masks_end_after_w_and_the_mark_of_a_row_stays() {
+    let (rig, clock) = clocked(TestStore::new(false));
+    rig.write([put(1, user(1, "a@x", "Ann")), put(1, Session { id: 1, token: "t".into() })]);
+    rig.database.fail(|_| Some(down()));
+    rig.publish([in_doubt(2, &user(1, "a@x", "Ann"))]);
+    until("it is masked", || rig.store.state("user:email:a@x") == Some(State::Unknown));
+    let mask = rig.store.envelope("user:email:a@x").unwrap().head;
+    assert_eq!((mask.version, mask.expires_at), (v(1), millis(clock.now() + Duration::from_mins(10))));
+    let marked = rig.store.record("user:id:1").unwrap();
+    assert_eq!((marked.is_known(), marked.expires_at), (false, 0), "its keys are needed when it is settled");
+    // A row of which nothing else was heard is kept for as long as a late change may need it.
+    rig.publish([in_doubt(2, &user(2, "b@x", "Bob"))]);
+    until("it is marked", || rig.store.record("user:id:2").is_some());
+    assert_eq!(rig.store.record("user:id:2").unwrap().expires_at, millis(clock.now() + 7 * 24 * HOUR));
+    rig.database.heal();
 }
 
 #[test]
