@@ -67,9 +67,9 @@ impl Child {
         Ok(Self { writer, process, progress, dirty, answers, listening: Some(listening) })
     }
 
-    /// How far it is.
-    pub(crate) fn progress(&self) -> Progress {
-        *self.progress.lock()
+    /// How far it is, and will be.
+    pub(crate) fn progress(&self) -> Arc<Mutex<Progress>> {
+        Arc::clone(&self.progress)
     }
 
     /// Whether it said that a table of its own is dirty: then it has announced a loss.
@@ -99,15 +99,16 @@ impl Child {
         Ok(kill_process(Pid::from_child(&self.process), signal)?)
     }
 
-    /// Kills it with SIGKILL, and returns how far it was.
-    pub(crate) fn kill(mut self) -> Outcome<Progress> {
+    /// Kills it with SIGKILL.
+    pub(crate) fn kill(mut self) -> Outcome {
         self.process.kill()?;
         self.process.wait()?;
-        // What it had still written into the pipe counts.
+        // What it had still written into the pipe counts; what waited went with it.
         if let Some(listening) = self.listening.take() {
             let _ = listening.join();
         }
-        Ok(self.progress())
+        self.progress.lock().backlog = 0;
+        Ok(())
     }
 }
 

@@ -10,13 +10,14 @@ use signal_hook::flag::{register, register_conditional_shutdown};
 
 use crate::Outcome;
 use crate::check::{Excuses, compare, entries, rows};
-use crate::crew::Crew;
+use crate::crew::{Crew, Layout};
 use crate::dice::Dice;
 use crate::faults::Stage;
 use crate::job::{Job, StoreAt, cluster, redis};
-use crate::options::{Delivery, End, Options};
+use crate::options::{Delivery, End, Options, StoreKind};
 use crate::repair::repair;
 use crate::script::{Lane, script};
+use crate::serve::Remote;
 use crate::verdict::Verdict;
 use crate::view::{Direct, View};
 use crate::watch::Watch;
@@ -40,16 +41,17 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         println!("the script:");
         print_script(options, time);
     }
-    if options.delivery != Delivery::Memory || options.store.is_owned() {
+    if options.delivery != Delivery::Memory {
         return Err("this combination is not there yet".into());
     }
     let world = World::start(options)?;
     let view: Arc<dyn View> = view(&world)?;
-    let crew = Crew::start(jobs(&world, options), Arc::clone(&INTERRUPTED))?;
+    let (jobs, layout) = jobs(&world, options);
+    let crew = Crew::start(jobs, Arc::clone(&INTERRUPTED))?;
     let watch = Arc::new(Watch::default());
     let readers = readers(options, &watch, &view)?;
     let faults = AtomicUsize::new(0);
-    play(options, &world, &crew, &watch, &faults)?;
+    play(options, &world, &crew, layout, &watch, &faults)?;
     if INTERRUPTED.load(Ordering::SeqCst) {
         return Err("interrupted; everything that was started is stopped".into());
     }
@@ -70,13 +72,13 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         println!("not everything could be flushed: {error}");
     }
     let mut verdict = watch.verdict();
-    verdict.add(&settle(options, &world, &crew, &*view)?);
+    verdict.add(&settle(options, &world, &crew, layout, &*view)?);
     println!("writes={} faults={} {verdict}", progress.writes, faults.load(Ordering::SeqCst));
     Ok(verdict.is_clean() && quiet.is_ok())
 }
 
 /// Checks, mends what kills took with them, and checks again.
-fn settle(options: &Options, world: &World, crew: &Crew, view: &dyn View) -> Outcome<Verdict> {
+fn settle(options: &Options, world: &World, crew: &Crew, layout: Layout, view: &dyn View) -> Outcome<Verdict> {
     let excuses = crew.excuses();
     let allowed = if options.delivery == Delivery::Memory { excuses } else { Excuses::default() };
     let truth = rows(&world.database_at(false))?;
@@ -86,18 +88,20 @@ fn settle(options: &Options, world: &World, crew: &Crew, view: &dyn View) -> Out
     if first.is_clean() {
         return Ok(first);
     }
-    let kv = open(&job(world, options, false, 0))?;
-    repair(&kv, &truth, &stored)?;
+    match layout.owner {
+        Some(owner) => crew.repair(owner)?,
+        None => repair(&open(&job(world, options, false, 0))?, &world.database_at(false))?,
+    }
     let mut verdict = first.without_lost();
     verdict.add(&compare(&truth, &entries(view, &truth)?, &Excuses::default()));
     Ok(verdict)
 }
 
 /// Lets faults happen until enough was written.
-fn play(options: &Options, world: &World, crew: &Crew, watch: &Watch, faults: &AtomicUsize) -> Outcome {
+fn play(options: &Options, world: &World, crew: &Crew, layout: Layout, watch: &Watch, faults: &AtomicUsize) -> Outcome {
     let (begin, over) = (Instant::now(), AtomicBool::new(false));
     let tell = matches!(options.end, End::Writes(_));
-    let stage = Stage { world, crew, watch, over: &over, count: faults, tell };
+    let stage = Stage { world, crew, layout, watch, over: &over, count: faults, tell };
     thread::scope(|scope| {
         let lanes: Vec<_> = Lane::ALL
             .into_iter()
@@ -145,18 +149,24 @@ fn view(world: &World) -> Outcome<Arc<dyn View>> {
     Ok(match world.store_at(false) {
         StoreAt::Redis(url) => Arc::new(Direct(Arc::new(redis(&url)?))),
         StoreAt::Cluster(urls) => Arc::new(Direct(Arc::new(cluster(&urls)?))),
-        StoreAt::Memory | StoreAt::Embedded(_) => return Err("only its owner sees this store".into()),
+        StoreAt::Memory | StoreAt::Embedded(_) => Arc::new(Remote(world.socket())),
     })
 }
 
-fn jobs(world: &World, options: &Options) -> Vec<Job> {
+/// What the processes do. The owner of a store does all of it by itself, as nobody else can reach the store.
+fn jobs(world: &World, options: &Options) -> (Vec<Job>, Layout) {
     let of = |place: usize| job(world, options, true, options.seed.wrapping_add((place as u64) << 48));
-    (0..options.writers).map(of).collect()
+    if options.store.is_owned() {
+        let refill = options.store == StoreKind::Memory;
+        let owner = Job { threads: options.writers, socket: Some(world.socket()), refill, ..of(0) };
+        return (vec![owner], Layout { relays: 1, owner: Some(0) });
+    }
+    ((0..options.writers).map(of).collect(), Layout { relays: options.writers, owner: None })
 }
 
 fn job(world: &World, options: &Options, through_faults: bool, seed: u64) -> Job {
     let (store, database) = (world.store_at(through_faults), world.database_at(through_faults));
-    Job { writer: 0, seed, threads: 1, rows: options.rows, store, database }
+    Job { writer: 0, seed, threads: 1, rows: options.rows, store, database, socket: None, refill: false }
 }
 
 fn readers(options: &Options, watch: &Arc<Watch>, view: &Arc<dyn View>) -> Outcome<Vec<thread::JoinHandle<()>>> {

@@ -16,14 +16,23 @@ use crate::job::Job;
 /// How long a process may take to bring everything that it wrote to the store.
 const QUIET: Duration = Duration::from_mins(2);
 
+/// Who stands where: writers first, from zero.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Layout {
+    /// The first relay.
+    pub(crate) relays: usize,
+    /// The process that owns the store.
+    pub(crate) owner: Option<usize>,
+}
+
 /// The processes of a run.
 pub(crate) struct Crew {
     /// What each place does; the number and the seed are new with each incarnation.
     jobs: Vec<Job>,
     places: Vec<Mutex<Option<Child>>>,
     next: AtomicI32,
-    /// What those did who are no more.
-    past: Mutex<Progress>,
+    /// What each process did, those that are no more included.
+    progress: Mutex<Vec<Arc<Mutex<Progress>>>>,
     excuses: Mutex<Excuses>,
     interrupted: Arc<AtomicBool>,
 }
@@ -36,7 +45,7 @@ impl Crew {
             jobs,
             places,
             next: AtomicI32::new(1),
-            past: Mutex::default(),
+            progress: Mutex::default(),
             excuses: Mutex::default(),
             interrupted,
         };
@@ -46,17 +55,19 @@ impl Crew {
         Ok(crew)
     }
 
-    /// Kills the process at this place and starts another there.
-    pub(crate) fn kill(&self, place: usize) -> Outcome {
+    /// Kills the process at this place and starts another there; `between` comes when the one is gone for sure and the
+    /// other is not there yet.
+    pub(crate) fn kill(&self, place: usize, between: impl FnOnce()) -> Outcome {
         if let Some(child) = self.take(place) {
             self.excuses.lock().killed.insert(child.writer);
-            self.bury(child.kill()?);
+            child.kill()?;
         }
+        between();
         self.fill(place)
     }
 
-    /// Lets the process at this place end in good order, and starts another there.
-    pub(crate) fn retire(&self, place: usize) -> Outcome {
+    /// Lets the process at this place end in good order, and starts another there, as [`kill`](Self::kill).
+    pub(crate) fn retire(&self, place: usize, between: impl FnOnce()) -> Outcome {
         if let Some(mut child) = self.take(place) {
             child.tell("stop")?;
             let deadline = Instant::now() + QUIET;
@@ -74,19 +85,20 @@ impl Crew {
             if child.is_dirty() {
                 self.excuses.lock().dirty.insert(child.writer);
             }
-            self.bury(child.kill()?);
+            child.kill()?;
         }
+        between();
         self.fill(place)
     }
 
     /// Freezes the process at this place for a while.
     pub(crate) fn pause(&self, place: usize, long: Duration) -> Outcome {
         let Some(slot) = self.places.get(place) else { return Ok(()) };
-        let slot = slot.lock();
-        if let Some(child) = &*slot {
-            child.signal(Signal::STOP)?;
-            thread::sleep(long);
-            child.signal(Signal::CONT)?;
+        for (signal, then) in [(Signal::STOP, long), (Signal::CONT, Duration::ZERO)] {
+            if let Some(child) = &*slot.lock() {
+                child.signal(signal)?;
+            }
+            thread::sleep(then);
         }
         Ok(())
     }
@@ -107,13 +119,17 @@ impl Crew {
 
     /// What all of them did so far. An error when one ended by itself.
     pub(crate) fn progress(&self) -> Outcome<Progress> {
-        let mut sum = *self.past.lock();
+        let mut sum = Progress::default();
+        for of_one in self.progress.lock().iter() {
+            let of_one = of_one.lock();
+            sum.writes += of_one.writes;
+            sum.conflicts += of_one.conflicts;
+            sum.retries += of_one.retries;
+            sum.backlog += of_one.backlog;
+        }
         for slot in &self.places {
-            // A place that is being filled or paused waits for nobody.
-            let Some(mut slot) = slot.try_lock() else { continue };
+            let mut slot = slot.lock();
             let Some(child) = &mut *slot else { continue };
-            add(&mut sum, child.progress());
-            sum.backlog += child.progress().backlog;
             if let Some(status) = child.ended()? {
                 return Err(format!("process {} ended by itself: {status}", child.writer).into());
             }
@@ -140,6 +156,17 @@ impl Crew {
         if unflushed.is_empty() { Ok(()) } else { Err(unflushed.join("; ").into()) }
     }
 
+    /// Asks the process at this place to compare its store with the database and mend it.
+    pub(crate) fn repair(&self, place: usize) -> Outcome {
+        let mut slot = self.places.get(place).ok_or("there is no such process")?.lock();
+        let child = slot.as_mut().ok_or("the process is gone")?;
+        child.tell("repair")?;
+        match child.answer(QUIET)?.as_str() {
+            "repaired" => Ok(()),
+            other => Err(format!("process {} was to repair and said `{other}`", child.writer).into()),
+        }
+    }
+
     fn take(&self, place: usize) -> Option<Child> {
         self.places.get(place)?.lock().take()
     }
@@ -148,18 +175,9 @@ impl Crew {
         let (Some(job), Some(slot)) = (self.jobs.get(place), self.places.get(place)) else { return Ok(()) };
         let writer = self.next.fetch_add(1, Ordering::SeqCst);
         let seed = job.seed.wrapping_add(u64::from(writer.unsigned_abs()) << 20);
-        *slot.lock() = Some(Child::start(&Job { writer, seed, ..job.clone() })?);
+        let child = Child::start(&Job { writer, seed, ..job.clone() })?;
+        self.progress.lock().push(child.progress());
+        *slot.lock() = Some(child);
         Ok(())
     }
-
-    fn bury(&self, progress: Progress) {
-        add(&mut self.past.lock(), progress);
-    }
-}
-
-/// What waits does not count: it went with its process.
-fn add(sum: &mut Progress, more: Progress) {
-    sum.writes += more.writes;
-    sum.conflicts += more.conflicts;
-    sum.retries += more.retries;
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use xtask::servers::{Fault as NetFault, Proxy, Redis, RedisCluster, Side};
 
 use crate::Outcome;
-use crate::crew::Crew;
+use crate::crew::{Crew, Layout};
 use crate::script::{Event, Fault, Net, PRIMARIES};
 use crate::watch::Watch;
 use crate::world::{Database, Store, World};
@@ -16,6 +16,7 @@ use crate::world::{Database, Store, World};
 pub(crate) struct Stage<'a> {
     pub(crate) world: &'a World,
     pub(crate) crew: &'a Crew,
+    pub(crate) layout: Layout,
     pub(crate) watch: &'a Watch,
     /// Faults end once this is set.
     pub(crate) over: &'a AtomicBool,
@@ -49,10 +50,25 @@ impl Stage<'_> {
 
     fn perform(&self, fault: Fault) -> Outcome {
         match fault {
-            Fault::KillWriter(place) => self.crew.kill(place),
-            Fault::RetireWriter(place) => self.crew.retire(place),
+            Fault::KillWriter(place) => self.crew.kill(place, || ()),
+            Fault::RetireWriter(place) => self.crew.retire(place, || ()),
             Fault::PauseWriter(place, long) => self.crew.pause(place, millis(long)),
-            Fault::KillOwner | Fault::KillRelay(_) | Fault::PauseRelay(..) => Err("there is no such process".into()),
+            Fault::KillOwner | Fault::RetireOwner => {
+                let owner = self.layout.owner.ok_or("nobody owns the store")?;
+                let between = || {
+                    if matches!(self.world.store, Store::Memory) {
+                        self.watch.forgot();
+                    }
+                };
+                if fault == Fault::KillOwner {
+                    self.crew.kill(owner, between)
+                } else {
+                    self.crew.retire(owner, between)
+                }
+            }
+            Fault::PauseOwner(long) => self.crew.pause(self.layout.owner.ok_or("nobody owns the store")?, millis(long)),
+            Fault::KillRelay(relay) => self.crew.kill(self.layout.relays + relay, || ()),
+            Fault::PauseRelay(relay, long) => self.crew.pause(self.layout.relays + relay, millis(long)),
             Fault::KillStore(node, long) => {
                 let node = self.node(node)?;
                 node.kill()?;

@@ -20,8 +20,12 @@ pub(crate) struct Job {
     pub(crate) writer: i32,
     /// What its dice are seeded with.
     pub(crate) seed: u64,
-    /// How many threads write.
+    /// How many threads write; none in a process that only delivers.
     pub(crate) threads: usize,
+    /// Where the owner of a store answers for it.
+    pub(crate) socket: Option<PathBuf>,
+    /// Whether the store begins empty and is filled from the database.
+    pub(crate) refill: bool,
     /// Primary keys go from one to this.
     pub(crate) rows: i32,
     pub(crate) store: StoreAt,

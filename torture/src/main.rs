@@ -14,6 +14,7 @@ mod models;
 mod options;
 mod repair;
 mod script;
+mod serve;
 mod steps;
 mod verdict;
 mod view;

@@ -1,6 +1,7 @@
 //! Mends what a process took with it when it was killed.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use kvsync::envelope::{Head, State, Value};
@@ -9,23 +10,27 @@ use kvsync::store::Step;
 use kvsync::{Key, KvSync};
 
 use crate::Outcome;
+use crate::check::{entries, rows};
+use crate::job::DatabaseAt;
 use crate::models::Row;
-use crate::view::Seen;
+use crate::view::{Direct, Seen};
 
 /// Reads every row again that stands in the database or in the store.
-pub(crate) fn repair(kv: &KvSync, truth: &[Row], stored: &HashMap<String, Seen>) -> Outcome {
-    let rows = stored.values().filter_map(|seen| match seen {
+pub(crate) fn repair(kv: &KvSync, database: &DatabaseAt) -> Outcome {
+    let truth = rows(database)?;
+    let stored = entries(&Direct(Arc::clone(kv.store())), &truth)?;
+    let copies = stored.values().filter_map(|seen| match seen {
         Seen::Row(_, row) => Some(row),
         _ => None,
     });
-    for row in rows.chain(truth) {
+    for row in copies.chain(&truth) {
         match row {
             Row::Account(row) => kv.sync(row)?,
             Row::Badge(row) => kv.sync(row)?,
             Row::Member(row) => kv.sync(row)?,
         };
     }
-    release(kv, truth, stored)
+    release(kv, &truth, &stored)
 }
 
 /// A row without a record does not know which keys it has left: they are released at the version of the copy that

@@ -19,6 +19,10 @@ pub(crate) enum Fault {
     PauseWriter(usize, u64),
     /// The process that owns the store gets SIGKILL, and another one opens the store.
     KillOwner,
+    /// The process that owns the store stops in good order, and another one opens the store.
+    RetireOwner,
+    /// The process that owns the store gets SIGSTOP, and SIGCONT later.
+    PauseOwner(u64),
     /// A relay gets SIGKILL, and another one takes its place.
     KillRelay(usize),
     /// A relay gets SIGSTOP, and SIGCONT later.
@@ -155,7 +159,11 @@ impl Drawing {
             let which = which - self.writers;
             if kind < 6 { (Fault::KillRelay(which), 300) } else { (Fault::PauseRelay(which, long), long) }
         } else {
-            (Fault::KillOwner, 1500)
+            match kind {
+                0..6 => (Fault::KillOwner, 1500),
+                6 => (Fault::RetireOwner, 1500),
+                _ => (Fault::PauseOwner(long), long),
+            }
         }
     }
 
@@ -206,6 +214,8 @@ impl fmt::Display for Fault {
             Self::RetireWriter(which) => write!(f, "writer {which} stops in good order"),
             Self::PauseWriter(which, long) => write!(f, "SIGSTOP of writer {which} for {long} ms"),
             Self::KillOwner => f.write_str("kill -9 of the store's owner"),
+            Self::RetireOwner => f.write_str("the store's owner stops in good order"),
+            Self::PauseOwner(long) => write!(f, "SIGSTOP of the store's owner for {long} ms"),
             Self::KillRelay(which) => write!(f, "kill -9 of relay {which}"),
             Self::PauseRelay(which, long) => write!(f, "SIGSTOP of relay {which} for {long} ms"),
             Self::KillStore(node, long) => write!(f, "kill -9 of store node {node}, down for {long} ms"),

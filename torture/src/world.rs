@@ -32,7 +32,7 @@ pub(crate) enum Database {
 pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) database: Database,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -66,7 +66,12 @@ impl World {
                 Database::Postgres(Box::new(server), proxy)
             }
         };
-        Ok(Self { store, database, _folder: folder })
+        Ok(Self { store, database, folder })
+    }
+
+    /// Where the owner of the store answers for it.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.folder.path().join("socket")
     }
 
     /// The store as writers reach it, through what goes wrong; or past that.

@@ -22,6 +22,8 @@ use crate::Outcome;
 use crate::dice::Dice;
 use crate::job::{DatabaseAt, Job};
 use crate::models::{Account, Badge, Member};
+use crate::repair::repair;
+use crate::serve::serve;
 use crate::steps;
 
 /// How long everything that was written may take to reach the store once nothing is in the way.
@@ -45,12 +47,18 @@ pub(crate) struct Tally {
 pub(crate) fn run(job: &Job) -> Outcome {
     let tally = Arc::new(Tally::default());
     let kv = patiently(|| open(job))?;
+    if let Some(socket) = &job.socket {
+        serve(Arc::clone(kv.store()), socket)?;
+    }
     let reporting = {
         let (kv, tally) = (kv.clone(), Arc::clone(&tally));
         thread::Builder::new().name("torture-tally".into()).spawn(move || report(&kv, &tally))?
     };
     let writers = (0..job.threads).map(|thread| start(&kv, job, thread, &tally)).collect::<Outcome<Vec<_>>>()?;
     let commands = commands()?;
+    if job.refill {
+        patiently(|| repair(&kv, &job.database))?;
+    }
     while commands.recv()? != "stop" {}
     tally.stop.store(true, Ordering::Relaxed);
     for writer in writers {
@@ -62,7 +70,12 @@ pub(crate) fn run(job: &Job) -> Outcome {
     }
     reporting.join().map_err(|_| "the reporting thread panicked")?;
     // Whoever started it ends it, by closing the pipe.
-    while commands.recv().is_ok() {}
+    while let Ok(command) = commands.recv() {
+        if command == "repair" {
+            repair(&kv, &job.database)?;
+            println!("repaired");
+        }
+    }
     Ok(())
 }
 
