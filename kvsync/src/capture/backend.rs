@@ -4,12 +4,13 @@ use std::time::SystemTime;
 
 use diesel::backend::Backend;
 use diesel::connection::{DefaultLoadingMode, LoadConnection, TransactionManagerStatus};
-use diesel::query_builder::QueryBuilder;
+use diesel::query_builder::{AstPass, QueryBuilder};
 use diesel::row::Row;
 use diesel::{Connection, QueryResult, deserialize};
 
 use super::check::{Catalog, FindingKind};
 use super::hub::Hub;
+use super::outbox::{Belongs, Statement};
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
@@ -89,6 +90,32 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     fn own(row: Self::Row<'_, '_>, owning: &mut Self::Owning) -> Self::Owned;
     /// Reads a boolean.
     fn flag(row: &Self::Row<'_, '_>, at: usize) -> Option<bool>;
+    /// Reads an integer of eight bytes.
+    fn integer(row: &Self::Row<'_, '_>, at: usize) -> Option<i64>;
+    /// Reads text.
+    fn text(row: &Self::Row<'_, '_>, at: usize) -> Option<String>;
+    /// Reads binary.
+    fn bytes(row: &Self::Row<'_, '_>, at: usize) -> Option<Vec<u8>>;
+    /// Adds text to a statement, as a value.
+    fn push_text<'b>(out: &mut AstPass<'_, 'b, Self>, text: &'b str) -> QueryResult<()>;
+    /// Goes on with what stands for a row in a FROM clause: the row of this table, or its primary key, that
+    /// a row of the outbox shows as this text.
+    fn push_image<'a>(
+        statement: Statement<'a>,
+        table: &str,
+        text: &'a str,
+        primary_key: &[&str],
+    ) -> Result<Statement<'a>>;
+    /// Where the rows of a registered table belong that stand in this schema; nothing when they are of
+    /// another table.
+    fn belongs<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        table: &Table<Self>,
+        schema: Option<&str>,
+    ) -> Result<Option<Belongs>>
+    where
+        Self: SyncBackend;
     /// The bytes of a value, if it is text or binary.
     fn weigh(value: &mut Self::RawValue<'_>) -> usize;
 

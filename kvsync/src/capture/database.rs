@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::backend::{Inner, SyncBackend};
 use super::connection::SyncConnection;
 use super::hub::{Factory, Hub, Scopes};
+use super::outbox::OutboxTable;
 use super::primary::loses_keys;
 use super::reread::Rereader;
 use super::table::{SyncModel, Table, table_of};
@@ -16,6 +17,7 @@ use crate::change::Publish;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
 use crate::model::{Schema, Source};
+use crate::transport::Outbox;
 
 /// What becomes of a statement that writes a registered table in a way that cannot be captured: several
 /// statements in one string, a statement that writes inside another, MERGE, COPY FROM, EXPLAIN ANALYZE,
@@ -234,7 +236,8 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
             ways: RwLock::default(),
         });
         let source = Arc::new(Rereader::new(Arc::clone(&hub)));
-        Ok(Arc::new(Attached { hub, source }))
+        let outbox = hub.outbox.then(|| Arc::new(OutboxTable::new(Arc::clone(&hub))) as Arc<dyn Outbox>);
+        Ok(Arc::new(Attached { hub, source, outbox }))
     }
 }
 
@@ -245,6 +248,9 @@ pub trait AnyDatabase: Any + Send + Sync {
 
     /// Reads its rows again, on a connection of its own that the factory opens when it is first needed.
     fn source(&self) -> Arc<dyn Source>;
+
+    /// Its outbox, if changes wait in one; on a connection of its own, too.
+    fn outbox(&self) -> Option<Arc<dyn Outbox>>;
 }
 
 impl dyn AnyDatabase {
@@ -258,6 +264,7 @@ impl dyn AnyDatabase {
 pub struct Attached<DB: SyncBackend> {
     hub: Arc<Hub<DB>>,
     source: Arc<Rereader<DB>>,
+    outbox: Option<Arc<dyn Outbox>>,
 }
 
 impl<DB: SyncBackend> Attached<DB> {
@@ -289,7 +296,7 @@ impl<DB: SyncBackend> Attached<DB> {
 
 impl<DB: SyncBackend> Clone for Attached<DB> {
     fn clone(&self) -> Self {
-        Self { hub: Arc::clone(&self.hub), source: Arc::clone(&self.source) }
+        Self { hub: Arc::clone(&self.hub), source: Arc::clone(&self.source), outbox: self.outbox.clone() }
     }
 }
 
@@ -300,6 +307,10 @@ impl<DB: SyncBackend> AnyDatabase for Attached<DB> {
 
     fn source(&self) -> Arc<dyn Source> {
         Arc::clone(&self.source) as Arc<dyn Source>
+    }
+
+    fn outbox(&self) -> Option<Arc<dyn Outbox>> {
+        self.outbox.clone()
     }
 }
 

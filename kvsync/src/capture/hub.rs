@@ -25,7 +25,6 @@ pub struct Hub<DB: SyncBackend> {
     pub(super) misfit: Policy,
     pub(super) max_pending: usize,
     /// Whether changes are written into the outbox, in the transaction that makes them.
-    #[allow(dead_code, reason = "capture into the outbox is about to use it")]
     pub(super) outbox: bool,
     /// The scope of each schema, where schemas have scopes.
     pub(super) scopes: Option<Scopes>,

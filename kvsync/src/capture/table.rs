@@ -20,6 +20,7 @@ use super::primary::{self, KeyTypeOf, Picked};
 use super::statement::{Scanned, TableName, scan};
 use super::weigh::WeighedRow;
 use crate::change::Unknown;
+use crate::codec::Codec as _;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Model, PrimaryKey, Schema, Syncable};
 
@@ -86,6 +87,10 @@ impl<DB: SyncBackend> Table<DB> {
 /// A model of a table, its type erased.
 pub(super) struct ModelEntry<DB: SyncBackend> {
     pub(super) schema: &'static Schema,
+    /// The number of its codec.
+    pub(super) codec: u8,
+    /// A row of it from its bytes in that codec.
+    pub(super) thaw: fn(&[u8]) -> Result<Box<dyn Model>>,
     /// The SQL of its columns, cut where the table is named.
     columns: Vec<String>,
     /// The SQL of its columns as Diesel writes it.
@@ -115,6 +120,17 @@ impl<DB: SyncBackend> ModelEntry<DB> {
     /// Its columns in a statement that calls the table `reference`.
     pub(super) fn columns(&self, reference: &str) -> String {
         self.columns.join(&format!("{reference}."))
+    }
+
+    /// The columns of its primary key, each in its place among its own, and NULL in all other places;
+    /// nothing when these places cannot be told.
+    pub(super) fn primary_key_alone(&self) -> Option<String> {
+        let places = self.primary_key.as_ref()?;
+        let column = |place: usize| {
+            let column = places.iter().position(|of_key| *of_key == place);
+            column.and_then(|at| self.schema.primary_key.get(at)).map_or("NULL".to_owned(), |name| DB::quote(name))
+        };
+        Some((0..self.width).map(column).collect::<Vec<_>>().join(", "))
     }
 
     /// The condition that a row has this primary key; nothing when it is of another model.
@@ -204,6 +220,8 @@ pub(super) fn table_of<DB: SyncBackend, M: SyncModel<DB>>() -> Result<Table<DB>>
     table.models.push(ModelEntry {
         schema: M::SCHEMA,
         by_key: false,
+        codec: M::Codec::ID,
+        thaw: |bytes| Ok(Box::new(M::Codec::decode::<M>(bytes)?)),
         columns,
         primary_key: primary::places::<DB>(M::SCHEMA, &table.sql, &list, width),
         list,

@@ -19,7 +19,8 @@ pub trait Outbox: Send + Sync {
     /// The database's name, as given to the builder.
     fn name(&self) -> &str;
 
-    /// Claims rows that are due, the oldest first, at most `most`, for as long as `lease`.
+    /// Claims rows that are due and about models of this process, the oldest first, at most `most`, for as
+    /// long as `lease`.
     ///
     /// # Errors
     ///
@@ -48,12 +49,12 @@ pub trait Outbox: Send + Sync {
     /// When the database could not be told: then they are delivered again.
     fn failed(&self, failures: &[Failure]) -> Result<()>;
 
-    /// Gives claimed rows back at once, undelivered.
+    /// Gives claimed rows back, undelivered: they may be claimed again in a while.
     ///
     /// # Errors
     ///
     /// When the database could not be told: then the claim runs out.
-    fn release(&self, ids: &[i64]) -> Result<()>;
+    fn release(&self, ids: &[i64], retry_in: Duration) -> Result<()>;
 
     /// What it holds.
     ///
@@ -69,12 +70,28 @@ pub trait Outbox: Send + Sync {
     /// When the database could not be asked.
     fn range(&self) -> Result<Option<OutboxRange>>;
 
-    /// Whether a row of this range waits to be delivered. Dead letters do not wait.
+    /// Whether a row of this range, about a model of this process, waits to be delivered. Those that have
+    /// failed and will be tried again do not count, and neither do dead letters.
     ///
     /// # Errors
     ///
     /// When the database could not be asked.
     fn waits(&self, range: &OutboxRange) -> Result<bool>;
+
+    /// Why a row of this range could not be delivered, if there is one that has failed.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be asked.
+    fn failure(&self, range: &OutboxRange) -> Result<Option<String>>;
+
+    /// How many rows wait for longer than they should and are about models that this process does not know.
+    /// Those that were captured longer ago than `dead_after` are made dead letters.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be asked or told.
+    fn strangers(&self, dead_after: Duration) -> Result<u64>;
 
     /// Dead letters whose id is above `after`, the oldest first, at most `most`.
     ///
@@ -98,7 +115,8 @@ pub trait Outbox: Send + Sync {
     fn discard(&self, ids: Option<&[i64]>) -> Result<usize>;
 
     /// Lets rows be delivered again that were captured at this time or later and that the retention has
-    /// kept. Returns how many.
+    /// kept, dead letters among them: an older row must not stand in the place of a newer one that could not
+    /// be delivered. Returns how many.
     ///
     /// # Errors
     ///
@@ -128,8 +146,8 @@ pub struct Claimed {
     pub table: String,
     /// How often it failed before.
     pub attempts: u32,
-    /// Its changes: one for each model that it is about; none where no model of this process is
-    /// concerned. An error when it cannot be understood.
+    /// Its changes: one for each model that it is about. An error when it cannot be understood; one that
+    /// says that a [retry](Error::is_retryable) helps is not about the row.
     pub changes: Result<Vec<Change>>,
 }
 

@@ -31,6 +31,7 @@ pub(crate) struct Content<'a> {
 ///
 /// [`ErrorKind::Codec`] when the model has no form in its codec, or its code panics: then the row of the
 /// outbox goes without content, and the model's row is read again.
+#[allow(dead_code, reason = "capture into the outbox is about to use it")]
 pub(crate) fn encode(model: &dyn Model) -> Result<Vec<u8>> {
     let schema = model.schema();
     let count = u16::try_from(schema.fields.len()).map_err(|_| {

@@ -2,6 +2,7 @@
 
 mod begin;
 mod catalog;
+mod outbox;
 mod place;
 mod reread;
 mod row_by_row;
@@ -15,9 +16,10 @@ use diesel::connection::{DefaultLoadingMode, LoadConnection, TransactionManagerS
 use diesel::deserialize;
 use diesel::dsl::sql;
 use diesel::pg::{Pg, PgConnection};
+use diesel::query_builder::AstPass;
 use diesel::result::Error as DieselError;
 use diesel::row::Row;
-use diesel::sql_types::{BigInt, Bool, Nullable, Oid, Text};
+use diesel::sql_types::{BigInt, Binary, Bool, Nullable, Oid, Text};
 use diesel::{QueryResult, RunQueryDsl};
 
 pub use self::begin::TransactionBuilder;
@@ -25,6 +27,7 @@ use self::place::Places;
 use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend, Unseen};
 use super::check::Catalog;
 use super::hub::Hub;
+use super::outbox::{Belongs, Statement};
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
@@ -93,6 +96,40 @@ impl Inside for Pg {
 
     fn flag(row: &Self::Row<'_, '_>, at: usize) -> Option<bool> {
         row.get_value::<Nullable<Bool>, Option<bool>, _>(at).ok().flatten()
+    }
+
+    fn integer(row: &Self::Row<'_, '_>, at: usize) -> Option<i64> {
+        row.get_value::<Nullable<BigInt>, Option<i64>, _>(at).ok().flatten()
+    }
+
+    fn text(row: &Self::Row<'_, '_>, at: usize) -> Option<String> {
+        row.get_value::<Nullable<Text>, Option<String>, _>(at).ok().flatten()
+    }
+
+    fn bytes(row: &Self::Row<'_, '_>, at: usize) -> Option<Vec<u8>> {
+        row.get_value::<Nullable<Binary>, Option<Vec<u8>>, _>(at).ok().flatten()
+    }
+
+    fn push_text<'b>(out: &mut AstPass<'_, 'b, Self>, text: &'b str) -> QueryResult<()> {
+        out.push_bind_param::<Text, str>(text)
+    }
+
+    fn push_image<'a>(
+        statement: Statement<'a>,
+        table: &str,
+        text: &'a str,
+        primary_key: &[&str],
+    ) -> Result<Statement<'a>> {
+        outbox::push_image(statement, table, text, primary_key)
+    }
+
+    fn belongs<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        table: &Table<Self>,
+        schema: Option<&str>,
+    ) -> Result<Option<Belongs>> {
+        outbox::belongs(conn, hub, table, schema)
     }
 
     fn weigh(value: &mut Self::RawValue<'_>) -> usize {

@@ -5,6 +5,7 @@ mod begin;
 mod catalog;
 mod clock;
 mod counter;
+mod outbox;
 mod reread;
 mod scan;
 mod unseen;
@@ -15,8 +16,9 @@ use std::time::SystemTime;
 use diesel::connection::{DefaultLoadingMode, LoadConnection, TransactionManagerStatus};
 use diesel::deserialize;
 use diesel::dsl::sql;
+use diesel::query_builder::AstPass;
 use diesel::row::{Field, IntoOwnedRow, Row};
-use diesel::sql_types::Text;
+use diesel::sql_types::{BigInt, Binary, Nullable, Text};
 use diesel::sqlite::{Sqlite, SqliteConnection, SqliteType};
 use diesel::{QueryResult, RunQueryDsl};
 
@@ -25,6 +27,7 @@ pub use self::counter::SQLITE_COUNTER;
 use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend, Unseen};
 use super::check::Catalog;
 use super::hub::Hub;
+use super::outbox::{Belongs, Statement};
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
@@ -101,6 +104,40 @@ impl Inside for Sqlite {
         let field = Row::get(row, at)?;
         let mut value = field.value()?;
         Some(value.read_integer() != 0)
+    }
+
+    fn integer(row: &Self::Row<'_, '_>, at: usize) -> Option<i64> {
+        row.get_value::<Nullable<BigInt>, Option<i64>, _>(at).ok().flatten()
+    }
+
+    fn text(row: &Self::Row<'_, '_>, at: usize) -> Option<String> {
+        row.get_value::<Nullable<Text>, Option<String>, _>(at).ok().flatten()
+    }
+
+    fn bytes(row: &Self::Row<'_, '_>, at: usize) -> Option<Vec<u8>> {
+        row.get_value::<Nullable<Binary>, Option<Vec<u8>>, _>(at).ok().flatten()
+    }
+
+    fn push_text<'b>(out: &mut AstPass<'_, 'b, Self>, text: &'b str) -> QueryResult<()> {
+        out.push_bind_param::<Text, str>(text)
+    }
+
+    fn push_image<'a>(
+        statement: Statement<'a>,
+        table: &str,
+        text: &'a str,
+        primary_key: &[&str],
+    ) -> Result<Statement<'a>> {
+        outbox::push_image(statement, table, text, primary_key)
+    }
+
+    fn belongs<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        table: &Table<Self>,
+        schema: Option<&str>,
+    ) -> Result<Option<Belongs>> {
+        outbox::belongs(conn, hub, table, schema)
     }
 
     fn weigh(value: &mut Self::RawValue<'_>) -> usize {
