@@ -92,8 +92,6 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     fn flag(row: &Self::Row<'_, '_>, at: usize) -> Option<bool>;
     /// Reads an integer of eight bytes.
     fn integer(row: &Self::Row<'_, '_>, at: usize) -> Option<i64>;
-    /// Reads text.
-    fn text(row: &Self::Row<'_, '_>, at: usize) -> Option<String>;
     /// Reads binary.
     fn bytes(row: &Self::Row<'_, '_>, at: usize) -> Option<Vec<u8>>;
     /// Adds text to a statement, as a value.

@@ -110,10 +110,6 @@ impl Inside for Sqlite {
         row.get_value::<Nullable<BigInt>, Option<i64>, _>(at).ok().flatten()
     }
 
-    fn text(row: &Self::Row<'_, '_>, at: usize) -> Option<String> {
-        row.get_value::<Nullable<Text>, Option<String>, _>(at).ok().flatten()
-    }
-
     fn bytes(row: &Self::Row<'_, '_>, at: usize) -> Option<Vec<u8>> {
         row.get_value::<Nullable<Binary>, Option<Vec<u8>>, _>(at).ok().flatten()
     }
