@@ -14,7 +14,9 @@ use crate::codec::Bson;
 use crate::codec::Json;
 use crate::codec::{Codec, MessagePack};
 use crate::envelope::{Body, Envelope, Head, State, Value};
+use crate::error::Result;
 use crate::key::{Key, KeyWriter, Scope};
+use crate::model::Model;
 use crate::record::{Content, Delta, Order, Record, Terms, Write};
 use crate::version::Version;
 
@@ -154,6 +156,31 @@ fn decode<C: Codec>(bytes: &[u8]) {
         again.is_ok_and(|again| again == written) || C::NAME == "JSON" && model.map.values().any(|n| !n.is_finite()),
         "a model that was read is written so that it reads the same"
     );
+}
+
+/// Reads the content of a row of an outbox.
+pub fn outbox(data: &[u8]) {
+    if let Ok(body) = outbox_body(data) {
+        assert!(body.len() + 4 <= data.len(), "a body is a part of its content");
+    }
+}
+
+/// The body in the content of a row of an outbox.
+///
+/// # Errors
+///
+/// As the relay meets them.
+pub fn outbox_body(data: &[u8]) -> Result<&[u8]> {
+    crate::capture::OutboxContent::parse(data).map(|content| content.body)
+}
+
+/// The content of a row of an outbox.
+///
+/// # Errors
+///
+/// As capture meets them.
+pub fn outbox_content(row: &dyn Model) -> Result<Vec<u8>> {
+    crate::capture::encode_outbox(row)
 }
 
 /// One of the functions above, and bytes that it reads.

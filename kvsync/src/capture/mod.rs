@@ -132,6 +132,8 @@ pub use self::backend::{Inner, SyncBackend};
 pub use self::check::{Finding, FindingKind, Severity};
 pub use self::connection::SyncConnection;
 pub use self::database::{AnyDatabase, Attached, Database, Policy, Unattached};
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::outbox::content::{Content as OutboxContent, encode as encode_outbox};
 #[cfg(feature = "r2d2")]
 pub use self::pool::ConnectionManager;
 #[cfg(feature = "postgres")]

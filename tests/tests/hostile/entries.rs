@@ -19,7 +19,7 @@ fn feed(reader: fn(&[u8]), bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-const READERS: [fn(&[u8]); 4] = [fuzzing::envelope, fuzzing::ledger, fuzzing::key, fuzzing::model];
+const READERS: [fn(&[u8]); 5] = [fuzzing::envelope, fuzzing::ledger, fuzzing::key, fuzzing::model, fuzzing::outbox];
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]

@@ -179,7 +179,9 @@ fn a_redis_that_is_there_and_goes() -> Tested {
 
         let told = Arc::new(Mutex::new(String::new()));
         let telling = Arc::clone(&told);
-        let tell = move |report: &kvsync::Report| telling.lock().push_str(&format!("{report} {report:?}\n"));
+        let tell = move |report: &kvsync::Report| {
+            Write::write_fmt(&mut *telling.lock(), format_args!("{report} {report:?}\n")).unwrap();
+        };
         let dir = tempfile::tempdir()?;
         let path = dir.path().join("app.db").to_string_lossy().into_owned();
         SqliteConnection::establish(&path)?
