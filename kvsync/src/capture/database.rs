@@ -53,6 +53,7 @@ pub struct Database<DB: SyncBackend> {
     policy: Policy,
     truncate: Policy,
     misfit: Policy,
+    wraps: bool,
     max_pending: usize,
     outbox: bool,
     scopes: Option<Scopes>,
@@ -77,6 +78,7 @@ impl<DB: SyncBackend> Database<DB> {
             policy: Policy::Warn,
             truncate: Policy::Error,
             misfit: Policy::Warn,
+            wraps: false,
             max_pending: MAX_PENDING,
             outbox: false,
             scopes: None,
@@ -140,6 +142,17 @@ impl<DB: SyncBackend> Database<DB> {
     #[must_use]
     pub fn policy(self, policy: Policy) -> Self {
         Self { policy, truncate: policy, ..self }
+    }
+
+    /// Runs each write that stands in no transaction in one of its own.
+    ///
+    /// When a connection is lost before the answer to such a write, nobody knows which rows it was about, and
+    /// its table is dirty. In a transaction its rows are known before it is committed: if the answer to that
+    /// is lost, they are masked and read again, and nothing is amiss. For networks that break often; the price
+    /// is two more round trips a write on PostgreSQL.
+    #[must_use]
+    pub fn wrap_single_writes(self) -> Self {
+        Self { wraps: true, ..self }
     }
 
     /// How many bytes of changes a transaction holds in memory, 64 MiB if not told. Of the changes
@@ -221,13 +234,14 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
             return Err(wrong);
         }
         let tables = self.tables.into_iter().map(Arc::new).collect();
-        let Self { name, factory, policy, truncate, misfit, max_pending, outbox, scopes, .. } = *self;
+        let Self { name, factory, policy, truncate, misfit, wraps, max_pending, outbox, scopes, .. } = *self;
         let hub = Arc::new(Hub {
             name,
             tables,
             policy,
             truncate,
             misfit,
+            wraps,
             max_pending,
             outbox,
             scopes,

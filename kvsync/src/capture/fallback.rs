@@ -30,7 +30,7 @@ impl<C: Inner> SyncConnection<C> {
         mut keep: F,
     ) -> QueryResult<usize>
     where
-        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>),
+        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>, usize),
     {
         self.reconcile();
         let hub = Arc::clone(&self.state.hub);
@@ -45,9 +45,9 @@ impl<C: Inner> SyncConnection<C> {
             return self.run_guarded(source, plan, &mut keep);
         }
         let mut kept = false;
-        let ran = self.run_once(source, plan, alone, &mut |row| {
+        let ran = self.run_once(source, plan, alone, &mut |row, hidden| {
             kept = true;
-            keep(row);
+            keep(row, hidden);
         });
         let error = match ran {
             Err(error) if !kept && may_be_ours(&error) => error,
@@ -74,7 +74,7 @@ impl<C: Inner> SyncConnection<C> {
         keep: &mut F,
     ) -> QueryResult<usize>
     where
-        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>),
+        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>, usize),
     {
         let Some(plan) = replan(&self.state.hub, &text(&source)?, plan, level) else {
             let error =
@@ -95,13 +95,13 @@ impl<C: Inner> SyncConnection<C> {
         keep: &mut F,
     ) -> QueryResult<usize>
     where
-        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>),
+        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>, usize),
     {
         let mut count = 0;
         let as_it_is = Rewritten::new(source, plan);
         if plan.asks {
             for row in LoadConnection::<DefaultLoadingMode>::load(&mut self.inner, as_it_is)? {
-                keep(row?);
+                keep(row?, 0);
                 count += 1;
             }
         } else {
@@ -124,7 +124,7 @@ impl<C: Inner> SyncConnection<C> {
         keep: &mut F,
     ) -> QueryResult<usize>
     where
-        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>),
+        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>, usize),
     {
         C::TransactionManager::begin_transaction(&mut self.inner)?;
         match self.run_once(source, plan, false, keep) {

@@ -23,6 +23,8 @@ pub struct Hub<DB: SyncBackend> {
     pub(super) policy: Policy,
     pub(super) truncate: Policy,
     pub(super) misfit: Policy,
+    /// Whether a write that stands in no transaction gets one.
+    pub(super) wraps: bool,
     pub(super) max_pending: usize,
     /// Whether changes are written into the outbox, in the transaction that makes them.
     pub(super) outbox: bool,

@@ -48,7 +48,7 @@ impl<C: Inner> SyncConnection<C> {
     {
         match planned {
             Planned::Pass | Planned::Strange(_) => self.inner.execute_returning_count(source),
-            Planned::Capture(plan) => self.run(source, &plan, |_| {}),
+            Planned::Capture(plan) => self.run(source, &plan, |_, _| {}),
             Planned::Report(missing) => {
                 let ran = self.inner.execute_returning_count(source);
                 // SQLite may keep a part of what a statement that failed has written.
@@ -105,8 +105,8 @@ impl<C: Inner> SyncConnection<C> {
         let mut rows = Vec::new();
         let mut visible = 0;
         let mut owning = plan.owning.lock().clone();
-        self.run(source, plan, |row| {
-            visible = row.field_count().saturating_sub(plan.hidden);
+        self.run(source, plan, |row, hidden| {
+            visible = row.field_count().saturating_sub(hidden);
             rows.push(<C::Backend as Inside>::own(row, &mut owning));
         })?;
         *plan.owning.lock() = owning;
@@ -122,11 +122,12 @@ impl<C: Inner> SyncConnection<C> {
         keep: &mut F,
     ) -> QueryResult<usize>
     where
-        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>),
+        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>, usize),
     {
         let hub = Arc::clone(&self.state.hub);
         let Ready { locks, elsewhere } = C::Backend::prepare(&mut self.inner, &mut self.state.session, plan)?;
-        if locks && alone {
+        let begins = alone && (locks || hub.wraps);
+        if begins {
             C::TransactionManager::begin_transaction(&mut self.inner)?;
         }
         let from = self.state.pending.len();
@@ -138,12 +139,16 @@ impl<C: Inner> SyncConnection<C> {
             }
             // Without RETURNING the statement would not have noticed.
             self.forget_statements();
+            if begins {
+                C::TransactionManager::rollback_transaction(&mut self.inner)?;
+                C::TransactionManager::begin_transaction(&mut self.inner)?;
+            }
             if alone { self.rows(source, plan, locks, keep) } else { Err(error) }
         });
         let count = match ran {
             Ok(count) => count,
             Err(error) => {
-                self.failed(plan, from, alone, locks && alone);
+                self.failed(plan, from, alone, begins);
                 return Err(error);
             }
         };
@@ -154,7 +159,7 @@ impl<C: Inner> SyncConnection<C> {
         }
         let state = &mut self.state;
         C::Backend::settle(&mut self.inner, &mut state.session, &hub, plan, &mut state.pending, &state.relations);
-        if locks && alone {
+        if begins {
             self.commit_alone()?;
         }
         self.report_concerns(plan, count);
@@ -172,7 +177,7 @@ impl<C: Inner> SyncConnection<C> {
         keep: &mut F,
     ) -> QueryResult<usize>
     where
-        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>),
+        F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>, usize),
     {
         if locks {
             C::Backend::lock(&mut self.inner, &mut self.state.session)?;
@@ -185,7 +190,7 @@ impl<C: Inner> SyncConnection<C> {
             // Not before the first row: only then is the lock held.
             let now = *now.get_or_insert_with(SystemTime::now);
             self.state.capture(plan, &row, now, epoch);
-            keep(row);
+            keep(row, plan.hidden);
             count += 1;
         }
         Ok(count)
@@ -199,8 +204,10 @@ impl<C: Inner> SyncConnection<C> {
             let _ = C::TransactionManager::rollback_transaction(&mut self.inner);
             C::Backend::ended(&mut self.state.session, true, true);
         }
-        if alone && depth_of(&mut self.inner).is_none() {
-            let reason = "the connection was lost before the answer: whether the statement was committed is not known";
+        // In a transaction of its own it was not committed: nobody asked for that.
+        if alone && !begun && depth_of(&mut self.inner).is_none() {
+            let reason = "the connection was lost before the answer: whether the statement was committed is not known; \
+                          in a transaction, or with `wrap_single_writes`, its rows would be";
             self.state.hub.missed(Some(&plan.table.name), reason, &plan.sql);
         }
     }
@@ -231,7 +238,7 @@ impl<C: Inner> SyncConnection<C> {
         }
         if let (Some(text), [Scanned::Write(_)]) = (alone, planned.as_slice()) {
             match plan(&hub, text, Caching::Never) {
-                Planned::Capture(plan) => return self.run(&Text(text), &plan, |_| {}).map(drop),
+                Planned::Capture(plan) => return self.run(&Text(text), &plan, |_, _| {}).map(drop),
                 Planned::Refuse(missing) => return Err(missing.error()),
                 Planned::Pass | Planned::Report(_) | Planned::Altered(_) | Planned::Strange(_) => {}
             }

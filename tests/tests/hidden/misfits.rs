@@ -89,7 +89,12 @@ fn a_right_that_is_taken_away_fails_no_write() {
     insert(&mut app.conn, 1, "ann").unwrap();
     let sql = format!("REVOKE SELECT ON users FROM {0}; GRANT SELECT (id) ON users TO {0}", role.name);
     app.home.connect().unwrap().batch_execute(&sql).unwrap();
-    insert(&mut app.conn, 2, "bob").unwrap();
+    let id: i32 = diesel::insert_into(users::table)
+        .values(user(2, "e2", "bob"))
+        .returning(users::id)
+        .get_result(&mut app.conn)
+        .unwrap();
+    assert_eq!(id, 2, "the caller sees what it asked for");
     assert_eq!(app.reasons().len(), 1);
     assert_eq!(app.by_email("e2"), Lookup::Found(user(2, "e2", "bob")));
 }

@@ -1,0 +1,142 @@
+//! When nobody knows whether a transaction was committed, readers are sent to the database until its rows
+//! were read again; then the store is equal to it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    reason = "tests"
+)]
+
+mod crash;
+mod factory;
+mod postgres;
+mod sqlite;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sql_query;
+use kvsync::capture::{Database, SyncBackend, SyncConnection, SyncModel};
+use kvsync::store::memory::MemoryStore;
+use kvsync::{KvSync, Lookup, Miss, Syncable};
+use serde::{Deserialize, Serialize};
+
+diesel::table! {
+    users (id) {
+        id -> Integer,
+        email -> Nullable<Text>,
+        name -> Text,
+    }
+}
+
+#[derive(
+    Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Insertable, Serialize, Deserialize, Syncable,
+)]
+#[diesel(table_name = users)]
+#[sync_key(name = "id", fmt = "user:<id>")]
+#[sync_key(name = "email", fmt = "user:email:<email>")]
+struct User {
+    id: i32,
+    email: Option<String>,
+    name: String,
+}
+
+const TABLE: &str = "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT UNIQUE, name TEXT NOT NULL)";
+const SECONDS: Duration = Duration::from_secs(30);
+/// All keys that a test uses.
+const IDS: std::ops::Range<i32> = 0..6;
+const EMAILS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+fn user(id: i32, email: &str, name: &str) -> User {
+    User { id, email: Some(email.into()), name: name.into() }
+}
+
+/// A factory that can be made to fail.
+#[derive(Clone, Default)]
+struct Switch(Arc<AtomicBool>);
+
+impl Switch {
+    fn off(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    fn on(&self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+
+    fn pass(&self) -> Result<(), ConnectionError> {
+        if self.0.load(Ordering::SeqCst) {
+            return Err(ConnectionError::BadConnection("the database cannot be reached".to_owned()));
+        }
+        Ok(())
+    }
+}
+
+fn handle<DB: SyncBackend>(database: Database<DB>) -> KvSync
+where
+    User: SyncModel<DB>,
+{
+    KvSync::builder().store(MemoryStore::new()).database(database.model::<User>()).build().unwrap()
+}
+
+/// The store says of every key what the database says, and nothing else.
+fn assert_equal(kv: &KvSync, rows: &[User]) {
+    kv.flush(SECONDS).unwrap();
+    for id in IDS {
+        let row = rows.iter().find(|row| row.id == id);
+        assert_eq!(User::fetch_by_id(kv, id).unwrap().as_ref(), row, "id {id}");
+    }
+    for email in EMAILS {
+        let row = rows.iter().find(|row| row.email.as_deref() == Some(email));
+        assert_eq!(User::fetch_by_email(kv, email).unwrap().as_ref(), row, "email {email}");
+    }
+}
+
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + SECONDS;
+    while !holds() {
+        assert!(Instant::now() < end, "never {what}");
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Reads one row by both keys over and over, and keeps each name that it finds that is not the last one.
+struct Watch {
+    stop: Arc<AtomicBool>,
+    reading: JoinHandle<Vec<String>>,
+}
+
+impl Watch {
+    fn start(kv: &KvSync, id: i32, email: &'static str) -> Self {
+        let (kv, stop) = (kv.clone(), Arc::new(AtomicBool::new(false)));
+        let ended = Arc::clone(&stop);
+        let reading = thread::spawn(move || {
+            let mut seen: Vec<String> = Vec::new();
+            while !ended.load(Ordering::SeqCst) {
+                let found = [User::fetch_by_id(&kv, id).unwrap(), User::fetch_by_email(&kv, email).unwrap()];
+                for user in found.into_iter().flatten() {
+                    if seen.last() != Some(&user.name) {
+                        seen.push(user.name);
+                    }
+                }
+                thread::yield_now();
+            }
+            seen
+        });
+        Self { stop, reading }
+    }
+
+    /// Nothing was seen but these, in this order.
+    fn saw_only(self, names: &[&str]) {
+        self.stop.store(true, Ordering::SeqCst);
+        let seen = self.reading.join().unwrap();
+        let mut left = names.iter();
+        assert!(seen.iter().all(|name| left.any(|left| left == name)), "{seen:?} and not {names:?}");
+    }
+}
