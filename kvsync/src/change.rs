@@ -209,8 +209,13 @@ pub struct OutboxRange {
     pub database: String,
     /// The lowest id.
     pub first: i64,
-    /// The highest id.
+    /// The highest id; [`i64::MAX`] for all rows that are committed when the range is waited for.
     pub last: i64,
+}
+
+impl OutboxRange {
+    /// The first and last id of a range whose rows triggers have written: the ids are not known.
+    pub(crate) const OPEN: (i64, i64) = (0, i64::MAX);
 }
 
 /// A write that capture saw and could not capture.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 #[derive(Default)]
 pub struct Collector {
     kept: Mutex<(Vec<ChangeSet>, Vec<Missed>)>,
+    outboxed: Mutex<usize>,
 }
 
 impl Collector {
@@ -24,6 +25,12 @@ impl Collector {
     pub fn take(&self) -> (Vec<ChangeSet>, Vec<Missed>) {
         mem::take(&mut *self.kept.lock())
     }
+
+    /// How often it was told of rows in the outbox since the last call.
+    #[must_use]
+    pub fn take_outboxed(&self) -> usize {
+        mem::take(&mut *self.outboxed.lock())
+    }
 }
 
 impl Publish for Collector {
@@ -34,6 +41,7 @@ impl Publish for Collector {
     }
 
     fn outboxed(&self, range: OutboxRange) -> CommitToken {
+        *self.outboxed.lock() += 1;
         CommitToken { process: 1, sequence: 0, rows: Vec::new(), outbox: Some(range) }
     }
 

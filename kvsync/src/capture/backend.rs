@@ -17,6 +17,7 @@ use super::reread::Until;
 use super::scan::Asked;
 use super::statement::Dialect;
 use super::table::Table;
+use super::triggers::{Faults, TriggersSql};
 use super::ways::Way;
 use crate::error::Result;
 use crate::key::Scope;
@@ -219,6 +220,26 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
         scope: &Scope,
         until: Until,
     ) -> Result<Option<u64>>
+    where
+        Self: SyncBackend;
+    /// The triggers that fill the outbox from a table.
+    fn triggers_sql(table: &Table<Self>) -> TriggersSql
+    where
+        Self: SyncBackend;
+    /// Makes them, unless they are as they should be.
+    fn install_triggers<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        table: &Table<Self>,
+    ) -> QueryResult<()>
+    where
+        Self: SyncBackend;
+    /// What is wrong with them.
+    fn faults<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Faults>
+    where
+        Self: SyncBackend;
+    /// Whether triggers run for rows that are deleted because they are in the way of others.
+    fn sees_displaced<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<bool>
     where
         Self: SyncBackend;
     /// Whether the statement failed for a prepared plan that is out of date.

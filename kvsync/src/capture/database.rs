@@ -91,7 +91,7 @@ impl<DB: SyncBackend> Database<DB> {
     pub fn model<M: SyncModel<DB>>(mut self) -> Self {
         match table_of::<DB, M>() {
             Ok(table) => self.register(table),
-            Err(error) => self.wrong = self.wrong.or(Some(error)),
+            Err(error) => self.set_wrong(error),
         }
         self
     }
@@ -183,9 +183,23 @@ impl<DB: SyncBackend> Database<DB> {
         Self { scopes: Some(Arc::new(scope_of_schema)), ..self }
     }
 
-    fn register(&mut self, table: Table<DB>) {
+    /// Keeps the first of what is wrong, to be told by the builder.
+    pub(super) fn set_wrong(&mut self, error: Error) {
+        self.wrong.get_or_insert(error);
+    }
+
+    /// What is registered.
+    pub(super) fn tables(&self) -> Result<&[Table<DB>]> {
+        match &self.wrong {
+            Some(wrong) => Err(wrong.clone()),
+            None => Ok(&self.tables),
+        }
+    }
+
+    pub(super) fn register(&mut self, table: Table<DB>) {
         let known = self.tables.iter_mut().find(|known| known.name == table.name && known.schema == table.schema);
         let Some(known) = known else { return self.tables.push(table) };
+        known.triggers |= table.triggers;
         for model in table.models {
             let name = |schema: &Schema| (schema.model, schema.generation);
             if known.models.iter().any(|other| name(other.schema) == name(model.schema)) {

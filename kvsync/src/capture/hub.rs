@@ -12,7 +12,7 @@ use super::secrets::masked;
 use super::statement::TableName;
 use super::table::Table;
 use super::ways::Way;
-use crate::change::{Missed, Publish};
+use crate::change::{CommitToken, Missed, OutboxRange, Publish};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
 
@@ -64,6 +64,11 @@ impl<DB: SyncBackend> Hub<DB> {
             }
         }
         tables
+    }
+
+    /// Tells that a committed transaction has written rows into the outbox.
+    pub(super) fn outboxed(&self, first: i64, last: i64) -> CommitToken {
+        self.publish.outboxed(OutboxRange { database: self.name.to_string(), first, last })
     }
 
     /// Reports a write that was not captured.

@@ -30,6 +30,18 @@
 //! cannot be had either, run as it is; both are reported ([`Database::misfit`]). A model may be captured by
 //! key from the start: [`Database::model_by_key`].
 //!
+//! # Triggers
+//!
+//! All of these are caught where the table has triggers that fill the [`outbox`]: register its model with
+//! [`Database::triggers`], and run the migration that [`Database::triggers_sql`] writes, or call
+//! [`SyncConnection::install_triggers`]. Statements then run as they are, whoever runs them; a TRUNCATE is
+//! written down as the deletion of every row. What is left: on SQLite, rows that `REPLACE` displaces by a
+//! second unique key while `PRAGMA recursive_triggers` is off (`check` and reports tell); on Postgres, a
+//! TRUNCATE of a partition by its own name, rows that go or come with a partition that is detached or
+//! attached, and what was committed after the snapshot of a transaction that is not READ COMMITTED and
+//! truncates (that it did is a dead letter). On Postgres `lastval()` tells the outbox's id after such a
+//! statement; use `RETURNING` or `currval`.
+//!
 //! # Transactions
 //!
 //! Use Diesel's: `transaction`, nested ones, `build_transaction` on Postgres, `immediate_transaction`
@@ -125,6 +137,7 @@ mod statement;
 mod table;
 mod traits;
 mod transaction;
+mod triggers;
 mod ways;
 mod weigh;
 
@@ -145,3 +158,4 @@ pub use self::sqlite::{BatchResults, SQLITE_COUNTER};
 pub(crate) use self::statement::fuzzing;
 pub use self::table::SyncModel;
 pub use self::transaction::SyncTransactionManager;
+pub use self::triggers::TriggersSql;

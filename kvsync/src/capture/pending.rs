@@ -12,6 +12,8 @@ pub struct Pending {
     marks: Vec<usize>,
     size: usize,
     doubt: bool,
+    /// The first and the last row that it may have written into the outbox.
+    outbox: Option<(i64, i64)>,
     /// Whether a change has the version of the one before it.
     ties: bool,
 }
@@ -77,6 +79,18 @@ impl Pending {
     pub(super) fn roll_back(&mut self) {
         let mark = self.marks.pop().unwrap_or(0);
         self.truncate(mark);
+    }
+
+    /// Rows with these ids, and maybe some of others, were written into the outbox. A savepoint that is
+    /// rolled back takes none of them out: whoever waits for a row that is not there does not wait.
+    pub(super) fn outboxed(&mut self, first: i64, last: i64) {
+        let (low, high) = self.outbox.unwrap_or((first, last));
+        self.outbox = Some((low.min(first), high.max(last)));
+    }
+
+    /// Where its rows in the outbox are; from now on it has none.
+    pub(super) fn take_outboxed(&mut self) -> Option<(i64, i64)> {
+        self.outbox.take()
     }
 
     /// From now on it cannot be told which of the changes, and of those to come, the database keeps.

@@ -29,6 +29,8 @@ pub(super) enum Planned<DB: SyncBackend> {
     Altered(Arc<Alteration<DB>>),
     /// It is not run.
     Refuse(Arc<Missing>),
+    /// It is run as it is: triggers fill the outbox with what it writes.
+    Caught(Arc<Caught<DB>>),
     /// It writes under names that are not registered, but may lead to tables that are.
     Strange(Arc<Strangers>),
 }
@@ -41,6 +43,7 @@ impl<DB: SyncBackend> Clone for Planned<DB> {
             Self::Report(missing) => Self::Report(Arc::clone(missing)),
             Self::Altered(alteration) => Self::Altered(Arc::clone(alteration)),
             Self::Refuse(missing) => Self::Refuse(Arc::clone(missing)),
+            Self::Caught(caught) => Self::Caught(Arc::clone(caught)),
             Self::Strange(strangers) => Self::Strange(Arc::clone(strangers)),
         }
     }
@@ -54,6 +57,16 @@ pub(super) struct Alteration<DB: SyncBackend> {
     pub(super) missing: Option<Arc<Missing>>,
     /// The tables that it names.
     pub(super) names: Option<Strangers>,
+}
+
+/// A write that triggers catch.
+pub(super) struct Caught<DB: SyncBackend> {
+    /// The tables that have the triggers.
+    pub(super) tables: Vec<Arc<Table<DB>>>,
+    /// What is reported because others are written as well.
+    pub(super) missing: Option<Arc<Missing>>,
+    /// Whether rows that are in the way are deleted.
+    pub(super) replaces: bool,
 }
 
 /// A write that cannot be captured.
@@ -159,9 +172,13 @@ pub(super) fn plan<DB: SyncBackend>(hub: &Hub<DB>, sql: &str, cache: Caching) ->
             let tables = hub.tables_among(tables).into_iter().cloned().collect();
             return Planned::Altered(Arc::new(Alteration { tables, missing, names: Strangers::of(&scanned) }));
         }
-        Scanned::Write(write) => {
-            hub.table(&write.table).map(|table| written(hub, sql, write, table, cache, Level::Rows))
-        }
+        Scanned::Write(write) => hub.table(&write.table).map(|table| {
+            if table.triggers {
+                let (tables, replaces) = (vec![Arc::clone(table)], is_replace(write));
+                return Planned::Caught(Arc::new(Caught { tables, missing: None, replaces }));
+            }
+            written(hub, sql, write, table, cache, Level::Rows)
+        }),
         other => uncaptured(hub, other),
     };
     planned.unwrap_or_else(|| Strangers::of(&scanned).map_or(Planned::Pass, |names| Planned::Strange(Arc::new(names))))
@@ -193,18 +210,17 @@ pub(super) fn uncaptured<DB: SyncBackend>(hub: &Hub<DB>, scanned: &Scanned<'_>) 
             if tables.is_empty() { None } else { hub.policy.planned(Missing::new(tables, reason)) }
         }
         Scanned::Write(write) => {
-            let table = hub.table(&write.table)?;
             let reason = "one of several statements in one string; run it alone, as its own statement";
-            hub.policy.planned(Missing::new(Some(table), reason))
+            missed(hub.policy, hub.table(&write.table).into_iter().collect(), reason)
         }
         Scanned::Truncate { tables, cascade } => {
             let tables = hub.tables_among(tables);
             if !tables.is_empty() {
                 let reason = "TRUNCATE deletes rows that nobody sees; use DELETE, or allow it and verify the table";
-                return hub.truncate.planned(Missing::new(tables, reason));
+                return missed(hub.truncate, tables, reason);
             }
             let reason = "TRUNCATE .. CASCADE may empty registered tables unseen; verify them";
-            cascade.then(|| hub.policy.planned(Missing::new(&hub.tables, reason)))?
+            cascade.then(|| missed(hub.policy, hub.tables.iter().collect(), reason))?
         }
         Scanned::Transaction => Some(Planned::Refuse(Missing::new::<DB>(
             None,
@@ -214,9 +230,29 @@ pub(super) fn uncaptured<DB: SyncBackend>(hub: &Hub<DB>, scanned: &Scanned<'_>) 
         Scanned::Uncapturable { reason, tables } => {
             let tables = hub.tables_among(tables);
             let reason = format!("{reason}; run it through `unsynced()` and verify the table, or write it otherwise");
-            if tables.is_empty() { None } else { hub.policy.planned(Missing::new(tables, reason)) }
+            missed(hub.policy, tables, reason)
         }
     }
+}
+
+/// What is done with a statement that writes these tables, and whose rows cannot be captured.
+fn missed<DB: SyncBackend>(
+    policy: Policy,
+    tables: Vec<&Arc<Table<DB>>>,
+    reason: impl Into<Cow<'static, str>>,
+) -> Option<Planned<DB>> {
+    let (with, without): (Vec<_>, Vec<_>) = tables.into_iter().partition(|table| table.triggers);
+    let planned = if without.is_empty() { None } else { policy.planned(Missing::new(without, reason)) };
+    match planned {
+        _ if with.is_empty() => planned,
+        Some(Planned::Report(missing)) => Some(caught(with.into_iter().cloned().collect(), Some(missing))),
+        Some(refused) => Some(refused),
+        None => Some(caught(with.into_iter().cloned().collect(), None)),
+    }
+}
+
+fn caught<DB: SyncBackend>(tables: Vec<Arc<Table<DB>>>, missing: Option<Arc<Missing>>) -> Planned<DB> {
+    Planned::Caught(Arc::new(Caught { tables, missing, replaces: false }))
 }
 
 impl Policy {
@@ -295,12 +331,16 @@ fn written<DB: SyncBackend>(
         owning: Mutex::default(),
         hidden: own,
         concern,
-        replaces: write.verb == Verb::Replace || write.or == Some(Or::Replace),
+        replaces: is_replace(write),
         qualified: write.table.schema.is_some(),
         rows: if write.or.is_none() && write.conflict.is_none() { write.rows } else { None },
         level,
         asks: asked.is_some(),
     }))
+}
+
+fn is_replace(write: &Write<'_>) -> bool {
+    write.verb == Verb::Replace || write.or == Some(Or::Replace)
 }
 
 fn action(write: &Write<'_>) -> Action {

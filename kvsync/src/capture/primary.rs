@@ -54,6 +54,16 @@ fn items(list: &str) -> Vec<&str> {
     items.into_iter().map(str::trim).collect()
 }
 
+/// The names in a list of columns that Diesel wrote, without their quotes.
+pub(super) fn names(list: &str) -> Vec<String> {
+    let unquoted = |item: &str| {
+        let inner = item.get(1..item.len().saturating_sub(1)).unwrap_or_default();
+        let quote = item.get(..1).unwrap_or_default();
+        inner.replace(&quote.repeat(2), quote)
+    };
+    items(list).into_iter().map(unquoted).collect()
+}
+
 /// Reads the primary key from its columns alone. Of keys without a ledger the one that is made of the
 /// primary key is known with it.
 pub(super) fn identify<'conn, M, ST, DB>(row: &impl Row<'conn, DB>) -> deserialize::Result<Unknown>
@@ -144,6 +154,7 @@ mod tests {
     #[test]
     fn a_list_is_cut_between_its_columns_only() {
         assert_eq!(items("`no`, `a,b`"), ["`no`", "`a,b`"]);
+        assert_eq!(names("`no`, `a``b`, `a,b`"), ["no", "a`b", "a,b"]);
         assert_eq!(items("\"t\".\"no\", lower(x, ',)'), 'a, b'"), ["\"t\".\"no\"", "lower(x, ',)')", "'a, b'"]);
     }
 }

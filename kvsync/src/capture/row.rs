@@ -10,6 +10,25 @@ use diesel::row::{Field, PartialRow, Row, RowIndex, RowSealed};
 /// The rows of a statement: as they come, or, of a captured one, those that came.
 pub struct SyncCursor<I, O> {
     inner: Kind<I, O>,
+    /// Dropped behind the rows: then the statement has ended.
+    _wake: Option<Wake>,
+}
+
+/// Something to do when it is dropped.
+pub(super) struct Wake(Option<Box<dyn FnOnce() + Send>>);
+
+impl Wake {
+    pub(super) fn new(work: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(work)))
+    }
+}
+
+impl Drop for Wake {
+    fn drop(&mut self) {
+        if let Some(work) = self.0.take() {
+            work();
+        }
+    }
 }
 
 enum Kind<I, O> {
@@ -18,13 +37,13 @@ enum Kind<I, O> {
 }
 
 impl<I, O> SyncCursor<I, O> {
-    pub(super) fn passed(rows: I) -> Self {
-        Self { inner: Kind::Passed(rows) }
+    pub(super) fn passed(rows: I, wake: Option<Wake>) -> Self {
+        Self { inner: Kind::Passed(rows), _wake: wake }
     }
 
     /// The fields of each row from `visible` on are not the caller's.
     pub(super) fn captured(rows: Vec<O>, visible: usize) -> Self {
-        Self { inner: Kind::Captured(rows.into_iter(), visible) }
+        Self { inner: Kind::Captured(rows.into_iter(), visible), _wake: None }
     }
 }
 

@@ -10,13 +10,15 @@ use diesel::query_builder::{Query, QueryFragment, QueryId};
 use diesel::row::Row as _;
 
 use super::backend::{Inner, Inside, Ready};
+use super::check::ensure;
 use super::connection::{SyncConnection, clear_statements, depth_of};
 use super::fragment::{Rewritten, Text};
 use super::look::text;
-use super::plan::{Caching, Missing, Plan, Planned, plan, uncaptured};
-use super::row::{SyncCursor, SyncRow};
+use super::plan::{Caching, Caught, Missing, Plan, Planned, plan, uncaptured};
+use super::row::{SyncCursor, SyncRow, Wake};
 use super::statement::{Scanned, scan_all};
 use super::ways::Strangers;
+use crate::change::OutboxRange;
 
 impl<C: Inner> LoadConnection<DefaultLoadingMode> for SyncConnection<C> {
     type Cursor<'conn, 'query> =
@@ -34,8 +36,8 @@ impl<C: Inner> LoadConnection<DefaultLoadingMode> for SyncConnection<C> {
                 Ok(SyncCursor::captured(rows, visible))
             }
             planned => {
-                self.before_passing(&source, planned)?;
-                Ok(SyncCursor::passed(self.inner.load(source)?))
+                let wake = self.before_passing(&source, planned)?;
+                Ok(SyncCursor::passed(self.inner.load(source)?, wake))
             }
         }
     }
@@ -69,28 +71,84 @@ impl<C: Inner> SyncConnection<C> {
                 }
                 Ok(count)
             }
+            Planned::Caught(caught) => {
+                self.before_caught(&caught)?;
+                let ran = self.inner.execute_returning_count(source);
+                if ran.is_ok() || C::Backend::LOSES_TRANSACTIONS {
+                    self.report_uncaught(&caught, source)?;
+                }
+                self.after_caught();
+                ran
+            }
             Planned::Refuse(missing) => Err(missing.error()),
         }
     }
 
+    /// What is done before a statement whose rows triggers write into the outbox: it must not be the
+    /// first that nobody catches.
+    fn before_caught(&mut self, caught: &Caught<C::Backend>) -> QueryResult<()> {
+        self.reconcile();
+        let hub = Arc::clone(&self.state.hub);
+        for table in &caught.tables {
+            ensure(&mut self.inner, &hub, table)?;
+        }
+        // To ask for the ids would cost a round trip: whoever waits for them asks.
+        self.state.pending.outboxed(OutboxRange::OPEN.0, OutboxRange::OPEN.1);
+        Ok(())
+    }
+
+    /// Reports what the triggers do not see of a statement.
+    fn report_uncaught<T>(&mut self, caught: &Caught<C::Backend>, source: &T) -> QueryResult<()>
+    where
+        T: QueryFragment<C::Backend>,
+    {
+        if let Some(missing) = &caught.missing {
+            self.report(missing, &text::<C::Backend, _>(source)?);
+        }
+        for table in caught.tables.iter().filter(|table| caught.replaces && table.displaces()) {
+            if !C::Backend::sees_displaced(&mut self.inner)? {
+                let reason = "a row that was in the way by a second unique key may have been replaced without a trigger; \
+                              use an upsert, or set `PRAGMA recursive_triggers = ON`";
+                self.state.hub.missed(Some(&table.name), reason, &text::<C::Backend, _>(source)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Of a statement that was its own transaction, the rows may be claimed now.
+    fn after_caught(&mut self) {
+        if depth_of(&mut self.inner) == Some(0) {
+            self.state.publish();
+        }
+    }
+
     /// What is done before a statement that is not captured hands out its rows: there is no moment
-    /// after the last of them.
-    pub(super) fn before_passing<T>(&mut self, source: &T, planned: Planned<C::Backend>) -> QueryResult<()>
+    /// after the last of them. Returns what is to be done when they were handed out.
+    pub(super) fn before_passing<T>(&mut self, source: &T, planned: Planned<C::Backend>) -> QueryResult<Option<Wake>>
     where
         T: QueryFragment<C::Backend>,
     {
         match planned {
-            Planned::Pass | Planned::Capture(_) | Planned::Strange(_) => Ok(()),
+            Planned::Pass | Planned::Capture(_) | Planned::Strange(_) => Ok(None),
             Planned::Report(missing) => {
                 self.report(&missing, &text::<C::Backend, _>(source)?);
-                Ok(())
+                Ok(None)
+            }
+            Planned::Caught(caught) => {
+                self.before_caught(&caught)?;
+                self.report_uncaught(&caught, source)?;
+                // The token is there before the rows are read, the wake comes when they are.
+                let alone = depth_of(&mut self.inner) == Some(0);
+                self.after_caught();
+                let hub = Arc::clone(&self.state.hub);
+                Ok(alone.then(|| Wake::new(move || drop(hub.outboxed(OutboxRange::OPEN.0, OutboxRange::OPEN.1)))))
             }
             Planned::Altered(alteration) => {
                 self.altered(&alteration.tables);
                 if let Some(missing) = &alteration.missing {
                     self.report(missing, &text::<C::Backend, _>(source)?);
                 }
-                Ok(())
+                Ok(None)
             }
             Planned::Refuse(missing) => Err(missing.error()),
         }
@@ -240,7 +298,8 @@ impl<C: Inner> SyncConnection<C> {
             match plan(&hub, text, Caching::Never) {
                 Planned::Capture(plan) => return self.run(&Text(text), &plan, |_, _| {}).map(drop),
                 Planned::Refuse(missing) => return Err(missing.error()),
-                Planned::Pass | Planned::Report(_) | Planned::Altered(_) | Planned::Strange(_) => {}
+                Planned::Pass | Planned::Report(_) | Planned::Altered(_) | Planned::Caught(_) | Planned::Strange(_) => {
+                }
             }
         }
         let mut reports = Vec::new();
@@ -253,15 +312,26 @@ impl<C: Inner> SyncConnection<C> {
                 return Err(missing.error());
             }
         }
+        for planned in &reports {
+            if let Planned::Caught(caught) = planned {
+                self.before_caught(caught)?;
+            }
+        }
         let ran = self.inner.batch_execute(query);
         for planned in &reports {
+            let missing = match planned {
+                Planned::Report(missing) => Some(missing),
+                Planned::Caught(caught) => caught.missing.as_ref(),
+                _ => None,
+            };
             // On SQLite, those before one that failed stand.
-            if let Planned::Report(missing) = planned
+            if let Some(missing) = missing
                 && (ran.is_ok() || C::Backend::LOSES_TRANSACTIONS)
             {
                 self.report(missing, query);
             }
         }
+        self.after_caught();
         for scanned in &planned {
             if let Scanned::Schema { tables } = scanned {
                 let tables: Vec<_> = hub.tables_among(tables).into_iter().cloned().collect();

@@ -161,23 +161,26 @@ impl<DB: SyncBackend> State<DB> {
 
     /// Hands on the changes of a committed transaction.
     pub(super) fn publish(&mut self) {
+        let outboxed = self.pending.take_outboxed();
         let set = self.pending.take();
-        self.hand_on(set);
+        self.hand_on(set, outboxed);
     }
 
-    /// Hands on what may have been committed, as unknown.
+    /// Hands on what may have been committed, as unknown. The outbox tells by itself.
     pub(super) fn publish_in_doubt(&mut self) {
+        let outboxed = self.pending.take_outboxed();
         let set = self.pending.take_in_doubt();
-        self.hand_on(set);
+        self.hand_on(set, outboxed);
     }
 
-    fn hand_on(&mut self, set: ChangeSet) {
+    fn hand_on(&mut self, set: ChangeSet, outboxed: Option<(i64, i64)>) {
+        let outboxed = outboxed.map(|(first, last)| self.hub.outboxed(first, last));
         if set.changes.is_empty() {
-            return;
+            return self.last_commit = outboxed.or(self.last_commit.take());
         }
         let rows = if self.portable_tokens { rows_of(&set) } else { Vec::new() };
         let token = self.hub.publish.publish(set);
-        self.last_commit = Some(CommitToken { rows, ..token });
+        self.last_commit = Some(CommitToken { rows, outbox: outboxed.and_then(|token| token.outbox), ..token });
     }
 }
 

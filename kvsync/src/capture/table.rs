@@ -32,6 +32,12 @@ pub struct Table<DB: SyncBackend> {
     pub(super) name: String,
     /// The table as it stands in SQL.
     pub(super) sql: String,
+    /// Its columns, as `table!` names them.
+    pub(super) columns: Vec<String>,
+    /// Those of its primary key.
+    pub(super) primary_key: Vec<String>,
+    /// Whether triggers fill the outbox with what is written to it.
+    pub(super) triggers: bool,
     /// Its models.
     pub(super) models: Vec<ModelEntry<DB>>,
     /// Whether it was looked at, since the start or since it was last altered.
@@ -58,6 +64,9 @@ impl<DB: SyncBackend> Table<DB> {
             schema,
             name,
             sql,
+            columns: Vec::new(),
+            primary_key: Vec::new(),
+            triggers: false,
             models: Vec::new(),
             checked: AtomicBool::new(false),
             fit: Fit::default(),
@@ -186,8 +195,10 @@ impl<DB: SyncBackend> ModelEntry<DB> {
 pub trait SyncModel<DB: SyncBackend>:
     Syncable<PrimaryKey: FromSqlRow<KeyTypeOf<<Self as HasTable>::Table>, DB>>
     + HasTable<
-        Table: diesel::Table<PrimaryKey: EqAll<<Self as Syncable>::PrimaryKey, Output: QueryFragment<DB> + 'static>>
-                   + QuerySource<FromClause: QueryFragment<DB>>,
+        Table: diesel::Table<
+            PrimaryKey: EqAll<<Self as Syncable>::PrimaryKey, Output: QueryFragment<DB> + 'static> + QueryFragment<DB>,
+            AllColumns: QueryFragment<DB>,
+        > + QuerySource<FromClause: QueryFragment<DB>>,
     > + Selectable<DB, SelectExpression: QueryFragment<DB>>
     + StaticallySizedRow<SqlTypeOf<Self, DB>, DB>
 {
@@ -199,7 +210,8 @@ where
     M: Syncable<PrimaryKey: FromSqlRow<KeyTypeOf<<M as HasTable>::Table>, DB>>
         + HasTable<
             Table: diesel::Table<
-                PrimaryKey: EqAll<<M as Syncable>::PrimaryKey, Output: QueryFragment<DB> + 'static>,
+                PrimaryKey: EqAll<<M as Syncable>::PrimaryKey, Output: QueryFragment<DB> + 'static> + QueryFragment<DB>,
+                AllColumns: QueryFragment<DB>,
             > + QuerySource<FromClause: QueryFragment<DB>>,
         > + Selectable<DB, SelectExpression: QueryFragment<DB>>
         + StaticallySizedRow<SqlTypeOf<M, DB>, DB>,
@@ -210,6 +222,8 @@ where
 pub(super) fn table_of<DB: SyncBackend, M: SyncModel<DB>>() -> Result<Table<DB>> {
     let sql = render(&M::table().from_clause(), false)?;
     let mut table = Table::new(sql)?;
+    table.columns = primary::names(&render(&<M::Table as diesel::Table>::all_columns(), true)?);
+    table.primary_key = primary::names(&render(&M::table().primary_key(), true)?);
     let list = render(&M::construct_selection(), !DB::QUALIFIED)?;
     let columns = if DB::QUALIFIED {
         list.split(&format!("{}.", table.sql)).map(str::to_owned).collect()

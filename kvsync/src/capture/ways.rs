@@ -110,7 +110,9 @@ impl<DB: SyncBackend> Hub<DB> {
         }
         // Where it cannot be read, as in a transaction that has failed, the statement cannot be run either.
         let Ok(ways) = DB::ways(conn, self) else { return Arc::new([]) };
-        let ways: Arc<[Way]> = ways.into();
+        // What writes a table that has triggers is caught by them.
+        let caught = |way: &Way| self.tables.iter().any(|table| table.triggers && table.name == way.table);
+        let ways: Arc<[Way]> = ways.into_iter().filter(|way| !caught(way)).collect();
         *self.ways.write() = Some(Arc::clone(&ways));
         ways
     }

@@ -7,6 +7,7 @@ mod place;
 mod reread;
 mod row_by_row;
 mod scan;
+mod trigger;
 mod unseen;
 mod ways;
 
@@ -34,6 +35,7 @@ use super::reread::Until;
 use super::scan::Asked;
 use super::statement::Dialect;
 use super::table::Table;
+use super::triggers::{Faults, TriggersSql};
 use super::ways::Way;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
@@ -260,6 +262,26 @@ impl Inside for Pg {
         until: Until,
     ) -> Result<Option<u64>> {
         scan::estimate(conn, hub, schema, scope, until)
+    }
+
+    fn triggers_sql(table: &Table<Self>) -> TriggersSql {
+        trigger::sql(table)
+    }
+
+    fn install_triggers<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        table: &Table<Self>,
+    ) -> QueryResult<()> {
+        trigger::install(conn, hub, table)
+    }
+
+    fn faults<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Faults> {
+        trigger::faults(conn, hub, table)
+    }
+
+    fn sees_displaced<C: Inner<Backend = Self>>(_: &mut C) -> QueryResult<bool> {
+        Ok(true)
     }
 
     fn is_stale_plan(error: &DieselError) -> bool {

@@ -171,6 +171,12 @@ pub(super) fn home<C: Inner<Backend = Pg>>(conn: &mut C, table: &Table<Pg>) -> Q
     if let Some(home) = table.home.get() {
         return Ok(Some(home.clone()));
     }
+    let Some(found) = schema_of(conn, &table.name)? else { return Ok(None) };
+    Ok(Some(table.home.get_or_init(|| found).clone()))
+}
+
+/// The schema of the search path that sessions begin with in which a relation of this name is found.
+pub(super) fn schema_of<C: Inner<Backend = Pg>>(conn: &mut C, name: &str) -> QueryResult<Option<String>> {
     let Path { path, me } = sql_query(
         "SELECT reset_val AS path, session_user::text AS me FROM pg_catalog.pg_settings WHERE name = 'search_path'",
     )
@@ -184,11 +190,10 @@ pub(super) fn home<C: Inner<Backend = Pg>>(conn: &mut C, table: &Table<Pg>) -> Q
          JOIN pg_catalog.pg_class c ON c.relnamespace = n.oid AND c.relname = $2 ORDER BY p.place LIMIT 1",
     )
     .bind::<Array<Text>, _>(schemas)
-    .bind::<Text, _>(&table.name)
+    .bind::<Text, _>(name)
     .get_result(conn)
     .optional()?;
-    let Some(found) = found else { return Ok(None) };
-    Ok(Some(table.home.get_or_init(|| found.schema).clone()))
+    Ok(found.map(|found| found.schema))
 }
 
 /// The names of a list such as `"$user", public`.

@@ -33,9 +33,9 @@ where
                 Ok(SyncCursor::captured(rows, visible))
             }
             planned => {
-                self.before_passing(&source, planned)?;
+                let wake = self.before_passing(&source, planned)?;
                 let rows = LoadConnection::<PgRowByRowLoadingMode>::load(&mut self.inner, source)?;
-                Ok(SyncCursor::passed(rows))
+                Ok(SyncCursor::passed(rows, wake))
             }
         }
     }

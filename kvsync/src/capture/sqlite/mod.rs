@@ -8,6 +8,7 @@ mod counter;
 mod outbox;
 mod reread;
 mod scan;
+mod trigger;
 mod unseen;
 mod ways;
 
@@ -34,6 +35,7 @@ use super::reread::Until;
 use super::scan::Asked;
 use super::statement::Dialect;
 use super::table::Table;
+use super::triggers::{Faults, TriggersSql};
 use super::ways::Way;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
@@ -270,6 +272,22 @@ impl Inside for Sqlite {
         until: Until,
     ) -> Result<Option<u64>> {
         scan::estimate(conn, hub, schema, until)
+    }
+
+    fn triggers_sql(table: &Table<Self>) -> TriggersSql {
+        trigger::triggers_sql(table)
+    }
+
+    fn install_triggers<C: Inner<Backend = Self>>(conn: &mut C, _: &Hub<Self>, table: &Table<Self>) -> QueryResult<()> {
+        trigger::install(conn, table)
+    }
+
+    fn faults<C: Inner<Backend = Self>>(conn: &mut C, _: &Hub<Self>, table: &Table<Self>) -> QueryResult<Faults> {
+        trigger::faults(conn, table)
+    }
+
+    fn sees_displaced<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<bool> {
+        trigger::is_recursive(conn)
     }
 
     fn is_stale_plan(_: &diesel::result::Error) -> bool {

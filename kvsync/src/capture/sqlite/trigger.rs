@@ -1,0 +1,188 @@
+//! The triggers of a table on SQLite.
+//!
+//! They run after each row that is inserted, updated or deleted, cascades included, under the write lock,
+//! and take their version from the counter of the outbox's migration. Rows that REPLACE displaces are
+//! deleted without a trigger, unless `PRAGMA recursive_triggers` is on; of these the one with the same
+//! primary key is known all the same, because it is written anew.
+//!
+//! SQLite promises no order among a table's triggers. In practice the one that was made last runs first:
+//! make these after those of your own that hand a row's key to another row of the table.
+
+use diesel::dsl::sql;
+use diesel::sql_types::{BigInt, Bool, Text};
+use diesel::sqlite::Sqlite;
+use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
+
+use super::super::backend::Inner;
+use super::super::check::Severity;
+use super::super::table::Table;
+use super::super::triggers::{Faults, TriggersSql};
+
+/// The clock in milliseconds since the Unix epoch.
+const MILLIS: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
+
+/// What the triggers' names begin with.
+const NAMES: &str = "kvsync_outbox_";
+
+/// A trigger: its name, and its SQL behind `CREATE TRIGGER`.
+struct Trigger {
+    name: String,
+    rest: String,
+}
+
+pub(super) fn triggers_sql(table: &Table<Sqlite>) -> TriggersSql {
+    let triggers = triggers(table);
+    let drops: Vec<String> =
+        triggers.iter().map(|Trigger { name, .. }| format!("DROP TRIGGER IF EXISTS main.{name};\n")).collect();
+    let drops = drops.concat();
+    let says = format!("what is done to {} into the outbox of kvsync", table.sql.replace('\n', " "));
+    let creates: Vec<String> =
+        triggers.iter().map(|Trigger { name, rest }| format!("CREATE TRIGGER main.{name} {rest};\n")).collect();
+    TriggersSql {
+        up: format!(
+            "-- Write {says}. Generated: make them anew when the table's columns or its models' keys change.\n{drops}{}",
+            creates.concat()
+        ),
+        down: format!("-- No longer write {says}.\n{drops}"),
+    }
+}
+
+fn triggers(table: &Table<Sqlite>) -> Vec<Trigger> {
+    let name = quote(&table.name);
+    let moved = differ(table.primary_key.iter().map(String::as_str)).unwrap_or_else(|| "0".to_owned());
+    let left = differ(table.key_columns().into_iter());
+    let left =
+        left.map_or_else(|| "NULL".to_owned(), |left| format!("CASE WHEN {left} THEN {} END", row(&table.columns)));
+    let [old_key, new_key] = ["OLD.", "NEW."].map(|of| image(&table.primary_key, of));
+    let old_row = row(&table.columns);
+    let write = |action: &str, key: &str, old: &str| {
+        format!(
+            "
+    INSERT INTO kvsync_counter (id, last) VALUES (0, {MILLIS} * 1000)
+        ON CONFLICT (id) DO UPDATE SET last = max(last + 1, excluded.last);
+    INSERT INTO kvsync_outbox (captured_at, timeline, sequence, table_name, action, primary_key, old_row)
+        VALUES ({MILLIS}, 0, (SELECT last FROM kvsync_counter WHERE id = 0), {}, '{action}', {key}, {old});",
+            literal(&table.name)
+        )
+    };
+    let delete = write("delete", &old_key, &old_row);
+    let insert = write("insert", &new_key, "NULL");
+    // Also where nothing changed: that is how a row is synced anew.
+    let update = write("update", &new_key, &left);
+    [
+        ("insert", format!("AFTER INSERT ON {name}"), insert.clone()),
+        ("update", format!("AFTER UPDATE ON {name} WHEN NOT ({moved})"), update),
+        ("move", format!("AFTER UPDATE ON {name} WHEN {moved}"), delete.clone() + &insert),
+        ("delete", format!("AFTER DELETE ON {name}"), delete),
+    ]
+    .map(|(action, head, work)| Trigger {
+        name: quote(&format!("{NAMES}{}_{action}", table.name)),
+        rest: format!("{head} BEGIN{work}\nEND"),
+    })
+    .into()
+}
+
+/// Whether one of these columns has changed: byte for byte, because keys are made of what stands there,
+/// and a collation may take two keys for one.
+fn differ<'a>(columns: impl Iterator<Item = &'a str>) -> Option<String> {
+    let differ = |column: &str| {
+        let column = quote(column);
+        format!("OLD.{column} COLLATE BINARY IS NOT NEW.{column}")
+    };
+    columns.map(differ).reduce(|one, other| format!("{one} OR {other}"))
+}
+
+/// The primary key of a row, as it stands in the outbox.
+pub(super) fn image(primary_key: &[String], of: &str) -> String {
+    let columns: Vec<String> = primary_key.iter().map(|column| format!("quote({of}{})", quote(column))).collect();
+    columns.join(" || ',' || ")
+}
+
+/// The row as it was before.
+fn row(columns: &[String]) -> String {
+    let named = |column: &String| {
+        let column = quote(column);
+        format!("quote(OLD.{column}) || {}", literal(&format!(" AS {column}")))
+    };
+    let columns: Vec<String> = columns.iter().map(named).collect();
+    columns.join(" || ', ' || ")
+}
+
+/// As `sqlite_master` keeps names whatever is done to the table: with the standard's quotes.
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+fn literal(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+pub(super) fn install<C: Inner<Backend = Sqlite>>(conn: &mut C, table: &Table<Sqlite>) -> QueryResult<()> {
+    if is_there(conn, table)? && faults(conn, table)?.iter().any(|(severity, _)| *severity == Severity::Error) {
+        conn.transaction(|conn| conn.batch_execute(&triggers_sql(table).up))?;
+    }
+    Ok(())
+}
+
+fn is_there<C: Inner<Backend = Sqlite>>(conn: &mut C, table: &Table<Sqlite>) -> QueryResult<bool> {
+    let count: Count =
+        sql_query("SELECT count(*) AS n FROM main.sqlite_master WHERE type = 'table' AND lower(name) = ?")
+            .bind::<Text, _>(&table.name)
+            .get_result(conn)?;
+    Ok(count.n > 0)
+}
+
+#[derive(QueryableByName)]
+struct Count {
+    #[diesel(sql_type = BigInt)]
+    n: i64,
+}
+
+#[derive(QueryableByName)]
+struct Stored {
+    #[diesel(sql_type = Text)]
+    sql: String,
+}
+
+/// Whether rows that REPLACE displaces are deleted with their triggers.
+pub(super) fn is_recursive<C: Inner<Backend = Sqlite>>(conn: &mut C) -> QueryResult<bool> {
+    sql::<Bool>("PRAGMA recursive_triggers").get_result(conn)
+}
+
+/// What is wrong with the triggers of a table.
+pub(super) fn faults<C: Inner<Backend = Sqlite>>(conn: &mut C, table: &Table<Sqlite>) -> QueryResult<Faults> {
+    let error = |message: String| Ok(vec![(Severity::Error, message)]);
+    if table.schema.as_deref().is_some_and(|schema| schema != "main") {
+        return error("triggers cannot write from an attached database into the outbox of another".to_owned());
+    }
+    let found: Count = sql_query(
+        "SELECT count(*) AS n FROM main.sqlite_master WHERE type = 'table' AND name IN ('kvsync_outbox', 'kvsync_counter')",
+    )
+    .get_result(conn)?;
+    if found.n < 2 {
+        return error("its triggers have no outbox to fill; run the migration that makes it".to_owned());
+    }
+    let stored: Vec<Stored> = sql_query(
+        "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = ? AND name LIKE 'kvsync\\_outbox\\_%' ESCAPE '\\'",
+    )
+    .bind::<Text, _>(&table.name)
+    .get_results(conn)?;
+    let wanted = triggers(table);
+    let fits = |Trigger { name, rest }: &Trigger| {
+        let text = format!("CREATE TRIGGER {name} {rest}");
+        stored.iter().any(|stored| stored.sql == text)
+    };
+    let mend = "run the migration of `Database::triggers_sql`, or `install_triggers`";
+    if stored.is_empty() {
+        return error(format!("it lacks the triggers of kvsync, so what is written to it may be lost; {mend}"));
+    }
+    if stored.len() != wanted.len() || !wanted.iter().all(fits) {
+        return error(format!("the triggers of kvsync do not fit it or its models; {mend} anew"));
+    }
+    if table.displaces() && !is_recursive(conn)? {
+        let message = "it has a second unique key, and rows that REPLACE displaces by it are deleted without a trigger; \
+                       use an upsert, or set `PRAGMA recursive_triggers = ON` on every connection";
+        return Ok(vec![(Severity::Warning, message.to_owned())]);
+    }
+    Ok(Faults::new())
+}
