@@ -12,3 +12,4 @@
 
 mod forgetting;
 mod rig;
+mod subsets;
