@@ -11,5 +11,6 @@
 )]
 
 mod forgetting;
+mod policies;
 mod rig;
 mod subsets;

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 pub const LONG: Duration = Duration::from_mins(1);
 
 diesel::table! {
-    users (id) { id -> Integer, email -> Nullable<Text>, handle -> Text, n -> Integer }
+    users (id) { id -> Integer, email -> Nullable<Text>, handle -> Text, n -> Integer, pad -> Text }
 }
 
 diesel::table! {
@@ -26,7 +26,8 @@ diesel::table! {
 }
 
 pub const TABLES: &str = "
-    CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT UNIQUE, handle TEXT NOT NULL UNIQUE, n INTEGER NOT NULL);
+    CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT UNIQUE, handle TEXT NOT NULL UNIQUE, n INTEGER NOT NULL,
+        pad TEXT NOT NULL);
     CREATE TABLE sessions (id INTEGER PRIMARY KEY, token TEXT NOT NULL UNIQUE, n INTEGER NOT NULL);";
 
 /// A record, a slot and a pointer.
@@ -42,6 +43,8 @@ pub struct User {
     pub email: Option<String>,
     pub handle: String,
     pub n: i32,
+    /// To make it large.
+    pub pad: String,
 }
 
 /// Two registers.
@@ -58,7 +61,7 @@ pub struct Session {
 }
 
 pub fn user(id: i32, email: &str, n: i32) -> User {
-    User { id, email: (!email.is_empty()).then(|| email.to_owned()), handle: format!("h{id}"), n }
+    User { id, email: (!email.is_empty()).then(|| email.to_owned()), handle: format!("h{id}"), n, pad: String::new() }
 }
 
 /// A process: its handle, a connection, and what it was told.
