@@ -22,7 +22,7 @@ fn feed(reader: fn(&[u8]), bytes: &[u8]) -> Result<(), TestCaseError> {
 const READERS: [fn(&[u8]); 5] = [fuzzing::envelope, fuzzing::ledger, fuzzing::key, fuzzing::model, fuzzing::outbox];
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_bytes(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
