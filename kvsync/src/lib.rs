@@ -98,6 +98,7 @@ pub mod record;
 pub mod report;
 pub mod store;
 pub mod transport;
+pub mod upkeep;
 mod version;
 pub mod worker;
 

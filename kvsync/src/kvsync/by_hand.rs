@@ -9,7 +9,7 @@ use crate::model::{Model, Reread, Schema, Syncable, Wanted};
 use crate::version::Version;
 
 /// How long a re-read may wait for the row's lock.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 impl KvSync {
     /// Reads the row of this model again, under a lock, and writes what the database says into every
@@ -57,7 +57,7 @@ impl KvSync {
     }
 
     fn reread<M: Syncable>(&self, model: &M) -> Result<(Arc<dyn AnyDatabase>, Reread)> {
-        let database = self.database_of::<M>()?;
+        let database = self.database_with(M::SCHEMA)?;
         let wanted = Wanted {
             schema: M::SCHEMA,
             scope: self.scope.clone(),
@@ -71,8 +71,8 @@ impl KvSync {
     }
 
     /// The database in which the model is registered.
-    fn database_of<M: Syncable>(&self) -> Result<Arc<dyn AnyDatabase>> {
-        let wanted = (M::SCHEMA.table, M::SCHEMA.model);
+    pub(super) fn database_with(&self, schema: &Schema) -> Result<Arc<dyn AnyDatabase>> {
+        let wanted = (schema.table, schema.model);
         let registered = |schemas: &[&Schema]| schemas.iter().any(|schema| (schema.table, schema.model) == wanted);
         let (name, _) = self.inner.schemas.iter().find(|(_, schemas)| registered(schemas)).ok_or_else(|| {
             let message =

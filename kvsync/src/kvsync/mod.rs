@@ -1,5 +1,6 @@
 //! The builder and the handle: the only part that knows every other.
 
+mod backfill;
 mod builder;
 mod by_hand;
 mod fetch;

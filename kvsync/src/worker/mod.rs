@@ -6,6 +6,7 @@ mod commits;
 mod config;
 mod dirty;
 mod encode;
+mod fill;
 mod health;
 mod lane;
 mod pool;
@@ -26,6 +27,8 @@ use parking_lot::Mutex;
 
 pub use self::config::{Backoff, Batch, Callback, PipelineConfig, Retention};
 pub use self::health::{PipelineHealth, StoreHealth};
+
+pub(crate) use self::fill::{Filled, Filler};
 
 use self::commits::{Commits, Waited};
 use self::dirty::DirtyTables;
@@ -290,6 +293,12 @@ impl Pipeline {
     /// The first failure: of the codec, or of a store. What was written stays.
     pub fn apply_now(&self, changes: &[Change]) -> Result<()> {
         self.lanes().iter().try_for_each(|lane| lane.apply_now(changes))
+    }
+
+    /// What writes rows past the queue that were read from their database. It does not keep the pipeline
+    /// alive, and fails once that was shut down.
+    pub(crate) fn filler(&self) -> Filler {
+        Filler { shared: Arc::clone(&self.shared), lanes: self.lanes().into() }
     }
 
     /// The tables whose rows in a store can no longer be trusted.

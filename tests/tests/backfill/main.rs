@@ -5,10 +5,14 @@
     clippy::indexing_slicing,
     clippy::panic,
     missing_docs,
+    unreachable_pub,
     reason = "tests"
 )]
 
+mod beside_writers;
+mod filling;
 mod pages;
+mod rig;
 
 use std::time::Duration;
 
