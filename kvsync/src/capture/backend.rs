@@ -10,7 +10,7 @@ use diesel::{Connection, QueryResult, deserialize};
 
 use super::check::{Catalog, FindingKind};
 use super::hub::Hub;
-use super::outbox::{Belongs, Statement};
+use super::outbox::{Belongs, Statement, Written};
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
@@ -238,6 +238,14 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     fn faults<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Faults>
     where
         Self: SyncBackend;
+    /// The primary key of a row as the outbox shows it, as SQL.
+    fn image(primary_key: &[String], reference: &str) -> String;
+    /// The outbox as it stands in SQL; nothing where there is none.
+    fn outbox<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Self::Session) -> QueryResult<Option<String>>
+    where
+        Self: SyncBackend;
+    /// Adds the values of a row of the outbox to a statement.
+    fn push_written<'b>(out: &mut AstPass<'_, 'b, Self>, row: &'b Written) -> QueryResult<()>;
     /// Whether triggers run for rows that are deleted because they are in the way of others.
     fn sees_displaced<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<bool>
     where

@@ -13,6 +13,7 @@ use super::connection::SyncConnection;
 use super::database::Policy;
 use super::fit::{BLIND, BY_KEY, SECURED};
 use super::hub::Hub;
+use super::outbox::missing;
 use super::plan::refused;
 use super::reread::probe;
 use super::table::{ModelEntry, Table};
@@ -65,6 +66,8 @@ pub enum FindingKind {
     Unlogged,
     /// Row security.
     RowSecurity,
+    /// There is no outbox to write changes into.
+    Outbox,
     /// A trigger.
     Trigger,
     /// A foreign key that deletes or changes rows.
@@ -235,6 +238,9 @@ fn check<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &Table<C::Backend
         let keys = model.schema.keys.iter().filter(|key| !key.assume_unique && (identified || !key.of_primary_key));
         let wrong = keys.filter_map(|key| ambiguous::<C::Backend>(&catalog, model, key));
         found.extend(wrong.map(|(kind, message)| finding(Severity::Error, kind, message)));
+    }
+    if hub.outbox && C::Backend::outbox(conn, &mut Default::default())?.is_none() {
+        found.push(finding(Severity::Error, FindingKind::Outbox, missing(&hub.name)));
     }
     if table.triggers {
         let faults = C::Backend::faults(conn, hub, table)?;

@@ -234,7 +234,7 @@ fn targets<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>, table: &Table<Pg
 }
 
 /// The outbox as it stands in SQL; nothing where there is none.
-fn outbox<C: Inner<Backend = Pg>>(conn: &mut C) -> QueryResult<Option<String>> {
+pub(super) fn outbox<C: Inner<Backend = Pg>>(conn: &mut C) -> QueryResult<Option<String>> {
     let schema = schema_of(conn, OUTBOX)?;
     Ok(schema.map(|schema| format!("{}.{}", Pg::quote(&schema), Pg::quote(OUTBOX))))
 }

@@ -28,7 +28,7 @@ pub use self::counter::SQLITE_COUNTER;
 use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend, Unseen};
 use super::check::Catalog;
 use super::hub::Hub;
-use super::outbox::{Belongs, Statement};
+use super::outbox::{Belongs, Statement, Written, is_there};
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
@@ -54,6 +54,8 @@ pub struct Session {
     counter: counter::Counter,
     /// The temporary tables and views; nothing before they were looked for.
     temporary: Option<Vec<String>>,
+    /// Whether the outbox was found.
+    outbox: bool,
 }
 
 impl Session {
@@ -198,6 +200,7 @@ impl Inside for Sqlite {
 
     fn altered(session: &mut Session) {
         session.counter.forget();
+        session.outbox = false;
         session.temporary = None;
     }
 
@@ -284,6 +287,21 @@ impl Inside for Sqlite {
 
     fn faults<C: Inner<Backend = Self>>(conn: &mut C, _: &Hub<Self>, table: &Table<Self>) -> QueryResult<Faults> {
         trigger::faults(conn, table)
+    }
+
+    fn image(primary_key: &[String], _: &str) -> String {
+        trigger::image(primary_key, "")
+    }
+
+    fn outbox<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session) -> QueryResult<Option<String>> {
+        if !session.outbox {
+            session.outbox = is_there(conn)?;
+        }
+        Ok(session.outbox.then(|| "main.kvsync_outbox".to_owned()))
+    }
+
+    fn push_written<'b>(out: &mut AstPass<'_, 'b, Self>, row: &'b Written) -> QueryResult<()> {
+        row.push(out)
     }
 
     fn sees_displaced<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<bool> {
