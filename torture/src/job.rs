@@ -22,6 +22,8 @@ pub(crate) struct Job {
     pub(crate) seed: u64,
     /// How many threads write; none in a process that only delivers.
     pub(crate) threads: usize,
+    /// Whether it writes outside of transactions too. An answer that is lost then leaves rows that nobody can name.
+    pub(crate) autocommit: bool,
     /// Where the owner of a store answers for it.
     pub(crate) socket: Option<PathBuf>,
     /// Whether the store begins empty and is filled from the database.

@@ -16,7 +16,7 @@ use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sqlite::Sqlite;
 use kvsync::capture::{Database, SyncBackend, SyncConnection};
 use kvsync::report::Outcome as Fate;
-use kvsync::{KvSync, Report};
+use kvsync::{Builder, KvSync, Report};
 
 use crate::Outcome;
 use crate::dice::Dice;
@@ -46,7 +46,7 @@ pub(crate) struct Tally {
 /// Writes until it is told to stop.
 pub(crate) fn run(job: &Job) -> Outcome {
     let tally = Arc::new(Tally::default());
-    let kv = patiently(|| open(job))?;
+    let kv = patiently(|| Ok(open(job)?.on_report(tell).build()?))?;
     if let Some(socket) = &job.socket {
         serve(Arc::clone(kv.store()), socket)?;
     }
@@ -103,10 +103,10 @@ pub(crate) fn patiently<T>(mut work: impl FnMut() -> Outcome<T>) -> Outcome<T> {
     }
 }
 
-/// The handle, on the job's store and database.
-pub(crate) fn open(job: &Job) -> Outcome<KvSync> {
-    let builder = job.store.onto(KvSync::builder())?.workers(2).on_report(tell);
-    let builder = match job.database.clone() {
+/// The job's store and database.
+pub(crate) fn open(job: &Job) -> Outcome<Builder> {
+    let builder = job.store.onto(KvSync::builder())?.workers(2);
+    Ok(match job.database.clone() {
         DatabaseAt::Sqlite(path) => builder.database(
             Database::<Sqlite>::new("main", move || sqlite(&path))
                 .model::<Account>()
@@ -116,8 +116,7 @@ pub(crate) fn open(job: &Job) -> Outcome<KvSync> {
         DatabaseAt::Postgres(url) => builder.database(
             Database::<Pg>::new("main", move || postgres(&url)).model::<Account>().model::<Badge>().model::<Member>(),
         ),
-    };
-    Ok(builder.build()?)
+    })
 }
 
 /// A connection to the file.
@@ -136,7 +135,7 @@ pub(crate) fn postgres(url: &str) -> ConnectionResult<PgConnection> {
 }
 
 fn start(kv: &KvSync, job: &Job, thread: usize, tally: &Arc<Tally>) -> Outcome<thread::JoinHandle<()>> {
-    let dice = Dice::new(job.seed.wrapping_add(thread as u64), job.rows, job.writer);
+    let dice = Dice::new(job.seed.wrapping_add(thread as u64), job.rows, job.writer, job.autocommit);
     let (kv, tally) = (kv.clone(), Arc::clone(tally));
     let name = format!("torture-writer-{thread}");
     let postgres = matches!(job.database, DatabaseAt::Postgres(_));
@@ -222,12 +221,13 @@ fn report(kv: &KvSync, tally: &Tally) {
 }
 
 /// What should not happen is told; what a fault explains is not. A statement whose answer was lost has rows that nobody
-/// can name: its table is dirty, which is a loss that was announced.
+/// can name: that is a loss that was announced.
 fn tell(report: &Report) {
     match report {
         Report::Key(key) if !matches!(key.outcome, Fate::Failed) => {}
-        Report::Missed(_) => {}
-        Report::Dirty(table) => println!("dirty {table}"),
+        Report::Missed(missed) => println!("dirty {}", missed.reason),
+        // Which tables these are was told, and why. A store that was restarted may have forgotten; the ones here do not.
+        Report::Dirty(_) | Report::Forgot { .. } => {}
         other => println!("note {other}"),
     }
 }
