@@ -13,7 +13,8 @@ use crate::check::{Excuses, compare, entries, rows};
 use crate::crew::{Crew, Layout};
 use crate::dice::Dice;
 use crate::faults::Stage;
-use crate::job::{Job, StoreAt, cluster, redis};
+use crate::job::{Job, Singles, StoreAt, cluster, redis};
+use crate::open::open;
 use crate::options::{Delivery, End, Options, StoreKind};
 use crate::repair::repair;
 use crate::script::{Lane, script};
@@ -22,7 +23,6 @@ use crate::verdict::Verdict;
 use crate::view::{Direct, View};
 use crate::watch::Watch;
 use crate::world::World;
-use crate::writer::open;
 
 /// Threads that read while others write.
 const READERS: u64 = 2;
@@ -156,7 +156,7 @@ fn view(world: &World) -> Outcome<Arc<dyn View>> {
 /// What the processes do. The owner of a store does all of it by itself, as nobody else can reach the store.
 fn jobs(world: &World, options: &Options) -> (Vec<Job>, Layout) {
     let of = |place: usize| Job {
-        autocommit: place % 2 == 1,
+        singles: *[Singles::Never, Singles::Alone, Singles::Wrapped].get(place % 3).unwrap_or(&Singles::Never),
         ..job(world, options, true, options.seed.wrapping_add((place as u64) << 48))
     };
     if options.store.is_owned() {
@@ -165,7 +165,7 @@ fn jobs(world: &World, options: &Options) -> (Vec<Job>, Layout) {
             threads: options.writers,
             socket: Some(world.socket()),
             refill,
-            autocommit: options.seed % 2 == 1,
+            singles: if options.seed % 2 == 0 { Singles::Wrapped } else { Singles::Alone },
             ..of(0)
         };
         return (vec![owner], Layout { relays: 1, owner: Some(0) });
@@ -184,7 +184,7 @@ fn job(world: &World, options: &Options, through_faults: bool, seed: u64) -> Job
         database,
         socket: None,
         refill: false,
-        autocommit: false,
+        singles: Singles::Never,
     }
 }
 
