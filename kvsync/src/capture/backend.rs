@@ -8,7 +8,8 @@ use diesel::query_builder::{AstPass, QueryBuilder};
 use diesel::row::Row;
 use diesel::{Connection, QueryResult, deserialize};
 
-use super::check::{Catalog, FindingKind};
+use super::check::Catalog;
+use super::finding::Notice;
 use super::hub::Hub;
 use super::outbox::{Belongs, Statement, Written};
 use super::pending::Pending;
@@ -175,8 +176,12 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     ) -> QueryResult<Option<Catalog>>
     where
         Self: SyncBackend;
-    /// What writes a table's rows without a statement that shows it, a sentence each.
-    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<Unseen>>
+    /// What writes a table's rows without a statement that shows it.
+    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<Notice>>
+    where
+        Self: SyncBackend;
+    /// What of the database's settings weakens a promise.
+    fn settings<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<Vec<Notice>>
     where
         Self: SyncBackend;
     /// Reads rows again; see [`Source::reread`](crate::model::Source::reread).
@@ -253,9 +258,6 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     /// Whether the statement failed for a prepared plan that is out of date.
     fn is_stale_plan(error: &diesel::result::Error) -> bool;
 }
-
-/// What a statement does not show, and what to say of it.
-pub(super) type Unseen = (FindingKind, String);
 
 /// How a captured write is run.
 #[derive(Debug, Clone, Copy)]

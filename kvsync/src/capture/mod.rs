@@ -123,6 +123,7 @@ mod check;
 mod connection;
 mod database;
 mod fallback;
+mod finding;
 mod fit;
 mod fragment;
 mod hub;
@@ -155,9 +156,9 @@ mod ways;
 mod weigh;
 
 pub use self::backend::{Inner, SyncBackend};
-pub use self::check::{Finding, FindingKind, Severity};
 pub use self::connection::SyncConnection;
 pub use self::database::{AnyDatabase, Attached, Database, Policy, Unattached};
+pub use self::finding::{Finding, FindingKind, Severity};
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::outbox::content::{Content as OutboxContent, encode as encode_outbox};
 #[cfg(feature = "r2d2")]

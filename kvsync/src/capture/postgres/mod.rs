@@ -25,8 +25,9 @@ use diesel::{QueryResult, RunQueryDsl};
 
 pub use self::begin::TransactionBuilder;
 use self::place::Places;
-use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend, Unseen};
+use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend};
 use super::check::Catalog;
+use super::finding::Notice;
 use super::hub::Hub;
 use super::outbox::{Belongs, Statement, Written};
 use super::pending::Pending;
@@ -218,8 +219,12 @@ impl Inside for Pg {
         conn: &mut C,
         hub: &Hub<Self>,
         table: &Table<Self>,
-    ) -> QueryResult<Vec<Unseen>> {
+    ) -> QueryResult<Vec<Notice>> {
         unseen::unseen(conn, hub, table)
+    }
+
+    fn settings<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<Vec<Notice>> {
+        unseen::settings(conn)
     }
 
     fn reread<C: Inner<Backend = Self>>(

@@ -17,7 +17,7 @@ use diesel::sql_types::{Bool, Nullable, Oid, Text};
 use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::{Inner, Inside};
-use super::super::check::Severity;
+use super::super::finding::Severity;
 use super::super::hub::Hub;
 use super::super::table::Table;
 use super::super::triggers::{Faults, TriggersSql};

@@ -25,8 +25,9 @@ use diesel::{QueryResult, RunQueryDsl};
 
 pub use self::batch::BatchResults;
 pub use self::counter::SQLITE_COUNTER;
-use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend, Unseen};
+use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend};
 use super::check::Catalog;
+use super::finding::Notice;
 use super::hub::Hub;
 use super::outbox::{Belongs, Statement, Written, is_there};
 use super::pending::Pending;
@@ -159,6 +160,9 @@ impl Inside for Sqlite {
             );
             return Err(Error::new(ErrorKind::Database, message));
         }
+        if let Ok(Some(notice)) = unseen::forgetful(conn) {
+            tracing::warn!("{notice}");
+        }
         Ok(())
     }
 
@@ -231,8 +235,16 @@ impl Inside for Sqlite {
         catalog::catalog(conn, table)
     }
 
-    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, _: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<Unseen>> {
-        unseen::unseen(conn, table)
+    fn unseen<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        table: &Table<Self>,
+    ) -> QueryResult<Vec<Notice>> {
+        unseen::unseen(conn, hub, table)
+    }
+
+    fn settings<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<Vec<Notice>> {
+        unseen::settings(conn)
     }
 
     fn reread<C: Inner<Backend = Self>>(
