@@ -149,11 +149,6 @@ impl Builder {
                 return Err(Error::new(ErrorKind::Config, format!("two databases are named `{name}`")));
             }
         }
-        let of_database = |(database, of_it): (&String, &Vec<&'static Schema>)| {
-            let database: Arc<str> = database.as_str().into();
-            of_it.iter().map(|schema| (Arc::clone(&database), schema.table)).collect::<Vec<_>>()
-        };
-        pipeline.set_tables(schemas.iter().flat_map(of_database).collect());
         pipeline.set_sources(databases.values().map(|database| database.source()).collect());
         let reader = Reader::new(Arc::clone(&store), pipeline.epoch(), Arc::clone(&clock));
         let inner = Inner { store, reader, pipeline, databases, schemas, clock };

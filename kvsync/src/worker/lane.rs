@@ -36,8 +36,6 @@ pub(crate) struct Shared {
     pub(crate) retention: Retention,
     /// Set once, after the start: a source stamps versions with the pipeline's epoch.
     pub(crate) sources: OnceLock<Vec<Arc<dyn Source>>>,
-    /// The tables that are synced, each with its database.
-    pub(crate) tables: OnceLock<Vec<(Arc<str>, &'static str)>>,
     /// Told of a store that has forgotten.
     pub(crate) on_forgot: OnceLock<OnForgot>,
     pub(crate) default_ttl: Option<Ttl>,
@@ -81,8 +79,11 @@ impl Shared {
         tracing::error!(store, why, "the store may have forgotten what it acknowledged");
         self.reporter.report(Report::Forgot { store: store.into(), reason: why.to_owned() });
         let now = self.clock.now();
-        for (database, table) in self.tables.get().into_iter().flatten() {
-            self.dirty.mark(database, Some(table), 0, now, &format!("{store} may have forgotten: {why}"));
+        for source in self.sources.get().into_iter().flatten() {
+            let database: Arc<str> = source.name().into();
+            for schema in source.schemas() {
+                self.dirty.mark(&database, Some(schema.table), 0, now, &format!("{store} may have forgotten: {why}"));
+            }
         }
         if let Some(on_forgot) = self.on_forgot.get() {
             on_forgot(store, why);

@@ -125,7 +125,6 @@ impl Pipeline {
             clock: config.clock,
             retention: config.retention,
             sources: OnceLock::new(),
-            tables: OnceLock::new(),
             on_forgot: OnceLock::new(),
             default_ttl: config.default_ttl,
             batch: config.batch,
@@ -193,12 +192,6 @@ impl Pipeline {
         if self.shared.sources.set(sources).is_err() {
             tracing::warn!("the sources of a pipeline were set twice; the first ones stay");
         }
-    }
-
-    /// Says which tables are synced, each with its database: those that are dirty once a store has
-    /// forgotten. Only the first call counts.
-    pub fn set_tables(&self, tables: Vec<(Arc<str>, &'static str)>) {
-        let _ = self.shared.tables.set(tables);
     }
 
     /// Calls back, on the thread of upkeep, when a store may have forgotten what it acknowledged, with its

@@ -10,7 +10,9 @@
     reason = "tests"
 )]
 
+mod failover;
 mod forgetting;
 mod policies;
+mod restored;
 mod rig;
 mod subsets;

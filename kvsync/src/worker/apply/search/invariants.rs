@@ -10,8 +10,17 @@ use crate::version::Version;
 
 impl Search {
     /// I3: neither what a reader sees under a key nor a record falls back.
-    pub(super) fn only_rises(&self, before: &Point, after: &Point) -> Result<(), String> {
+    pub(super) fn only_rises(&self, board: &Board<'_>, before: &Point, after: &Point) -> Result<(), String> {
         for (place, key) in self.keys.iter().enumerate() {
+            if self.losses.evictions > 0 {
+                let seen = [before, after].map(|point| self.strict(board, point, place));
+                if let [Some((_, old)), Some((_, new))] = seen
+                    && new < old
+                {
+                    return Err(format!("{key} fell from {old} to {new}"));
+                }
+                continue;
+            }
             if before[place] == after[place] {
                 continue;
             }
@@ -38,6 +47,9 @@ impl Search {
                 rest &= !delivery.required;
             }
         }
+        if self.losses.evictions > 0 {
+            return self.check_strict(board, point, &acknowledged, rest);
+        }
         for (place, key) in self.keys.iter().enumerate() {
             let entry = &self.entries[usize::from(point[place])];
             // Without a ledger a row that was deleted and inserted under other keys may still show
@@ -51,6 +63,34 @@ impl Search {
             }
         }
         if rest { self.check_rest(board, point) } else { Ok(()) }
+    }
+
+    /// The same for strict readers of a store that evicts: they find nothing older than what was acknowledged,
+    /// and at rest what the database holds, or nothing.
+    fn check_strict(
+        &self,
+        board: &Board<'_>,
+        point: &Point,
+        acknowledged: &[Version],
+        rest: bool,
+    ) -> Result<(), String> {
+        let instance = board.instance;
+        for (place, key) in self.keys.iter().enumerate() {
+            let Some((row, version)) = self.strict(board, point, place) else { continue };
+            let newest = acknowledged[usize::from(row)];
+            if version < newest && !instance.registers {
+                return Err(format!("{key} shows row {row} at {version}, and {newest} is acknowledged"));
+            }
+            let truth = instance.truth[usize::from(row)];
+            let stands = match place.checked_sub(usize::from(self.rows)) {
+                None => truth.cell != Cell::Absent,
+                Some(value) => truth.cell == Cell::Is(u8::try_from(value + 1).unwrap()),
+            };
+            if rest && !(stands && truth.known && truth.version == version) {
+                return Err(format!("at rest {key} shows row {row} at {version}, and in the database it is {truth:?}"));
+            }
+        }
+        Ok(())
     }
 
     /// I4: once every delivery has ended, the store says what the database says, or that it cannot tell.
@@ -95,11 +135,13 @@ impl Search {
                 let record = record(entry.bytes.as_ref());
                 let live: Vec<Key> = record.live.iter().map(|listed| listed.key.clone()).collect();
                 let wanted = if let Cell::Is(value) = truth.cell { vec![slot(value)] } else { Vec::new() };
-                let dead = owner.is_none() && truth.heard && entry.state != Some(State::Tombstone);
+                // A record that has come to its end says nothing wrong.
+                let ended = self.losses.expiry && entry.bytes.is_none();
+                let dead = owner.is_none() && truth.heard && entry.state != Some(State::Tombstone) && !ended;
                 if truth.known && (!record.is_known() || live != wanted || dead) {
                     return Err(format!("at rest the record of {} is {record:?}", home(u8::try_from(place).unwrap())));
                 }
-                if !truth.known && record.is_known() {
+                if !truth.known && record.is_known() && !ended {
                     return Err(format!("at rest {key} is believed known: {record:?}"));
                 }
             }

@@ -12,13 +12,17 @@ use bytes::Bytes;
 
 use super::instance::{Delivery, Instance, home, slot};
 use super::invariants::shown;
+use super::losses::Losses;
 use super::protocol::{Mutation, Op, Phases};
 use crate::envelope::{Envelope, State};
 use crate::key::Key;
+use crate::record::Record;
 use crate::version::Version;
 
-/// Keys and workers of the largest instance.
+/// Keys and workers of the largest instance, and a place for the evictions that are left.
 const MOST: usize = 16;
+/// That place.
+pub(super) const EVICTIONS: usize = MOST - 1;
 
 /// What stands under each key, then what each worker has to do; numbers of `Search`'s tables.
 pub(super) type Point = [u16; MOST];
@@ -35,12 +39,12 @@ pub(super) struct Search {
     mutation: Mutation,
     pub(super) rows: u8,
     whole: [bool; 2],
-    expiring: bool,
+    pub(super) losses: Losses,
     pub(super) entries: Vec<Entry>,
     entry_ids: HashMap<Option<Bytes>, u16>,
-    ops: Vec<Op>,
+    pub(super) ops: Vec<Op>,
     /// The place of the key that each operation is about.
-    places: Vec<usize>,
+    pub(super) places: Vec<usize>,
     op_ids: HashMap<Vec<u8>, u16>,
     pub(super) todos: Vec<Todo>,
     todo_ids: HashMap<Todo, u16>,
@@ -60,14 +64,18 @@ pub(super) struct Entry {
     pub(super) state: Option<State>,
     /// Whose bytes these are.
     pub(super) row: Option<u8>,
+    /// The record that it is.
+    pub(super) record: Option<Box<Record>>,
 }
 
 /// What a worker still has to do, as numbers of operations.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Todo {
-    phases: Vec<Vec<u16>>,
+    pub(super) phases: Vec<Vec<u16>>,
     pub(super) acknowledged: bool,
     acknowledged_at: usize,
+    /// Whether it has still to be merged.
+    pub(super) unmerged: bool,
 }
 
 /// The deliveries of an instance, with what is remembered of them.
@@ -89,7 +97,7 @@ impl Search {
             rows,
             keys: (0..rows).map(home).chain((1..=values).map(slot)).collect(),
             whole: [false; 2],
-            expiring: false,
+            losses: Losses::default(),
             entries: Vec::new(),
             entry_ids: HashMap::new(),
             ops: Vec::new(),
@@ -112,10 +120,9 @@ impl Search {
         Self { whole, ..self }
     }
 
-    /// The same in a store where tombstones and masks of slots expire as early as the terms allow: once
-    /// no worker is left between a merge and a write that they refuse.
-    pub(super) fn with_expiry(self) -> Self {
-        Self { expiring: true, ..self }
+    /// The same in a store that loses entries.
+    pub(super) fn with_losses(self, losses: Losses) -> Self {
+        Self { losses, ..self }
     }
 
     /// Visits every state that the deliveries of an instance can reach.
@@ -128,6 +135,8 @@ impl Search {
             applied: HashMap::new(),
         };
         let mut start = [0; MOST];
+        assert!(board.first + instance.deliveries.len() <= EVICTIONS, "more workers than there are places");
+        start[EVICTIONS] = self.losses.evictions;
         for (index, delivery) in instance.deliveries.iter().enumerate() {
             let begin = if instance.registers {
                 let writes = delivery.writes.iter().cloned().map(Op::Write).collect();
@@ -157,39 +166,42 @@ impl Search {
                     continue;
                 }
                 trace.push(String::new());
-                self.only_rises(&point, &next).and_then(|()| self.visit(board, next, trace)).inspect_err(|_| {
-                    // Said on the way back, so that it costs nothing on the way there.
-                    if let Some(step) = trace.iter_mut().rev().find(|step| step.is_empty()) {
-                        let delta = &board.instance.deliveries[worker].delta;
-                        *step = format!("{} {}: {:?}", delta.home, delta.version, self.ops[usize::from(op)]);
-                    }
-                })?;
+                self.only_rises(board, &point, &next).and_then(|()| self.visit(board, next, trace)).inspect_err(
+                    |_| {
+                        // Said on the way back, so that it costs nothing on the way there.
+                        if let Some(step) = trace.iter_mut().rev().find(|step| step.is_empty()) {
+                            let delta = &board.instance.deliveries[worker].delta;
+                            *step = format!("{} {}: {:?}", delta.home, delta.version, self.ops[usize::from(op)]);
+                        }
+                    },
+                )?;
                 trace.pop();
             }
         }
-        for place in usize::from(self.rows)..board.first {
-            if self.expiring && self.may_expire(board, &point, place) {
+        if self.losses == Losses::default() {
+            return Ok(());
+        }
+        for place in 0..board.first {
+            for (how, cost) in [("expires", 0), ("is evicted", 1)] {
+                let may = if cost == 0 {
+                    self.may_expire(board, &point, place)
+                } else {
+                    self.may_evict(board, &point, place)
+                };
+                if !may {
+                    continue;
+                }
                 let mut next = point;
                 next[place] = 0;
+                next[EVICTIONS] -= cost;
                 if self.visited.insert(next) {
-                    trace.push(format!("{} expires", self.keys[place]));
+                    trace.push(format!("{} {how}", self.keys[place]));
                     self.visit(board, next, trace)?;
                     trace.pop();
                 }
             }
         }
         Ok(())
-    }
-
-    fn may_expire(&self, board: &Board<'_>, point: &Point, place: usize) -> bool {
-        let entry = &self.entries[usize::from(point[place])];
-        let refuses = |op: &u16| {
-            matches!(&self.ops[usize::from(*op)], Op::Write(write) if write.head.version <= entry.version)
-                && self.places[usize::from(*op)] == place
-        };
-        let workers = &point[board.first..board.first + board.instance.deliveries.len()];
-        matches!(entry.state, Some(State::Tombstone | State::Unknown))
-            && !workers.iter().any(|todo| self.todos[usize::from(*todo)].phases.iter().flatten().any(refuses))
     }
 
     /// The state after one operation of one worker.
@@ -257,7 +269,10 @@ impl Search {
         self.entries.push(Entry {
             version: envelope.as_ref().map_or(Version::ZERO, |envelope| envelope.head.version),
             state: envelope.as_ref().map(|envelope| envelope.head.state),
-            row: envelope.and_then(|envelope| shown(&envelope)),
+            row: envelope.as_ref().and_then(shown),
+            record: envelope
+                .filter(|envelope| envelope.ledger.is_some())
+                .map(|envelope| Box::new(Record::from_envelope(envelope).unwrap())),
             bytes: bytes.clone(),
         });
         self.entry_ids.insert(bytes, id);
@@ -268,7 +283,7 @@ impl Search {
         let Phases { phases, acknowledged_at } = phases;
         let phases: Vec<Vec<u16>> = phases.iter().map(|phase| phase.iter().map(|op| self.op(op)).collect()).collect();
         let acknowledged = merged && phases.len() <= acknowledged_at;
-        self.remember(Todo { phases, acknowledged, acknowledged_at })
+        self.remember(Todo { phases, acknowledged, acknowledged_at, unmerged: !merged })
     }
 
     fn remember(&mut self, todo: Todo) -> u16 {
@@ -293,6 +308,7 @@ impl Search {
             todo.phases.remove(0);
         }
         let merges = todo.phases.iter().flatten().any(|op| matches!(self.ops[usize::from(*op)], Op::Merge));
+        todo.unmerged = merges;
         todo.acknowledged |= !merges && todo.phases.len() <= todo.acknowledged_at;
         self.remember(todo)
     }

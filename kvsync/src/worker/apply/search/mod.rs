@@ -4,6 +4,7 @@
 mod history;
 mod instance;
 mod invariants;
+mod losses;
 mod machine;
 mod protocol;
 mod registers;
@@ -139,15 +140,6 @@ fn whole_changes_are_right_alone_and_beside_changes_in_steps() {
             passes(right().with_whole(whole), &name, certain(2, 2, changes, duplicates));
         }
     }
-}
-
-#[test]
-fn tombstones_and_masks_may_expire_once_no_worker_is_on_its_way_to_them() {
-    let expiring = || right().with_expiry();
-    passes(expiring(), "4 changes, tombstones expire", certain(2, 2, 4, 0).step_by(one_in(4)));
-    passes(expiring(), "3 changes, 1 duplicate, tombstones expire", certain(2, 2, 3, 1).step_by(one_in(4)));
-    passes(expiring(), "2 changes, 2 duplicates, tombstones expire", certain(2, 2, 2, 2));
-    passes(expiring(), "2 changes with unknowns, masks expire", unknown(2, 2, 2, 0));
 }
 
 #[test]

@@ -101,7 +101,7 @@ fn ways(changes: usize) -> Vec<Vec<Told>> {
     })
 }
 
-fn all(changes: usize) -> impl Iterator<Item = Instance> {
+pub(super) fn all(changes: usize) -> impl Iterator<Item = Instance> {
     immutable(changes).flat_map(move |history| {
         ways(changes).into_iter().flat_map(move |way| {
             let (open, kept) = instance(&history, &way);
