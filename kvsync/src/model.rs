@@ -1,5 +1,6 @@
 //! What the derive implements for a model, and how the rest of the crate holds models of any type.
 
+mod kind;
 mod source;
 
 use std::any::Any;
@@ -13,7 +14,8 @@ use crate::codec::Codec;
 use crate::error::Result;
 use crate::key::{Key, KeyWriter};
 
-pub use self::source::{Position, Reread, RowsPage, Scanned, Source, Wanted};
+pub use self::kind::Kind;
+pub use self::source::{Looked, Position, Reread, RowsPage, Scanned, Source, Wanted};
 
 /// A type whose rows are kept in the store under its keys. Derive it.
 #[diagnostic::on_unimplemented(

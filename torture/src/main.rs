@@ -11,7 +11,6 @@ mod dice;
 mod faults;
 mod job;
 mod models;
-mod open;
 mod options;
 mod repair;
 mod script;

@@ -3,16 +3,13 @@
 use std::sync::Arc;
 
 use super::backend::{Inner, Inside};
-use super::check::unchecked;
+use super::check::{Finding, Severity, unchecked};
 use super::connection::SyncConnection;
-use super::finding::Finding;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 
 impl<C: Inner> SyncConnection<C> {
-    /// Looks at every registered table as [`check`](Self::check) does, and for all that writes its rows
-    /// unseen: triggers of it and of others, foreign keys with actions, rules, views, functions (a guess,
-    /// from their text), partitions, children, namesakes; then at the settings by which the database may
-    /// forget what it committed. The worst comes first.
+    /// Looks at every registered table as [`check`](Self::check) does, and for all in the database that
+    /// writes its rows unseen: triggers, foreign keys with actions, rules, views, children.
     ///
     /// # Errors
     ///
@@ -24,14 +21,14 @@ impl<C: Inner> SyncConnection<C> {
         for table in hub.tables.iter().filter(|table| !table.triggers) {
             let unseen =
                 C::Backend::unseen(&mut self.inner, &hub, table).map_err(|error| unchecked(&hub, table, error))?;
-            found.extend(unseen.into_iter().map(|notice| notice.of(&hub.name, Some(&table.name))));
+            found.extend(unseen.into_iter().map(|(kind, message)| Finding {
+                severity: Severity::Warning,
+                kind,
+                database: Arc::clone(&hub.name),
+                table: table.name.clone(),
+                message,
+            }));
         }
-        let settings = C::Backend::settings(&mut self.inner).map_err(|error| {
-            let message = format!("the settings of `{}` cannot be read", hub.name);
-            Error::new(ErrorKind::Database, message).with_source(error)
-        })?;
-        found.extend(settings.into_iter().map(|notice| notice.of(&hub.name, None)));
-        found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         Ok(found)
     }
 }

@@ -8,10 +8,9 @@ use diesel::query_builder::{AstPass, QueryBuilder};
 use diesel::row::Row;
 use diesel::{Connection, QueryResult, deserialize};
 
-use super::check::Catalog;
-use super::finding::Notice;
+use super::check::{Catalog, FindingKind};
 use super::hub::Hub;
-use super::outbox::{Belongs, Statement, Written};
+use super::outbox::{Belongs, Statement};
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
@@ -22,7 +21,7 @@ use super::triggers::{Faults, TriggersSql};
 use super::ways::Way;
 use crate::error::Result;
 use crate::key::Scope;
-use crate::model::{Reread, RowsPage, Schema, Wanted};
+use crate::model::{Looked, PrimaryKey, Reread, RowsPage, Schema, Wanted};
 use crate::version::Version;
 
 /// A database whose writes can be captured: Diesel's `Sqlite` or `Pg`. Implemented by this crate only.
@@ -176,12 +175,8 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     ) -> QueryResult<Option<Catalog>>
     where
         Self: SyncBackend;
-    /// What writes a table's rows without a statement that shows it.
-    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<Notice>>
-    where
-        Self: SyncBackend;
-    /// What of the database's settings weakens a promise.
-    fn settings<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<Vec<Notice>>
+    /// What writes a table's rows without a statement that shows it, a sentence each.
+    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<Unseen>>
     where
         Self: SyncBackend;
     /// Reads rows again; see [`Source::reread`](crate::model::Source::reread).
@@ -217,6 +212,16 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     ) -> Result<RowsPage>
     where
         Self: SyncBackend;
+    /// Looks rows up; see [`Source::look`](crate::model::Source::look).
+    fn look<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        of: (&'static Schema, &Scope),
+        rows: &[PrimaryKey],
+        until: Until,
+    ) -> Result<Vec<Looked>>
+    where
+        Self: SyncBackend;
     /// About how many rows there are; see [`Source::estimate`](crate::model::Source::estimate).
     fn estimate<C: Inner<Backend = Self>>(
         conn: &mut C,
@@ -243,14 +248,6 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     fn faults<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Faults>
     where
         Self: SyncBackend;
-    /// The primary key of a row as the outbox shows it, as SQL.
-    fn image(primary_key: &[String], reference: &str) -> String;
-    /// The outbox as it stands in SQL; nothing where there is none.
-    fn outbox<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Self::Session) -> QueryResult<Option<String>>
-    where
-        Self: SyncBackend;
-    /// Adds the values of a row of the outbox to a statement.
-    fn push_written<'b>(out: &mut AstPass<'_, 'b, Self>, row: &'b Written) -> QueryResult<()>;
     /// Whether triggers run for rows that are deleted because they are in the way of others.
     fn sees_displaced<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<bool>
     where
@@ -258,6 +255,9 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     /// Whether the statement failed for a prepared plan that is out of date.
     fn is_stale_plan(error: &diesel::result::Error) -> bool;
 }
+
+/// What a statement does not show, and what to say of it.
+pub(super) type Unseen = (FindingKind, String);
 
 /// How a captured write is run.
 #[derive(Debug, Clone, Copy)]

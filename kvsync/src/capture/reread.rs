@@ -1,5 +1,6 @@
 //! Reads rows again, for those who lost sight of them.
 
+use std::collections::HashMap;
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use super::scan::{Asked, parts};
 use super::table::{ModelEntry, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, Scope};
-use crate::model::{Model, Position, PrimaryKey, Reread, RowsPage, Schema, Source, Wanted};
+use crate::model::{Kind, Looked, Model, Position, PrimaryKey, Reread, RowsPage, Schema, Source, Wanted};
 use crate::version::Version;
 
 /// How many connections that scanned a table are kept for the next scan.
@@ -84,6 +85,21 @@ impl<DB: SyncBackend> Source for Rereader<DB> {
 
     fn schemas(&self) -> Vec<&'static Schema> {
         self.hub.tables.iter().flat_map(|table| &table.models).map(|model| model.schema).collect()
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        self.hub.tables.iter().flat_map(|table| &table.models).map(|model| model.kind).collect()
+    }
+
+    fn look(
+        &self,
+        schema: &'static Schema,
+        scope: &Scope,
+        rows: &[PrimaryKey],
+        deadline: Duration,
+    ) -> Result<Vec<Looked>> {
+        let until = Until::after(deadline);
+        self.scan(|conn| DB::look(conn, &self.hub, (schema, scope), rows, until))
     }
 
     fn scopes(&self, schema: &'static Schema, deadline: Duration) -> Result<Vec<Scope>> {
@@ -214,6 +230,40 @@ impl<'a, DB: SyncBackend> Find<'a, DB> {
         }
         Ok(found)
     }
+}
+
+/// How many rows one statement looks up.
+const LOOKUP: usize = 100;
+
+/// Looks up rows of a table that stands in SQL as `table`, in the order asked.
+pub(super) fn lookup<C: Inner>(
+    conn: &mut C,
+    entry: (&Table<C::Backend>, &ModelEntry<C::Backend>),
+    table: &str,
+    rows: &[PrimaryKey],
+    told: impl Fn(DieselError) -> Error,
+) -> Result<Vec<Looked>> {
+    let find = |conn: &mut C, rows: &[PrimaryKey]| {
+        let mut find = Find::new(entry, table, "");
+        rows.iter().try_for_each(|row| find.want(row))?;
+        Ok::<_, Error>(find.run(conn))
+    };
+    let mut looked = Vec::with_capacity(rows.len());
+    for batch in rows.chunks(LOOKUP) {
+        let mut found: HashMap<Key, Result<Option<Box<dyn Model>>>> = HashMap::new();
+        match find(conn, batch)? {
+            Ok(rows) => found.extend(rows),
+            // Which of them cannot be read is not told; asked for one by one, it is.
+            Err(DieselError::DeserializationError(_)) => {
+                for row in batch {
+                    found.extend(find(conn, std::slice::from_ref(row))?.map_err(&told)?);
+                }
+            }
+            Err(error) => return Err(told(error)),
+        }
+        looked.extend(batch.iter().map(|row| found.remove(row.home()).unwrap_or(Ok(None))));
+    }
+    Ok(looked)
 }
 
 /// A row that is there and cannot be read.

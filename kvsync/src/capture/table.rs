@@ -20,9 +20,8 @@ use super::primary::{self, KeyTypeOf, Picked};
 use super::statement::{Scanned, TableName, scan};
 use super::weigh::WeighedRow;
 use crate::change::Unknown;
-use crate::codec::Codec as _;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Model, PrimaryKey, Schema, Syncable};
+use crate::model::{Kind, Model, PrimaryKey, Schema, Syncable};
 
 /// A registered table and its models.
 pub struct Table<DB: SyncBackend> {
@@ -96,10 +95,8 @@ impl<DB: SyncBackend> Table<DB> {
 /// A model of a table, its type erased.
 pub(super) struct ModelEntry<DB: SyncBackend> {
     pub(super) schema: &'static Schema,
-    /// The number of its codec.
-    pub(super) codec: u8,
-    /// A row of it from its bytes in that codec.
-    pub(super) thaw: fn(&[u8]) -> Result<Box<dyn Model>>,
+    /// What reads its stored bytes.
+    pub(super) kind: Kind,
     /// The SQL of its columns, cut where the table is named.
     columns: Vec<String>,
     /// The SQL of its columns as Diesel writes it.
@@ -234,8 +231,7 @@ pub(super) fn table_of<DB: SyncBackend, M: SyncModel<DB>>() -> Result<Table<DB>>
     table.models.push(ModelEntry {
         schema: M::SCHEMA,
         by_key: false,
-        codec: M::Codec::ID,
-        thaw: |bytes| Ok(Box::new(M::Codec::decode::<M>(bytes)?)),
+        kind: Kind::of::<M>(),
         columns,
         primary_key: primary::places::<DB>(M::SCHEMA, &table.sql, &list, width),
         list,

@@ -5,6 +5,7 @@ mod bson;
 #[cfg(feature = "json")]
 mod json;
 mod messagepack;
+mod same;
 
 use serde::{Serialize, de::DeserializeOwned};
 

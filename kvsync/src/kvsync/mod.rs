@@ -5,6 +5,7 @@ mod builder;
 mod by_hand;
 mod fetch;
 mod health;
+mod verify;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -164,10 +165,9 @@ impl KvSync {
         Err(Error::new(ErrorKind::Database, misfits.join("; ")))
     }
 
-    /// Looks at the tables as [`check`](Self::check) does, for all in the database that writes their rows
-    /// unseen (triggers, foreign keys with actions, rules, views, functions, children), and for settings by
-    /// which it may forget what it committed. Returns all of it, misfits included, the worst first; each
-    /// finding says what to do.
+    /// Looks at the tables as [`check`](Self::check) does, and for all in the database that writes their
+    /// rows unseen: triggers, foreign keys with actions, rules, views, children. Returns all of it, misfits
+    /// included.
     ///
     /// # Errors
     ///

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Model, PrimaryKey, Schema};
+use super::{Kind, Model, PrimaryKey, Schema};
 use crate::error::Result;
 use crate::key::Scope;
 use crate::version::Version;
@@ -18,6 +18,9 @@ pub trait Source: Send + Sync {
 
     /// The models that are registered in the database.
     fn schemas(&self) -> Vec<&'static Schema>;
+
+    /// The same models, with what reads their stored bytes.
+    fn kinds(&self) -> Vec<Kind>;
 
     /// The scopes that the database itself gives to rows of this model: those of its schemas. Empty where
     /// connections choose the scope: then a scope that is asked for holds all rows of the table.
@@ -37,6 +40,21 @@ pub trait Source: Send + Sync {
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when no connection can be had,
     /// [`ErrorKind::Deadline`](crate::ErrorKind::Deadline) when a transaction held on for too long.
     fn reread(&self, wanted: &[Wanted], deadline: Duration) -> Result<Vec<Reread>>;
+
+    /// Looks these rows up as they are committed now, in the order asked: `None` for a row that is not
+    /// there or not live, an error for one that cannot be read as its model. Takes no locks, so that
+    /// nothing follows for the version of what was read but what a [`barrier`](Self::barrier) before it says.
+    ///
+    /// # Errors
+    ///
+    /// As [`page`](Self::page).
+    fn look(
+        &self,
+        schema: &'static Schema,
+        scope: &Scope,
+        rows: &[PrimaryKey],
+        deadline: Duration,
+    ) -> Result<Vec<Looked>>;
 
     /// A version for everything that is read by [`page`](Self::page) after this call returned.
     ///
@@ -78,6 +96,9 @@ pub trait Source: Send + Sync {
     /// As [`page`](Self::page).
     fn estimate(&self, schema: &'static Schema, scope: &Scope, deadline: Duration) -> Result<Option<u64>>;
 }
+
+/// What became of the lookup of a row.
+pub type Looked = Result<Option<Box<dyn Model>>>;
 
 /// A row that is to be read again.
 #[derive(Debug, Clone)]

@@ -45,6 +45,11 @@ impl DirtyTables {
         self.tables.lock().values().cloned().collect()
     }
 
+    /// Takes the mark from a table that is dirty as it was when it was listed, and no more than then.
+    pub(crate) fn clear_as(&self, listed: &DirtyTable) {
+        self.tables.lock().retain(|_, marked| marked != listed);
+    }
+
     /// Takes the mark from a table, because its rows were compared with the database's or filled in.
     pub(crate) fn clear(&self, database: &str, table: Option<&str>) {
         self.tables.lock().retain(|(of, name), _| !(**of == *database && name.as_deref() == table));

@@ -1,5 +1,6 @@
 //! The workers: what takes committed changes and writes them into stores.
 
+mod access;
 mod apply;
 mod batch;
 mod commits;
@@ -28,6 +29,7 @@ use parking_lot::Mutex;
 pub use self::config::{Backoff, Batch, Callback, PipelineConfig, Retention};
 pub use self::health::{PipelineHealth, StoreHealth};
 
+pub(crate) use self::access::Access;
 pub(crate) use self::fill::{Filled, Filler};
 
 use self::commits::{Commits, Waited};

@@ -22,8 +22,8 @@ const RAREST_LOOK: Duration = Duration::from_millis(50);
 impl Lane {
     /// Writes changes at once, each as it is.
     pub(crate) fn apply_now(&self, changes: &[Change]) -> Result<()> {
-        let (encoder, mut applier) = (self.encoder(), self.applier());
-        let terms = applier.terms();
+        let encoder = self.encoder();
+        let terms = self.applier().terms();
         let mut jobs = Vec::with_capacity(changes.len());
         for change in changes {
             let whole = encoder.certain(change, &terms)?;
@@ -32,6 +32,12 @@ impl Lane {
             }
             jobs.push(Job::new(whole.form));
         }
+        self.write_now(jobs)
+    }
+
+    /// Writes jobs at once.
+    pub(super) fn write_now(&self, mut jobs: Vec<Job>) -> Result<()> {
+        let mut applier = self.applier();
         let mut waits = self.shared.backoff.waits();
         let mut attempts = 0;
         loop {

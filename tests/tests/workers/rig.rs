@@ -9,7 +9,7 @@ use bytes::Bytes;
 use kvsync::change::{Action, Change, ChangeSet, Row, Unknown};
 use kvsync::codec::Codec;
 use kvsync::envelope::{Body, Envelope, State, Value};
-use kvsync::model::{Model, Position, PrimaryKey, Reread, RowsPage, Scanned, Schema, Source, Wanted};
+use kvsync::model::{Kind, Model, Position, PrimaryKey, Reread, RowsPage, Scanned, Schema, Source, Wanted};
 use kvsync::record::{Record, Terms};
 use kvsync::report::Report;
 use kvsync::store::{Capabilities, Cursor, Health, MemoryStore, Outcome, Page, Step, SyncStore};
@@ -332,6 +332,21 @@ impl Source for Database {
 
     fn schemas(&self) -> Vec<&'static Schema> {
         vec![User::SCHEMA, Session::SCHEMA, Ticket::SCHEMA, Post::SCHEMA]
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        vec![Kind::of::<User>(), Kind::of::<Session>(), Kind::of::<Ticket>(), Kind::of::<Post>()]
+    }
+
+    fn look(
+        &self,
+        _: &'static Schema,
+        _: &Scope,
+        wanted: &[PrimaryKey],
+        _: Duration,
+    ) -> Result<Vec<Result<Option<Box<dyn Model>>>>> {
+        let rows = self.rows.lock();
+        Ok(wanted.iter().map(|wanted| Ok(rows.get(wanted.home().as_str()).map(|row| row()))).collect())
     }
 
     fn scopes(&self, _: &'static Schema, _: Duration) -> Result<Vec<Scope>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kvsync::change::Row;
 use kvsync::envelope::State;
-use kvsync::model::{Position, Reread, RowsPage, Schema, Source, Wanted};
+use kvsync::model::{Kind, Model, Position, PrimaryKey, Reread, RowsPage, Schema, Source, Wanted};
 use kvsync::report::Report;
 use kvsync::store::Step;
 use kvsync::{ErrorKind, Scope, Version};
@@ -129,6 +129,20 @@ impl Source for Named {
 
     fn schemas(&self) -> Vec<&'static Schema> {
         self.0.schemas()
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        self.0.kinds()
+    }
+
+    fn look(
+        &self,
+        schema: &'static Schema,
+        scope: &Scope,
+        rows: &[PrimaryKey],
+        deadline: Duration,
+    ) -> kvsync::Result<Vec<kvsync::Result<Option<Box<dyn Model>>>>> {
+        self.0.look(schema, scope, rows, deadline)
     }
 
     fn scopes(&self, schema: &'static Schema, deadline: Duration) -> kvsync::Result<Vec<Scope>> {

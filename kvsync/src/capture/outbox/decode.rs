@@ -114,7 +114,7 @@ impl<DB: SyncBackend> Told<'_, DB> {
     fn content(&self, model: &ModelEntry<DB>) -> Option<Content<'_>> {
         let is_own = self.stored.generation == Some(i64::from(model.schema.generation));
         let content = self.stored.content.as_deref().filter(|_| is_own && self.stored.model.is_some())?;
-        Content::parse(content).ok().filter(|content| content.is_readable_as(model.schema, model.codec))
+        Content::parse(content).ok().filter(|content| content.is_readable_as(model.schema, model.kind.codec))
     }
 
     /// Whether the row as it was before is of use.
@@ -144,7 +144,7 @@ impl<DB: SyncBackend> Told<'_, DB> {
         let mut changes = Vec::with_capacity(self.models.len());
         for model in &self.models {
             let (row, size) = if let Some(content) = self.content(model) {
-                let thawed = catch_unwind(AssertUnwindSafe(|| (model.thaw)(content.body)));
+                let thawed = catch_unwind(AssertUnwindSafe(|| model.kind.decode(content.body)));
                 let row = thawed.unwrap_or_else(|_| Err(self.stored.wrong("reading its content panicked")));
                 match row {
                     Ok(row) => (self.row(row, self.stored.live.unwrap_or(true)), content.body.len()),

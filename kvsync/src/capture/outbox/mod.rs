@@ -7,7 +7,6 @@ pub(super) mod literals;
 mod sql;
 mod stored;
 mod table;
-mod write;
 
 use diesel::QueryResult;
 
@@ -16,9 +15,6 @@ pub use self::decode::Belongs;
 #[doc(hidden)]
 pub use self::sql::Statement;
 pub(super) use self::table::OutboxTable;
-#[doc(hidden)]
-pub use self::write::Written;
-pub(super) use self::write::write;
 use super::backend::{Inner, Inside as _};
 use super::statement::Dialect;
 

@@ -25,11 +25,10 @@ use diesel::{QueryResult, RunQueryDsl};
 
 pub use self::begin::TransactionBuilder;
 use self::place::Places;
-use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend};
+use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend, Unseen};
 use super::check::Catalog;
-use super::finding::Notice;
 use super::hub::Hub;
-use super::outbox::{Belongs, Statement, Written};
+use super::outbox::{Belongs, Statement};
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
@@ -40,7 +39,7 @@ use super::triggers::{Faults, TriggersSql};
 use super::ways::Way;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
-use crate::model::{Reread, RowsPage, Schema, Wanted};
+use crate::model::{Looked, PrimaryKey, Reread, RowsPage, Schema, Wanted};
 use crate::version::Version;
 
 /// Where the WAL stands.
@@ -55,8 +54,6 @@ impl SyncBackend for Pg {
 pub struct Session {
     /// The timeline of the server that it is connected to; nothing before the first captured write.
     timeline: Option<u32>,
-    /// The outbox as it stands in SQL; nothing before it was found.
-    outbox: Option<String>,
     places: Places,
 }
 
@@ -195,7 +192,6 @@ impl Inside for Pg {
 
     fn altered(session: &mut Session) {
         session.places.forget();
-        session.outbox = None;
     }
 
     fn unwatched(_: &mut Session) {}
@@ -219,12 +215,8 @@ impl Inside for Pg {
         conn: &mut C,
         hub: &Hub<Self>,
         table: &Table<Self>,
-    ) -> QueryResult<Vec<Notice>> {
+    ) -> QueryResult<Vec<Unseen>> {
         unseen::unseen(conn, hub, table)
-    }
-
-    fn settings<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<Vec<Notice>> {
-        unseen::settings(conn)
     }
 
     fn reread<C: Inner<Backend = Self>>(
@@ -262,6 +254,16 @@ impl Inside for Pg {
         scan::page(conn, hub, asked, until)
     }
 
+    fn look<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        of: (&'static Schema, &Scope),
+        rows: &[PrimaryKey],
+        until: Until,
+    ) -> Result<Vec<Looked>> {
+        scan::look(conn, hub, of, rows, until)
+    }
+
     fn estimate<C: Inner<Backend = Self>>(
         conn: &mut C,
         hub: &Hub<Self>,
@@ -286,21 +288,6 @@ impl Inside for Pg {
 
     fn faults<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Faults> {
         trigger::faults(conn, hub, table)
-    }
-
-    fn image(primary_key: &[String], reference: &str) -> String {
-        trigger::image(primary_key, reference)
-    }
-
-    fn outbox<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session) -> QueryResult<Option<String>> {
-        if session.outbox.is_none() {
-            session.outbox = trigger::outbox(conn)?;
-        }
-        Ok(session.outbox.clone())
-    }
-
-    fn push_written<'b>(out: &mut AstPass<'_, 'b, Self>, row: &'b Written) -> QueryResult<()> {
-        row.push(out)
     }
 
     fn sees_displaced<C: Inner<Backend = Self>>(_: &mut C) -> QueryResult<bool> {

@@ -10,12 +10,12 @@ use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::{Inner, Inside};
 use super::super::hub::Hub;
-use super::super::reread::{Until, model_of};
+use super::super::reread::{Until, lookup, model_of};
 use super::super::scan::{Asked, Scan, strange};
 use super::reread::{Reading, told};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
-use crate::model::{RowsPage, Schema};
+use crate::model::{Looked, PrimaryKey, RowsPage, Schema};
 use crate::version::Version;
 
 /// Tables that the planner takes to be smaller than this are counted.
@@ -72,6 +72,19 @@ pub(super) fn page<C: Inner<Backend = Pg>>(
         }
         _ => told(error),
     })
+}
+
+pub(super) fn look<C: Inner<Backend = Pg>>(
+    conn: &mut C,
+    hub: &Hub<Pg>,
+    (schema, scope): (&'static Schema, &Scope),
+    rows: &[PrimaryKey],
+    until: Until,
+) -> Result<Vec<Looked>> {
+    let (named, model) = model_of(hub, schema)?;
+    let mut reading = timed(conn, hub, until)?;
+    let table = reading.table(schema, scope)?;
+    lookup(reading.conn, (named, model), &table, rows, told)
 }
 
 pub(super) fn estimate<C: Inner<Backend = Pg>>(

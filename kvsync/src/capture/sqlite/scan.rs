@@ -8,11 +8,12 @@ use diesel::{QueryResult, RunQueryDsl};
 
 use super::super::backend::Inner;
 use super::super::hub::Hub;
-use super::super::reread::{Until, model_of};
+use super::super::reread::{Until, lookup, model_of};
 use super::super::scan::{Asked, Scan, strange};
 use super::reread::{number, told};
 use crate::error::Result;
-use crate::model::{RowsPage, Schema};
+use crate::key::Scope;
+use crate::model::{Looked, PrimaryKey, RowsPage, Schema};
 use crate::version::Version;
 
 /// A number that is taken while nobody else writes: every transaction that was given a lower one has
@@ -43,6 +44,18 @@ pub(super) fn page<C: Inner<Backend = Sqlite>>(
         scan.after(after.iter().map(value).collect::<Result<_>>()?);
     }
     scan.run(conn).map_err(told)
+}
+
+pub(super) fn look<C: Inner<Backend = Sqlite>>(
+    conn: &mut C,
+    hub: &Hub<Sqlite>,
+    (schema, _): (&'static Schema, &Scope),
+    rows: &[PrimaryKey],
+    until: Until,
+) -> Result<Vec<Looked>> {
+    let (table, model) = model_of(hub, schema)?;
+    wait(conn, until)?;
+    lookup(conn, (table, model), &table.sql, rows, told)
 }
 
 pub(super) fn estimate<C: Inner<Backend = Sqlite>>(

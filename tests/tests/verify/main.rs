@@ -1,0 +1,17 @@
+//! Verify names every difference between a database and a store, from both sides, and nothing else; repair
+//! mends each, and never writes over anything newer.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    reason = "tests"
+)]
+
+mod differences;
+mod foreign;
+mod live;
+mod models;
+mod rig;
