@@ -7,9 +7,9 @@ use diesel::prelude::*;
 use crate::Outcome;
 use crate::job::DatabaseAt;
 use crate::models::{Account, Badge, Id, Member, Row, accounts, badges, members};
+use crate::open::{postgres, sqlite};
 use crate::verdict::{Verdict, Wrong};
 use crate::view::{Seen, View};
-use crate::writer::{postgres, sqlite};
 
 /// What may be missing, because a process took it with it or the store forgot it.
 #[derive(Debug, Clone, Default)]

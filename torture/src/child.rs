@@ -55,8 +55,10 @@ impl Child {
                     let mut figures = figures.split(' ').map(|figure| figure.parse().unwrap_or_default());
                     let mut next = || figures.next().unwrap_or_default();
                     *told.lock() = Progress { writes: next(), conflicts: next(), retries: next(), backlog: next() };
-                } else if line.starts_with("dirty ") {
-                    announced.store(true, Ordering::SeqCst);
+                } else if let Some(reason) = line.strip_prefix("dirty ") {
+                    if !announced.swap(true, Ordering::SeqCst) && !reason.starts_with("the connection was lost") {
+                        println!("  process {writer} could not capture: {reason}");
+                    }
                 } else if let Some(note) = line.strip_prefix("note ") {
                     println!("  process {writer}: {note}");
                 } else {

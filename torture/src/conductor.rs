@@ -13,7 +13,8 @@ use crate::check::{Excuses, compare, entries, rows};
 use crate::crew::{Crew, Layout};
 use crate::dice::Dice;
 use crate::faults::Stage;
-use crate::job::{Job, StoreAt, cluster, redis};
+use crate::job::{Job, Singles, StoreAt, cluster, redis};
+use crate::open::open;
 use crate::options::{Delivery, End, Options, StoreKind};
 use crate::repair::repair;
 use crate::script::{Lane, script};
@@ -22,7 +23,6 @@ use crate::verdict::Verdict;
 use crate::view::{Direct, View};
 use crate::watch::Watch;
 use crate::world::World;
-use crate::writer::open;
 
 /// Threads that read while others write.
 const READERS: u64 = 2;
@@ -37,7 +37,7 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
     }
     listen()?;
     println!("torture {options}");
-    if let (End::After(time), true) = (options.end, options.faults) {
+    if let (End::After(time), false) = (options.end, options.faults.is_empty()) {
         println!("the script:");
         print_script(options, time);
     }
@@ -90,9 +90,9 @@ fn settle(options: &Options, world: &World, crew: &Crew, layout: Layout, view: &
     }
     match layout.owner {
         Some(owner) => crew.repair(owner)?,
-        None => repair(&open(&job(world, options, false, 0))?, &world.database_at(false))?,
+        None => repair(&open(&job(world, options, false, 0))?.build()?, &world.database_at(false))?,
     }
-    let mut verdict = first.without_lost();
+    let mut verdict = first.unexcused();
     verdict.add(&compare(&truth, &entries(view, &truth)?, &Excuses::default()));
     Ok(verdict)
 }
@@ -155,10 +155,19 @@ fn view(world: &World) -> Outcome<Arc<dyn View>> {
 
 /// What the processes do. The owner of a store does all of it by itself, as nobody else can reach the store.
 fn jobs(world: &World, options: &Options) -> (Vec<Job>, Layout) {
-    let of = |place: usize| job(world, options, true, options.seed.wrapping_add((place as u64) << 48));
+    let of = |place: usize| Job {
+        singles: *[Singles::Never, Singles::Alone, Singles::Wrapped].get(place % 3).unwrap_or(&Singles::Never),
+        ..job(world, options, true, options.seed.wrapping_add((place as u64) << 48))
+    };
     if options.store.is_owned() {
         let refill = options.store == StoreKind::Memory;
-        let owner = Job { threads: options.writers, socket: Some(world.socket()), refill, ..of(0) };
+        let owner = Job {
+            threads: options.writers,
+            socket: Some(world.socket()),
+            refill,
+            singles: if options.seed % 2 == 0 { Singles::Wrapped } else { Singles::Alone },
+            ..of(0)
+        };
         return (vec![owner], Layout { relays: 1, owner: Some(0) });
     }
     ((0..options.writers).map(of).collect(), Layout { relays: options.writers, owner: None })
@@ -166,13 +175,23 @@ fn jobs(world: &World, options: &Options) -> (Vec<Job>, Layout) {
 
 fn job(world: &World, options: &Options, through_faults: bool, seed: u64) -> Job {
     let (store, database) = (world.store_at(through_faults), world.database_at(through_faults));
-    Job { writer: 0, seed, threads: 1, rows: options.rows, store, database, socket: None, refill: false }
+    Job {
+        writer: 0,
+        seed,
+        threads: 1,
+        rows: options.rows,
+        store,
+        database,
+        socket: None,
+        refill: false,
+        singles: Singles::Never,
+    }
 }
 
 fn readers(options: &Options, watch: &Arc<Watch>, view: &Arc<dyn View>) -> Outcome<Vec<thread::JoinHandle<()>>> {
     let start = |number: u64| {
         let (watch, view) = (Arc::clone(watch), Arc::clone(view));
-        let dice = Dice::new(options.seed ^ number.wrapping_add(1) << 40, options.rows, 0);
+        let dice = Dice::new(options.seed ^ number.wrapping_add(1) << 40, options.rows, 0, false);
         Ok(thread::Builder::new().name("torture-reader".into()).spawn(move || watch.read(&view, dice))?)
     };
     (0..READERS).map(start).collect()

@@ -12,6 +12,8 @@ pub(crate) struct Dice {
     random: StdRng,
     rows: i32,
     pub(crate) writer: i32,
+    /// Whether statements may stand outside of transactions.
+    pub(crate) autocommit: bool,
 }
 
 /// Rows that are written more often than others, so that writers meet.
@@ -19,8 +21,8 @@ const HOT: i32 = 12;
 
 impl Dice {
     /// Seeded with this number.
-    pub(crate) fn new(seed: u64, rows: i32, writer: i32) -> Self {
-        Self { random: StdRng::seed_from_u64(seed), rows, writer }
+    pub(crate) fn new(seed: u64, rows: i32, writer: i32, autocommit: bool) -> Self {
+        Self { random: StdRng::seed_from_u64(seed), rows, writer, autocommit }
     }
 
     /// A number below this one.

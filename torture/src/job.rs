@@ -1,6 +1,7 @@
 //! What a child process is told.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use kvsync::Builder;
 use kvsync::store::embedded::EmbeddedStore;
@@ -22,6 +23,7 @@ pub(crate) struct Job {
     pub(crate) seed: u64,
     /// How many threads write; none in a process that only delivers.
     pub(crate) threads: usize,
+    pub(crate) singles: Singles,
     /// Where the owner of a store answers for it.
     pub(crate) socket: Option<PathBuf>,
     /// Whether the store begins empty and is filled from the database.
@@ -30,6 +32,17 @@ pub(crate) struct Job {
     pub(crate) rows: i32,
     pub(crate) store: StoreAt,
     pub(crate) database: DatabaseAt,
+}
+
+/// What becomes of statements that need no transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Singles {
+    /// They have one all the same.
+    Never,
+    /// They stand alone. An answer that is lost leaves rows that nobody can name.
+    Alone,
+    /// They stand alone, and kvsync gives them a transaction.
+    Wrapped,
 }
 
 /// Where the store is.
@@ -60,12 +73,15 @@ impl StoreAt {
     }
 }
 
+/// Shorter than most faults, so that the workers have to repeat what failed.
+const STORE_PATIENCE: Duration = Duration::from_millis(150);
+
 /// A store in this server.
 pub(crate) fn redis(url: &str) -> Outcome<RedisStore> {
-    Ok(RedisStore::builder([url]).prefix("t:").connect()?)
+    Ok(RedisStore::builder([url]).prefix("t:").retry_for(STORE_PATIENCE).connect()?)
 }
 
 /// A store in the cluster of these nodes.
 pub(crate) fn cluster(urls: &[String]) -> Outcome<RedisStore> {
-    Ok(RedisStore::builder(urls).prefix("t:").cluster()?)
+    Ok(RedisStore::builder(urls).prefix("t:").retry_for(STORE_PATIENCE).cluster()?)
 }

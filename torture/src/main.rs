@@ -11,6 +11,7 @@ mod dice;
 mod faults;
 mod job;
 mod models;
+mod open;
 mod options;
 mod repair;
 mod script;

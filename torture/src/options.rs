@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::Outcome;
+use crate::script::Lane;
 
 /// What `--help` prints.
 pub(crate) const HELP: &str = "\
@@ -20,7 +21,7 @@ store is compared with the database, and so is every version that readers saw.
   --seconds N                             how long they write; 10
   --writes N                              write until so many rows were written instead
   --seed N                                what the script and the writers draw from; the same seed gives the same script
-  --faults none|all                       whether anything goes wrong; all
+  --faults none|all|LANE,..               what goes wrong, of processes, store and database; all
   --script                                print the script of a minute and end
 
 The last line is `writes=.. faults=.. stale=0 ghost=0 orphan=0 resurrected=0 backwards=0 lost=0`; the exit code is 1
@@ -68,7 +69,7 @@ pub(crate) struct Options {
     pub(crate) rows: i32,
     pub(crate) end: End,
     pub(crate) seed: u64,
-    pub(crate) faults: bool,
+    pub(crate) faults: Vec<Lane>,
     pub(crate) script_only: bool,
 }
 
@@ -90,7 +91,7 @@ impl Options {
             rows: 400,
             end: End::After(Duration::from_secs(10)),
             seed: rand::random_range(0..1_000_000),
-            faults: true,
+            faults: Lane::ALL.to_vec(),
             script_only: false,
         };
         let mut arguments = arguments.into_iter();
@@ -144,9 +145,9 @@ impl Options {
             }
             "--faults" => {
                 self.faults = match value {
-                    "none" => false,
-                    "all" => true,
-                    _ => return Err("--faults is `none` or `all`".into()),
+                    "none" => Vec::new(),
+                    "all" => Lane::ALL.to_vec(),
+                    lanes => lanes.split(',').map(lane).collect::<Outcome<_>>()?,
                 }
             }
             "--writers" => self.writers = number(name, value)?,
@@ -169,8 +170,18 @@ impl fmt::Display for Options {
             End::After(time) => write!(f, " --seconds {}", time.as_secs())?,
             End::Writes(writes) => write!(f, " --writes {writes}")?,
         }
-        write!(f, " --seed {seed}{}", if self.faults { "" } else { " --faults none" })
+        write!(f, " --seed {seed}")?;
+        match self.faults.as_slice() {
+            [] => f.write_str(" --faults none"),
+            lanes if lanes == Lane::ALL => Ok(()),
+            lanes => write!(f, " --faults {}", lanes.iter().map(|lane| lane.name()).collect::<Vec<_>>().join(",")),
+        }
     }
+}
+
+fn lane(name: &str) -> Outcome<Lane> {
+    let found = Lane::ALL.into_iter().find(|lane| lane.name() == name);
+    found.ok_or_else(|| format!("`--faults` knows no `{name}`").into())
 }
 
 fn number<T: std::str::FromStr<Err: fmt::Display>>(name: &str, value: &str) -> Outcome<T> {
@@ -181,6 +192,7 @@ fn number<T: std::str::FromStr<Err: fmt::Display>>(name: &str, value: &str) -> O
 mod tests {
     use super::Options;
     use crate::Outcome;
+    use crate::script::Lane;
 
     fn parse(line: &str) -> Outcome<Option<Options>> {
         Options::parse(line.split_whitespace().map(str::to_owned))
@@ -188,16 +200,21 @@ mod tests {
 
     #[test]
     fn what_it_prints_it_reads() -> Outcome {
-        let line = "--store cluster --db sqlite --delivery outbox --writers 3 --rows 50 --writes 7 --seed 9";
-        let options = parse(line)?.ok_or("no help was asked for")?;
-        assert_eq!(options.to_string(), line);
-        assert_eq!(parse(&options.to_string())?, Some(options));
+        for line in [
+            "--store cluster --db sqlite --delivery outbox --writers 3 --rows 50 --writes 7 --seed 9",
+            "--store redis --db postgres --delivery memory --writers 4 --rows 20 --seconds 7 --seed 9 --faults store,database",
+            "--store redis --db postgres --delivery memory --writers 4 --rows 20 --seconds 7 --seed 9 --faults none",
+        ] {
+            let options = parse(line)?.ok_or("no help was asked for")?;
+            assert_eq!(options.to_string(), line);
+            assert_eq!(parse(&options.to_string())?, Some(options));
+        }
         Ok(())
     }
 
     #[test]
     fn what_it_does_not_know_is_an_error() -> Outcome {
-        for line in ["--store disk", "--seconds", "--seconds x", "--rows 1", "--colour red"] {
+        for line in ["--store disk", "--seconds", "--seconds x", "--rows 1", "--colour red", "--faults disk"] {
             assert!(parse(line).is_err(), "{line}");
         }
         assert_eq!(parse("--help")?, None);

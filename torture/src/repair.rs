@@ -12,7 +12,7 @@ use kvsync::{Key, KvSync};
 use crate::Outcome;
 use crate::check::{entries, rows};
 use crate::job::DatabaseAt;
-use crate::models::Row;
+use crate::models::{Account, Badge, Member, Row};
 use crate::view::{Direct, Seen};
 
 /// Reads every row again that stands in the database or in the store.
@@ -31,6 +31,14 @@ pub(crate) fn repair(kv: &KvSync, database: &DatabaseAt) -> Outcome {
         };
     }
     release(kv, &truth, &stored)
+}
+
+/// Fills the store with the rows of the database.
+pub(crate) fn refill(kv: &KvSync) -> Outcome {
+    kv.backfill::<Account>().run()?;
+    kv.backfill::<Badge>().run()?;
+    kv.backfill::<Member>().run()?;
+    Ok(())
 }
 
 /// A row without a record does not know which keys it has left: they are released at the version of the copy that

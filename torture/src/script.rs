@@ -125,7 +125,7 @@ fn drawing(options: &Options, lane: Lane) -> Option<Drawing> {
     let relays = if options.delivery == Delivery::Memory || owned { 0 } else { RELAYS };
     // Where the writers are threads of the owner, it is the only process.
     let writers = if owned && options.delivery == Delivery::Memory { 0 } else { options.writers };
-    (options.faults && !nothing).then_some(Drawing { lane, store: options.store, relays, writers })
+    (options.faults.contains(&lane) && !nothing).then_some(Drawing { lane, store: options.store, relays, writers })
 }
 
 impl Drawing {

@@ -45,10 +45,19 @@ fn in_postgres<T>(
 }
 
 macro_rules! steps {
-    ($name:ident, $connection:ty, $transaction:path) => {
-        #[allow(clippy::too_many_lines, reason = "one arm a step, none depends on another")]
+    ($name:ident, $step:ident, $connection:ty, $transaction:path) => {
         /// Does one thing, and returns how many rows it wrote and committed.
         pub(crate) fn $name(conn: &mut SyncConnection<$connection>, dice: &mut Dice) -> QueryResult<usize> {
+            let kind = dice.below(100);
+            if dice.autocommit || begins_by_itself(kind) {
+                $step(conn, dice, kind)
+            } else {
+                $transaction(conn, Way::Plain, |conn| $step(conn, dice, kind))
+            }
+        }
+
+        #[allow(clippy::too_many_lines, reason = "one arm a step, none depends on another")]
+        fn $step(conn: &mut SyncConnection<$connection>, dice: &mut Dice, kind: i32) -> QueryResult<usize> {
             use accounts::dsl as a;
             use badges::dsl as b;
             use members::dsl as m;
@@ -59,7 +68,7 @@ macro_rules! steps {
             let email_of = |conn: &mut Conn, id: i32| -> QueryResult<Option<String>> {
                 Ok(a::accounts.find(id).select(a::email).first::<Option<String>>(conn).optional()?.flatten())
             };
-            match dice.below(100) {
+            match kind {
                 // A row appears.
                 0..12 => {
                     let id = dice.id(1);
@@ -280,8 +289,13 @@ macro_rules! steps {
     };
 }
 
-steps!(on_sqlite, SqliteConnection, in_sqlite);
-steps!(on_postgres, PgConnection, in_postgres);
+steps!(on_sqlite, one_on_sqlite, SqliteConnection, in_sqlite);
+steps!(on_postgres, one_on_postgres, PgConnection, in_postgres);
+
+/// Whether a step of this kind is a transaction already.
+fn begins_by_itself(kind: i32) -> bool {
+    matches!(kind, 59..82 | 89..91 | 99)
+}
 
 /// Nothing was written where the rollback that was asked for happened.
 fn rolled_back(ended: QueryResult<usize>) -> QueryResult<usize> {

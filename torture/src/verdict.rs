@@ -25,6 +25,8 @@ pub(crate) enum Wrong {
 pub(crate) struct Verdict {
     found: HashSet<(Wrong, String)>,
     counts: [usize; 6],
+    /// What a kill explains; it counts as lost, and has to be gone after the repair.
+    excused: usize,
 }
 
 /// How many findings are told in full.
@@ -33,11 +35,7 @@ const TOLD: usize = 40;
 impl Verdict {
     /// Counts what a kill explains, without a word.
     pub(crate) fn excuse(&mut self, about: String) {
-        if let (true, Some(count)) =
-            (self.found.insert((Wrong::Lost, about)), self.counts.get_mut(Wrong::Lost as usize))
-        {
-            *count += 1;
-        }
+        self.excused += usize::from(self.found.insert((Wrong::Lost, about)));
     }
 
     /// Counts a finding. `about` says what it is about, the same words for the same finding.
@@ -55,8 +53,9 @@ impl Verdict {
     }
 
     /// How often this was found.
-    pub(crate) fn count(&self, wrong: Wrong) -> usize {
-        self.counts.get(wrong as usize).copied().unwrap_or(0)
+    fn count(&self, wrong: Wrong) -> usize {
+        let excused = if wrong == Wrong::Lost { self.excused } else { 0 };
+        self.counts.get(wrong as usize).copied().unwrap_or(0) + excused
     }
 
     /// Adds what another found.
@@ -64,20 +63,17 @@ impl Verdict {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {
             *count += more;
         }
+        self.excused += other.excused;
     }
 
     /// Whether nothing was found.
     pub(crate) fn is_clean(&self) -> bool {
-        self.counts == [0; 6]
+        self.excused == 0 && self.counts == [0; 6]
     }
 
-    /// The same without what is lost: that was mended.
-    pub(crate) fn without_lost(&self) -> Self {
-        let mut rest = self.clone();
-        if let Some(lost) = rest.counts.get_mut(Wrong::Lost as usize) {
-            *lost = 0;
-        }
-        rest
+    /// What no kill explains.
+    pub(crate) fn unexcused(&self) -> Self {
+        Self { excused: 0, ..self.clone() }
     }
 }
 

@@ -10,9 +10,9 @@ use diesel::connection::SimpleConnection;
 use crate::Outcome;
 use crate::job::{DatabaseAt, StoreAt};
 use crate::models::TABLES;
+use crate::open::{postgres, sqlite};
 use crate::options::{DatabaseKind, Options, StoreKind};
 use crate::script::PRIMARIES;
-use crate::writer::{postgres, sqlite};
 
 /// Where rows are synced to.
 pub(crate) enum Store {

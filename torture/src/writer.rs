@@ -7,29 +7,26 @@ use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use diesel::connection::SimpleConnection;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sqlite::Sqlite;
-use kvsync::capture::{Database, SyncBackend, SyncConnection};
+use kvsync::capture::{SyncBackend, SyncConnection};
 use kvsync::report::Outcome as Fate;
 use kvsync::{KvSync, Report};
 
 use crate::Outcome;
 use crate::dice::Dice;
-use crate::job::{DatabaseAt, Job};
-use crate::models::{Account, Badge, Member};
-use crate::repair::repair;
+use crate::job::{DatabaseAt, Job, Singles};
+use crate::open::{open, patiently};
+use crate::repair::{refill, repair};
 use crate::serve::serve;
 use crate::steps;
 
 /// How long everything that was written may take to reach the store once nothing is in the way.
 const QUIET: Duration = Duration::from_secs(90);
-/// How long a writer waits for a store or database that is down when it starts.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the threads of the process share.
 #[derive(Debug, Default)]
@@ -46,7 +43,7 @@ pub(crate) struct Tally {
 /// Writes until it is told to stop.
 pub(crate) fn run(job: &Job) -> Outcome {
     let tally = Arc::new(Tally::default());
-    let kv = patiently(|| open(job))?;
+    let kv = patiently(|| Ok(open(job)?.on_report(tell).build()?))?;
     if let Some(socket) = &job.socket {
         serve(Arc::clone(kv.store()), socket)?;
     }
@@ -57,7 +54,7 @@ pub(crate) fn run(job: &Job) -> Outcome {
     let writers = (0..job.threads).map(|thread| start(&kv, job, thread, &tally)).collect::<Outcome<Vec<_>>>()?;
     let commands = commands()?;
     if job.refill {
-        patiently(|| repair(&kv, &job.database))?;
+        patiently(|| refill(&kv))?;
     }
     while commands.recv()? != "stop" {}
     tally.stop.store(true, Ordering::Relaxed);
@@ -91,52 +88,8 @@ pub(crate) fn commands() -> Outcome<mpsc::Receiver<String>> {
     Ok(receiver)
 }
 
-/// Does this again while it fails: at the start a fault may be in the way.
-pub(crate) fn patiently<T>(mut work: impl FnMut() -> Outcome<T>) -> Outcome<T> {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        match work() {
-            Err(error) if Instant::now() > deadline => return Err(error),
-            Err(_) => thread::sleep(Duration::from_millis(50)),
-            done => return done,
-        }
-    }
-}
-
-/// The handle, on the job's store and database.
-pub(crate) fn open(job: &Job) -> Outcome<KvSync> {
-    let builder = job.store.onto(KvSync::builder())?.workers(2).on_report(tell);
-    let builder = match job.database.clone() {
-        DatabaseAt::Sqlite(path) => builder.database(
-            Database::<Sqlite>::new("main", move || sqlite(&path))
-                .model::<Account>()
-                .model::<Badge>()
-                .model::<Member>(),
-        ),
-        DatabaseAt::Postgres(url) => builder.database(
-            Database::<Pg>::new("main", move || postgres(&url)).model::<Account>().model::<Badge>().model::<Member>(),
-        ),
-    };
-    Ok(builder.build()?)
-}
-
-/// A connection to the file.
-pub(crate) fn sqlite(path: &str) -> ConnectionResult<SqliteConnection> {
-    let mut conn = SqliteConnection::establish(path)?;
-    conn.batch_execute("PRAGMA busy_timeout = 20000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")
-        .map_err(ConnectionError::CouldntSetupConfiguration)?;
-    Ok(conn)
-}
-
-/// A connection to the server.
-pub(crate) fn postgres(url: &str) -> ConnectionResult<PgConnection> {
-    let mut conn = PgConnection::establish(url)?;
-    conn.batch_execute("SET deadlock_timeout = '50ms'").map_err(ConnectionError::CouldntSetupConfiguration)?;
-    Ok(conn)
-}
-
 fn start(kv: &KvSync, job: &Job, thread: usize, tally: &Arc<Tally>) -> Outcome<thread::JoinHandle<()>> {
-    let dice = Dice::new(job.seed.wrapping_add(thread as u64), job.rows, job.writer);
+    let dice = Dice::new(job.seed.wrapping_add(thread as u64), job.rows, job.writer, job.singles != Singles::Never);
     let (kv, tally) = (kv.clone(), Arc::clone(tally));
     let name = format!("torture-writer-{thread}");
     let postgres = matches!(job.database, DatabaseAt::Postgres(_));
@@ -181,7 +134,7 @@ fn write<DB: SyncBackend>(kv: &KvSync, mut dice: Dice, tally: &Tally, step: Step
             }
             Err(error) if is_passing(&error) => {}
             Err(Error::DatabaseError(DatabaseErrorKind::Unknown, what)) if !is_cut(what.message()) => {
-                println!("note a statement failed: {}", what.message());
+                say("note", &format!("a statement failed: {}", what.message()));
             }
             // Cut, and nobody knows whether the last transaction was committed.
             Err(_) => open = None,
@@ -222,12 +175,18 @@ fn report(kv: &KvSync, tally: &Tally) {
 }
 
 /// What should not happen is told; what a fault explains is not. A statement whose answer was lost has rows that nobody
-/// can name: its table is dirty, which is a loss that was announced.
+/// can name: that is a loss that was announced.
 fn tell(report: &Report) {
     match report {
         Report::Key(key) if !matches!(key.outcome, Fate::Failed) => {}
-        Report::Missed(_) => {}
-        Report::Dirty(table) => println!("dirty {table}"),
-        other => println!("note {other}"),
+        Report::Missed(missed) => say("dirty", &missed.reason),
+        // Which tables these are was told, and why. A store that was restarted may have forgotten; the ones here do not.
+        Report::Dirty(_) | Report::Forgot { .. } => {}
+        other => say("note", &other.to_string()),
     }
+}
+
+/// A line for the conductor, which goes by its first word.
+fn say(word: &str, what: &str) {
+    println!("{word} {}", what.replace('\n', " "));
 }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use super::backend::{Inner, Inside};
-use super::check::{Finding, Severity, unchecked};
+use super::check::unchecked;
 use super::connection::SyncConnection;
-use crate::error::Result;
+use super::finding::Finding;
+use crate::error::{Error, ErrorKind, Result};
 
 impl<C: Inner> SyncConnection<C> {
-    /// Looks at every registered table as [`check`](Self::check) does, and for all in the database that
-    /// writes its rows unseen: triggers, foreign keys with actions, rules, views, children.
+    /// Looks at every registered table as [`check`](Self::check) does, and for all that writes its rows
+    /// unseen: triggers of it and of others, foreign keys with actions, rules, views, functions (a guess,
+    /// from their text), partitions, children, namesakes; then at the settings by which the database may
+    /// forget what it committed. The worst comes first.
     ///
     /// # Errors
     ///
@@ -21,14 +24,14 @@ impl<C: Inner> SyncConnection<C> {
         for table in hub.tables.iter().filter(|table| !table.triggers) {
             let unseen =
                 C::Backend::unseen(&mut self.inner, &hub, table).map_err(|error| unchecked(&hub, table, error))?;
-            found.extend(unseen.into_iter().map(|(kind, message)| Finding {
-                severity: Severity::Warning,
-                kind,
-                database: Arc::clone(&hub.name),
-                table: table.name.clone(),
-                message,
-            }));
+            found.extend(unseen.into_iter().map(|notice| notice.of(&hub.name, Some(&table.name))));
         }
+        let settings = C::Backend::settings(&mut self.inner).map_err(|error| {
+            let message = format!("the settings of `{}` cannot be read", hub.name);
+            Error::new(ErrorKind::Database, message).with_source(error)
+        })?;
+        found.extend(settings.into_iter().map(|notice| notice.of(&hub.name, None)));
+        found.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
         Ok(found)
     }
 }

@@ -8,9 +8,10 @@ use diesel::query_builder::{AstPass, QueryBuilder};
 use diesel::row::Row;
 use diesel::{Connection, QueryResult, deserialize};
 
-use super::check::{Catalog, FindingKind};
+use super::check::Catalog;
+use super::finding::Notice;
 use super::hub::Hub;
-use super::outbox::{Belongs, Statement};
+use super::outbox::{Belongs, Statement, Written};
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
@@ -175,8 +176,12 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     ) -> QueryResult<Option<Catalog>>
     where
         Self: SyncBackend;
-    /// What writes a table's rows without a statement that shows it, a sentence each.
-    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<Unseen>>
+    /// What writes a table's rows without a statement that shows it.
+    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<Notice>>
+    where
+        Self: SyncBackend;
+    /// What of the database's settings weakens a promise.
+    fn settings<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<Vec<Notice>>
     where
         Self: SyncBackend;
     /// Reads rows again; see [`Source::reread`](crate::model::Source::reread).
@@ -248,6 +253,14 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     fn faults<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Faults>
     where
         Self: SyncBackend;
+    /// The primary key of a row as the outbox shows it, as SQL.
+    fn image(primary_key: &[String], reference: &str) -> String;
+    /// The outbox as it stands in SQL; nothing where there is none.
+    fn outbox<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Self::Session) -> QueryResult<Option<String>>
+    where
+        Self: SyncBackend;
+    /// Adds the values of a row of the outbox to a statement.
+    fn push_written<'b>(out: &mut AstPass<'_, 'b, Self>, row: &'b Written) -> QueryResult<()>;
     /// Whether triggers run for rows that are deleted because they are in the way of others.
     fn sees_displaced<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<bool>
     where
@@ -255,9 +268,6 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     /// Whether the statement failed for a prepared plan that is out of date.
     fn is_stale_plan(error: &diesel::result::Error) -> bool;
 }
-
-/// What a statement does not show, and what to say of it.
-pub(super) type Unseen = (FindingKind, String);
 
 /// How a captured write is run.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,6 @@
 //! Whether a database's tables fit the models that are registered for them.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use diesel::QueryResult;
@@ -11,77 +10,15 @@ use diesel::result::Error as DieselError;
 use super::backend::{Inner, Inside, SyncBackend};
 use super::connection::SyncConnection;
 use super::database::Policy;
+use super::finding::{Finding, FindingKind, Notice, Severity};
 use super::fit::{BLIND, BY_KEY, SECURED};
 use super::hub::Hub;
+use super::outbox::missing;
 use super::plan::refused;
 use super::reread::probe;
 use super::table::{ModelEntry, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::KeySpec;
-
-/// Something about a table that hinders sync, or weakens a promise.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Finding {
-    /// Whether the table can be synced nevertheless.
-    pub severity: Severity,
-    /// What it is about.
-    pub kind: FindingKind,
-    /// The database's name.
-    pub database: Arc<str>,
-    /// The table.
-    pub table: String,
-    /// What was found, and what to do about it.
-    pub message: String,
-}
-
-/// How bad a [`Finding`] is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Severity {
-    /// A promise is weakened.
-    Warning,
-    /// The table cannot be synced as it was declared. Its writes fail until it is mended; where rows cannot
-    /// be read back, they follow [`Database::misfit`](super::Database::misfit).
-    Error,
-}
-
-/// What a [`Finding`] is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum FindingKind {
-    /// A view or virtual table, or one that the search path does not find.
-    Table,
-    /// Columns of a model are missing, or the role may not read them.
-    Unreadable,
-    /// A rule or the rights keep a write from returning anything.
-    Blind,
-    /// A key, or the primary key, that no unique constraint covers.
-    NotUnique,
-    /// A key whose unique constraint is partial, and not by the model's `live_if`.
-    Partial,
-    /// A key whose unique constraint is deferrable.
-    Deferrable,
-    /// A table whose rows a crash takes away.
-    Unlogged,
-    /// Row security.
-    RowSecurity,
-    /// A trigger.
-    Trigger,
-    /// A foreign key that deletes or changes rows.
-    ForeignKey,
-    /// A rule.
-    Rule,
-    /// A view through which rows can be written.
-    View,
-    /// A table that inherits.
-    Child,
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "table `{}` of `{}`: {}", self.table, self.database, self.message)
-    }
-}
 
 impl<C: Inner> SyncConnection<C> {
     /// Looks at every registered table, as a write would when it is the first: that the models'
@@ -116,9 +53,9 @@ pub struct Catalog {
     pub(super) columns: Vec<Column>,
     pub(super) uniques: Vec<Unique>,
     /// What makes the table unfit, whatever the model.
-    pub(super) unfit: Option<String>,
+    pub(super) unfit: Option<Notice>,
     /// What weakens a promise.
-    pub(super) warnings: Vec<(FindingKind, String)>,
+    pub(super) warnings: Vec<Notice>,
     /// Whether it has row security, for some roles at least.
     pub(super) secured: bool,
     /// Rules that do something in place of a statement: whether for INSERT, UPDATE, DELETE.
@@ -155,11 +92,12 @@ pub(super) fn ensure<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &Tabl
     for finding in &findings {
         let hinders = matches!(finding.kind, FindingKind::Unreadable | FindingKind::Blind);
         match finding.severity {
+            Severity::Note => {}
             Severity::Warning => tracing::warn!("{finding}"),
             Severity::Error if hinders && hub.misfit != Policy::Error => {
                 tracing::error!("{finding}");
                 if hub.misfit == Policy::Warn {
-                    hub.missed(Some(&table.name), finding.message.clone(), "");
+                    hub.missed(Some(&table.name), format!("{}; {}", finding.message, finding.advice), "");
                 }
             }
             Severity::Error => return Err(refused(Error::new(ErrorKind::Database, finding.to_string()))),
@@ -181,85 +119,77 @@ struct Checked {
 fn check<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &Table<C::Backend>) -> QueryResult<Option<Checked>> {
     let Some(catalog) = C::Backend::catalog(conn, hub, table)? else { return Ok(None) };
     table.set_displaces(catalog.uniques.len() > 1);
-    let finding = |severity, kind, message| Finding {
-        severity,
-        kind,
-        database: Arc::clone(&hub.name),
-        table: table.name.clone(),
-        message,
-    };
-    let mut found: Vec<Finding> =
-        catalog.warnings.iter().map(|(kind, warning)| finding(Severity::Warning, *kind, warning.clone())).collect();
-    if let Some(unfit) = &catalog.unfit {
-        found.push(finding(Severity::Error, FindingKind::Table, unfit.clone()));
-        return Ok(Some(Checked { findings: found, fit: 0 }));
+    let mut catalog = catalog;
+    let mut found = std::mem::take(&mut catalog.warnings);
+    let named = |found: Vec<Notice>| found.into_iter().map(|one| one.of(&hub.name, Some(&table.name))).collect();
+    if let Some(unfit) = catalog.unfit.take() {
+        found.push(unfit);
+        return Ok(Some(Checked { findings: named(found), fit: 0 }));
     }
     let mut fit = if catalog.secured { SECURED } else { 0 };
     for (instead, (blind, verb)) in catalog.instead.iter().zip(BLIND.into_iter().zip(["INSERT", "UPDATE", "DELETE"])) {
         if *instead && !table.triggers {
             fit |= blind;
             let message = format!(
-                "a rule does something in place of its {verb}, which so cannot return rows and is not captured; use a \
-                 trigger in place of the rule"
+                "a rule does something in place of its {verb}, which so cannot return rows and is not captured"
             );
-            found.push(finding(Severity::Error, FindingKind::Blind, message));
+            found.push(Notice::error(FindingKind::Blind, message, "use a trigger in place of the rule"));
         }
     }
     for model in &table.models {
         if !table.triggers
-            && let Some(message) = unidentified(model, &catalog)
+            && let Some(notice) = unidentified(model, &catalog)
         {
             fit |= BLIND.iter().fold(0, |all, blind| all | blind);
-            found.push(finding(Severity::Error, FindingKind::Blind, message));
+            found.push(notice);
             continue;
         }
         if !model.by_key
-            && let Some(message) = unreadable(conn, table, model, &catalog)?
+            && let Some(notice) = unreadable(conn, table, model, &catalog)?
         {
             fit |= BY_KEY;
             // Where triggers fill the outbox, this connection may write without reading.
-            let severity = if table.triggers { Severity::Warning } else { Severity::Error };
-            found.push(finding(severity, FindingKind::Unreadable, message));
+            found.push(if table.triggers { notice.at(Severity::Warning) } else { notice });
         }
         let primary = model.schema.primary_key;
         let identified = covering::<C::Backend>(&catalog, primary, None).is_some();
         if !identified {
-            let message = format!(
-                "no unique constraint covers the primary key ({}) of `{}`; add one, or name the table's own with \
-                 `#[diesel(primary_key(..))]`",
-                primary.join(", "),
-                model.schema.model
-            );
-            found.push(finding(Severity::Error, FindingKind::NotUnique, message));
+            let (columns, name) = (primary.join(", "), model.schema.model);
+            found.push(Notice::error(
+                FindingKind::NotUnique,
+                format!("no immediate unique constraint covers the primary key ({columns}) of `{name}`"),
+                "add one, or name the table's own with `#[diesel(primary_key(..))]`",
+            ));
         }
         let keys = model.schema.keys.iter().filter(|key| !key.assume_unique && (identified || !key.of_primary_key));
-        let wrong = keys.filter_map(|key| ambiguous::<C::Backend>(&catalog, model, key));
-        found.extend(wrong.map(|(kind, message)| finding(Severity::Error, kind, message)));
+        found.extend(keys.filter_map(|key| ambiguous::<C::Backend>(&catalog, model, key)));
+    }
+    if hub.outbox && C::Backend::outbox(conn, &mut Default::default())?.is_none() {
+        found.push(Notice::error(FindingKind::Outbox, missing(&hub.name), ""));
     }
     if table.triggers {
         let faults = C::Backend::faults(conn, hub, table)?;
-        found.extend(faults.into_iter().map(|(severity, message)| finding(severity, FindingKind::Trigger, message)));
+        let notice = |(severity, message)| Notice::note(FindingKind::Trigger, message, "").at(severity);
+        found.extend(faults.into_iter().map(notice));
     }
-    Ok(Some(Checked { findings: found, fit }))
+    Ok(Some(Checked { findings: named(found), fit }))
 }
 
 /// Why not even the primary key of a written row can be read.
-fn unidentified<DB: SyncBackend>(model: &ModelEntry<DB>, catalog: &Catalog) -> Option<String> {
+fn unidentified<DB: SyncBackend>(model: &ModelEntry<DB>, catalog: &Catalog) -> Option<Notice> {
     let columns = model.schema.primary_key.iter();
     let folded = columns.map(|column| DB::DIALECT.fold(Cow::Borrowed(*column))).collect::<Vec<_>>();
     let hidden =
         folded.iter().find(|column| !catalog.columns.iter().any(|other| other.readable && other.name == **column))?;
     let name = model.schema.model;
-    Some(if catalog.columns.iter().any(|column| column.name == **hidden) {
-        format!(
-            "the role may not read `{hidden}` of the primary key of `{name}`, so no write of the table is captured; \
-             GRANT SELECT ({hidden}) ON it"
-        )
+    let known = catalog.columns.iter().any(|column| column.name == **hidden);
+    let (wrong, advice) = if known {
+        ("may not be read by the role", format!("GRANT SELECT ({hidden}) ON it"))
     } else {
-        format!(
-            "the column `{hidden}` of the primary key of `{name}` is not there, so no write of the table is captured"
-        )
-    })
+        ("is not there", "migrate the table, or mend the model".to_owned())
+    };
+    let message = format!("`{hidden}` of the primary key of `{name}` {wrong}, so no write of the table is captured");
+    Some(Notice::error(FindingKind::Blind, message, advice))
 }
 
 /// Why the model's columns cannot be read.
@@ -268,7 +198,7 @@ fn unreadable<C: Inner>(
     table: &Table<C::Backend>,
     model: &ModelEntry<C::Backend>,
     catalog: &Catalog,
-) -> QueryResult<Option<String>> {
+) -> QueryResult<Option<Notice>> {
     // In a savepoint: on Postgres a failure would abort the caller's transaction.
     C::TransactionManager::begin_transaction(conn)?;
     let probed = probe(conn, table, model);
@@ -287,52 +217,50 @@ fn unreadable<C: Inner>(
         .chain(catalog.denied.iter().copied())
         .collect();
     let name = model.schema.model;
-    Ok(Some(if denied.is_empty() {
-        format!(
-            "`{name}` cannot be read from it ({error}), so its rows can only be captured by key and their readers are sent to the \
-             database; migrate the table, or sync a model of the columns it has"
+    let so = "so its rows can only be captured by key and their readers are sent to the database";
+    let (message, advice) = if denied.is_empty() {
+        (
+            format!("`{name}` cannot be read from it ({error}), {so}"),
+            "migrate the table, or sync a model of the columns it has".to_owned(),
         )
     } else {
-        format!(
-            "the role may not read what `{name}` needs, so its rows can only be captured by key and read again; GRANT SELECT \
-             ({}) ON it, or register the model with `model_by_key`",
-            denied.join(", ")
+        (
+            format!("the role may not read what `{name}` needs, {so}"),
+            format!("GRANT SELECT ({}) ON it, or register the model with `model_by_key`", denied.join(", ")),
         )
-    }))
+    };
+    Ok(Some(Notice::error(FindingKind::Unreadable, message, advice)))
 }
 
 /// Why two rows may stand under one key.
-fn ambiguous<DB: SyncBackend>(
-    catalog: &Catalog,
-    model: &ModelEntry<DB>,
-    key: &KeySpec,
-) -> Option<(FindingKind, String)> {
+fn ambiguous<DB: SyncBackend>(catalog: &Catalog, model: &ModelEntry<DB>, key: &KeySpec) -> Option<Notice> {
     let live_if = model.schema.live_if;
     if covering::<DB>(catalog, key.columns, live_if).is_some() {
         return None;
     }
     let columns = key.columns.join(", ");
     let head = format!("the key `{}` of `{}` may belong to two rows: ", key.name, model.schema.model);
-    let tail = format!("; or declare it `assume_unique`, if nothing ever writes two rows with the same {columns}");
+    let tail = format!("or declare it `assume_unique`, if nothing ever writes two rows with the same {columns}");
     let within = |unique: &&Unique| is_within::<DB>(unique, key.columns);
-    let near = catalog.uniques.iter().find(within);
-    Some(match near {
-        Some(unique) if unique.deferrable => {
-            let message = format!(
-                "{head}`{}` is DEFERRABLE, so the order in which rows give up and take a key is not known; make it \
-                 NOT DEFERRABLE{tail}",
-                unique.name
-            );
-            (FindingKind::Deferrable, message)
-        }
+    Some(match catalog.uniques.iter().find(within) {
+        Some(Unique { name, deferrable: true, .. }) => Notice::error(
+            FindingKind::Deferrable,
+            format!("{head}`{name}` is DEFERRABLE, so the order in which rows give up and take a key is not known"),
+            format!(
+                "make it NOT DEFERRABLE (ALTER TABLE .. DROP CONSTRAINT {name}, ADD UNIQUE ({columns})); where it serves \
+                 to swap values, go by way of NULL or a spare value"
+            ),
+        ),
         Some(Unique { name, predicate: Some(predicate), .. }) => {
             let live_if = live_if.map_or("none is declared".to_owned(), |live_if| format!("it is `{live_if}`"));
-            let message = format!(
-                "{head}`{name}` holds only where {predicate}, which is not the model's `live_if` ({live_if}){tail}"
-            );
-            (FindingKind::Partial, message)
+            let message =
+                format!("{head}`{name}` holds only where {predicate}, which is not the model's `live_if` ({live_if})");
+            Notice::error(FindingKind::Partial, message, format!("declare it as `live_if`, {tail}"))
         }
-        _ => (FindingKind::NotUnique, format!("{head}no unique constraint covers ({columns}); add one{tail}")),
+        _ => {
+            let message = format!("{head}no unique constraint covers ({columns})");
+            Notice::error(FindingKind::NotUnique, message, format!("add one, {tail}"))
+        }
     })
 }
 

@@ -264,7 +264,8 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
             ways: RwLock::default(),
         });
         let source = Arc::new(Rereader::new(Arc::clone(&hub)));
-        let outbox = hub.outbox.then(|| Arc::new(OutboxTable::new(Arc::clone(&hub))) as Arc<dyn Outbox>);
+        let fills = hub.outbox || hub.tables.iter().any(|table| table.triggers);
+        let outbox = fills.then(|| Arc::new(OutboxTable::new(Arc::clone(&hub))) as Arc<dyn Outbox>);
         Ok(Arc::new(Attached { hub, source, outbox }))
     }
 }

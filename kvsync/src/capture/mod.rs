@@ -30,6 +30,18 @@
 //! cannot be had either, run as it is; both are reported ([`Database::misfit`]). A model may be captured by
 //! key from the start: [`Database::model_by_key`].
 //!
+//! # Into the outbox
+//!
+//! With [`Database::outbox`] what is captured is written into the [`outbox`], right behind the statement and
+//! in its transaction; a statement without a transaction gets one. So it goes where the statement goes: with
+//! a savepoint, a rollback, a COMMIT whose answer was lost. Nothing of it stays in memory. Where a row cannot
+//! be written into the outbox the statement fails, with the database's own kind of error, and a transaction
+//! in which that was overlooked cannot be committed. A row beyond
+//! [`max_transaction_bytes`](Database::max_transaction_bytes) in one statement, or one that cannot be read as
+//! its model, is written with its primary key alone, and read again when it is delivered. After such a
+//! statement `last_insert_rowid()`, `changes()` and `lastval()` tell of the outbox: use `RETURNING`.
+//! [`SyncConnection::captured`] shows what waits in a `begin_test_transaction`; elsewhere look into the table.
+//!
 //! # Triggers
 //!
 //! All of these are caught where the table has triggers that fill the [`outbox`]: register its model with
@@ -111,12 +123,14 @@ mod check;
 mod connection;
 mod database;
 mod fallback;
+mod finding;
 mod fit;
 mod fragment;
 mod hub;
 mod lend;
 mod look;
 pub mod outbox;
+mod outboxed;
 mod pending;
 mod plan;
 #[cfg(feature = "r2d2")]
@@ -142,9 +156,9 @@ mod ways;
 mod weigh;
 
 pub use self::backend::{Inner, SyncBackend};
-pub use self::check::{Finding, FindingKind, Severity};
 pub use self::connection::SyncConnection;
 pub use self::database::{AnyDatabase, Attached, Database, Policy, Unattached};
+pub use self::finding::{Finding, FindingKind, Severity};
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::outbox::content::{Content as OutboxContent, encode as encode_outbox};
 #[cfg(feature = "r2d2")]

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::mem;
+use std::sync::Arc;
 
 use crate::change::{Change, ChangeSet, Row};
 
@@ -9,13 +10,26 @@ use crate::change::{Change, ChangeSet, Row};
 #[derive(Debug, Default)]
 pub struct Pending {
     changes: Vec<Change>,
+    /// What the outbox needs to know of each change besides; empty where there is none.
+    beside: Vec<Beside>,
     marks: Vec<usize>,
     size: usize,
     doubt: bool,
     /// The first and the last row that it may have written into the outbox.
     outbox: Option<(i64, i64)>,
+    /// How deep the transaction was when the outbox was not written, so that it must not be committed.
+    spoiled: Option<usize>,
     /// Whether a change has the version of the one before it.
     ties: bool,
+}
+
+/// What the outbox needs to know of a change.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Beside {
+    /// The primary key in the database's own words.
+    pub(super) image: Option<Arc<str>>,
+    /// The schema of the table, where schemas have scopes.
+    pub(super) schema: Option<Arc<str>>,
 }
 
 impl Pending {
@@ -39,20 +53,38 @@ impl Pending {
         self.changes.push(change);
     }
 
+    /// Adds a change that is to be written into the outbox.
+    pub(super) fn push_beside(&mut self, change: Change, beside: Beside, limit: usize) {
+        self.beside.resize_with(self.changes.len(), Beside::default);
+        self.push(change, limit);
+        self.beside.push(beside);
+    }
+
+    /// The changes from here on, with what the outbox needs to know of each.
+    pub(super) fn besides(&self, from: usize) -> impl Iterator<Item = (&Change, &Beside)> {
+        self.changes.iter().zip(&self.beside).skip(from)
+    }
+
     /// Drops the changes from here on.
     pub(super) fn truncate(&mut self, len: usize) {
+        self.beside.truncate(len);
         for change in self.changes.drain(len.min(self.changes.len())..) {
             self.size = self.size.saturating_sub(change.size);
         }
     }
 
-    /// Keeps the changes from `from` on for which `keep`, given the place of each, says so.
-    pub(super) fn retain_from(&mut self, from: usize, mut keep: impl FnMut(usize, &mut Change) -> bool) {
+    /// Keeps the changes from `from` on for which `keep`, given what stands beside each, says so.
+    pub(super) fn retain_from(&mut self, from: usize, mut keep: impl FnMut(&mut Change, &mut Beside) -> bool) {
         let mut at = 0;
         let size = &mut self.size;
+        let mut beside = mem::take(&mut self.beside).into_iter();
         self.changes.retain_mut(|change| {
-            let kept = at < from || keep(at, change);
+            let (mut own, mut none) = (beside.next(), Beside::default());
+            let kept = at < from || keep(change, own.as_mut().unwrap_or(&mut none));
             at += 1;
+            if kept {
+                self.beside.extend(own);
+            }
             if !kept {
                 *size = size.saturating_sub(change.size);
             }
@@ -73,11 +105,15 @@ impl Pending {
     /// The innermost savepoint was released: its changes belong to what is around it.
     pub(super) fn release(&mut self) {
         self.marks.pop();
+        let depth = self.marks.len();
+        self.spoiled = self.spoiled.map(|spoiled| spoiled.min(depth));
     }
 
     /// The innermost savepoint was rolled back, and its changes with it.
     pub(super) fn roll_back(&mut self) {
         let mark = self.marks.pop().unwrap_or(0);
+        let depth = self.marks.len();
+        self.spoiled = self.spoiled.filter(|spoiled| *spoiled <= depth);
         self.truncate(mark);
     }
 
@@ -91,6 +127,16 @@ impl Pending {
     /// Where its rows in the outbox are; from now on it has none.
     pub(super) fn take_outboxed(&mut self) -> Option<(i64, i64)> {
         self.outbox.take()
+    }
+
+    /// A row was written, and the outbox does not know of it: what is open now must be rolled back.
+    pub(super) fn spoil(&mut self) {
+        self.spoiled = self.spoiled.or(Some(self.marks.len()));
+    }
+
+    /// Whether the transaction must not be committed.
+    pub(super) fn is_spoiled(&self) -> bool {
+        self.spoiled.is_some()
     }
 
     /// From now on it cannot be told which of the changes, and of those to come, the database keeps.

@@ -114,6 +114,8 @@ pub struct Plan<DB: SyncBackend> {
     pub(super) owning: Mutex<DB::Owning>,
     /// How many values at the end of a row are ours.
     pub(super) hidden: usize,
+    /// Where the primary key stands as the outbox shows it, among ours.
+    pub(super) image: Option<usize>,
     /// What of the statement cannot be captured although its rows are.
     pub(super) concern: Option<Arc<Missing>>,
     /// Whether rows that are in the way are deleted unseen.
@@ -312,6 +314,11 @@ fn written<DB: SyncBackend>(
         });
         places.push(Place { columns: at, live, keys: false });
     }
+    let image = (hub.outbox && !captured.is_empty()).then(|| {
+        list.push(DB::image(&table.primary_key, reference));
+        own += 1;
+        own - 1
+    });
     if DB::SUFFIX > 0 && !captured.is_empty() {
         list.push(if places.iter().all(|place| place.keys) {
             let schema = write.table.schema.as_deref().map(|schema| format!("{}.", DB::quote(schema)));
@@ -330,6 +337,7 @@ fn written<DB: SyncBackend>(
         places,
         owning: Mutex::default(),
         hidden: own,
+        image,
         concern,
         replaces: is_replace(write),
         qualified: write.table.schema.is_some(),

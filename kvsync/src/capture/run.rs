@@ -184,7 +184,8 @@ impl<C: Inner> SyncConnection<C> {
     {
         let hub = Arc::clone(&self.state.hub);
         let Ready { locks, elsewhere } = C::Backend::prepare(&mut self.inner, &mut self.state.session, plan)?;
-        let begins = alone && (locks || hub.wraps);
+        let outbox = self.outbox()?;
+        let begins = alone && (locks || hub.wraps || outbox.is_some());
         if begins {
             C::TransactionManager::begin_transaction(&mut self.inner)?;
         }
@@ -217,6 +218,12 @@ impl<C: Inner> SyncConnection<C> {
         }
         let state = &mut self.state;
         C::Backend::settle(&mut self.inner, &mut state.session, &hub, plan, &mut state.pending, &state.relations);
+        if let Some(outbox) = outbox
+            && let Err(error) = self.write_outbox(plan, &outbox, from)
+        {
+            self.failed(plan, from, alone, begins);
+            return Err(error);
+        }
         if begins {
             self.commit_alone()?;
         }

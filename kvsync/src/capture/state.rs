@@ -11,7 +11,7 @@ use super::backend::{Inside, Stamp, SyncBackend};
 use super::hub::Hub;
 use super::lend::Shared;
 use super::look::Plans;
-use super::pending::Pending;
+use super::pending::{Beside, Pending};
 use super::plan::{At, Plan};
 use super::primary::{loses_keys, whole};
 use super::table::ModelEntry;
@@ -64,6 +64,7 @@ impl<DB: SyncBackend> State<DB> {
                 return self.hub.missed(Some(&plan.table.name), reason, &plan.sql);
             }
         };
+        let beside = plan.image.map(|at| Beside { image: DB::text(row, own + at).map(Into::into), schema: None });
         for (model, place) in plan.table.models.iter().zip(&plan.places) {
             let at = match place.columns {
                 At::Asked(at) => at,
@@ -71,11 +72,11 @@ impl<DB: SyncBackend> State<DB> {
             };
             if place.keys {
                 if let Some((changed, size)) = self.by_key(plan, model, row, at) {
-                    self.push(plan, model, stamp, now, changed, size);
+                    self.push(plan, model, stamp, now, (changed, size), beside.as_ref());
                 }
                 continue;
             }
-            let (changed, size) = match model.decode(row, at) {
+            let changed = match model.decode(row, at) {
                 Ok((decoded, size)) => {
                     let live = place.live.is_none_or(|at| DB::flag(row, own + at) == Some(true));
                     (changed(plan.action, decoded, live), size)
@@ -85,11 +86,19 @@ impl<DB: SyncBackend> State<DB> {
                     None => continue,
                 },
             };
-            self.push(plan, model, stamp, now, changed, size);
+            self.push(plan, model, stamp, now, changed, beside.as_ref());
         }
     }
 
-    fn push(&mut self, plan: &Plan<DB>, model: &ModelEntry<DB>, stamp: Stamp, now: SystemTime, row: Row, size: usize) {
+    fn push(
+        &mut self,
+        plan: &Plan<DB>,
+        model: &ModelEntry<DB>,
+        stamp: Stamp,
+        now: SystemTime,
+        (row, size): (Row, usize),
+        beside: Option<&Beside>,
+    ) {
         if stamp.relation != 0 {
             self.relations.push((self.pending.len(), stamp.relation));
         }
@@ -103,7 +112,10 @@ impl<DB: SyncBackend> State<DB> {
             row,
             size,
         };
-        self.pending.push(change, self.hub.max_pending);
+        match beside {
+            Some(beside) => self.pending.push_beside(change, beside.clone(), self.hub.max_pending),
+            None => self.pending.push(change, self.hub.max_pending),
+        }
     }
 
     /// A row of which only the primary key was asked for: its readers are sent to the database until it

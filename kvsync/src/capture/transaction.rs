@@ -9,6 +9,8 @@ use diesel::result::Error;
 
 use super::backend::{Inner, Inside};
 use super::connection::{SyncConnection, depth_of};
+use super::plan::refused;
+use crate::error::ErrorKind;
 
 /// The transactions of a [`SyncConnection`]: those of the wrapped connection, followed.
 #[derive(Debug)]
@@ -37,6 +39,9 @@ impl<C: Inner> TransactionManager<SyncConnection<C>> for SyncTransactionManager 
 
     fn commit_transaction(conn: &mut SyncConnection<C>) -> QueryResult<()> {
         let before = depth_of(&mut conn.inner);
+        if before == Some(1) && conn.state.pending.is_spoiled() {
+            return conn.refuse_commit();
+        }
         // Postgres answers the COMMIT of an aborted transaction with a rollback and no error.
         let aborted = is_aborted(C::TransactionManager::transaction_manager_status_mut(&mut conn.inner));
         let ended = C::TransactionManager::commit_transaction(&mut conn.inner);
@@ -81,6 +86,15 @@ where
                 Err(rollback) => Err(rollback.into()),
             },
         }
+    }
+}
+
+/// What a transaction comes to whose outbox could not be written, though its caller wants to go on.
+impl<C: Inner> SyncConnection<C> {
+    fn refuse_commit(&mut self) -> QueryResult<()> {
+        SyncTransactionManager::rollback_transaction(self)?;
+        let message = "a row that was written could not be noted in the outbox; the transaction was rolled back";
+        Err(refused(crate::error::Error::new(ErrorKind::Database, message)))
     }
 }
 

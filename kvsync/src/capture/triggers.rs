@@ -4,9 +4,9 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::backend::{Inner, Inside as _, SyncBackend};
-use super::check::Severity;
 use super::connection::SyncConnection;
 use super::database::Database;
+use super::finding::Severity;
 use super::table::{SyncModel, Table, table_of};
 use crate::error::{Error, ErrorKind, Result};
 

@@ -165,9 +165,10 @@ impl KvSync {
         Err(Error::new(ErrorKind::Database, misfits.join("; ")))
     }
 
-    /// Looks at the tables as [`check`](Self::check) does, and for all in the database that writes their
-    /// rows unseen: triggers, foreign keys with actions, rules, views, children. Returns all of it, misfits
-    /// included.
+    /// Looks at the tables as [`check`](Self::check) does, for all in the database that writes their rows
+    /// unseen (triggers, foreign keys with actions, rules, views, functions, children), and for settings by
+    /// which it may forget what it committed. Returns all of it, misfits included, the worst first; each
+    /// finding says what to do.
     ///
     /// # Errors
     ///

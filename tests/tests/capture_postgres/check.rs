@@ -36,7 +36,7 @@ fn a_table_that_does_not_fit_is_not_written() {
         let found = on.conn.check().unwrap();
         let errors: Vec<_> = found.iter().filter(|one| one.severity == Severity::Error).collect();
         assert_eq!(errors.len(), 1, "{table}: {found:?}");
-        assert!(errors[0].message.contains(says), "{says}: {found:?}");
+        assert!(errors[0].to_string().contains(says), "{says}: {found:?}");
         on.conn
             .transaction::<_, diesel::result::Error, _>(|conn| {
                 let error = diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(conn).unwrap_err();
@@ -74,7 +74,6 @@ fn a_table_outside_of_the_default_search_path_must_be_named() {
 #[test]
 fn what_writes_rows_unseen_is_listed() {
     let mut on = Fixture::new();
-    assert_eq!(on.conn.audit().unwrap(), []);
     on.conn
         .batch_execute(
             "CREATE TABLE teams (id INT PRIMARY KEY); \
@@ -88,9 +87,9 @@ fn what_writes_rows_unseen_is_listed() {
         )
         .unwrap();
     let mut found = on.conn.audit().unwrap();
-    found.retain(|one| one.kind != FindingKind::Blind);
+    found.retain(|one| ![FindingKind::Blind, FindingKind::Setting].contains(&one.kind));
     let names: Vec<&str> = found.iter().map(|one| one.message.split('`').nth(1).unwrap()).collect();
-    assert_eq!(names, ["users_team_fkey", "late", "ruled", "active", "heirs"], "{found:?}");
+    assert_eq!(names, ["users_team_fkey", "ruled", "active", "heirs", "late", "early"], "{found:?}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! A table is looked at before its first captured write.
 
-use kvsync::capture::{Finding, Severity};
+use kvsync::capture::{Finding, FindingKind, Severity};
 
 use super::*;
 
@@ -53,7 +53,7 @@ fn a_table_that_does_not_fit_is_not_written() {
         let (mut conn, recorder) = on(table);
         let found = conn.check().unwrap();
         assert_eq!(errors(&found).len(), 1, "{table}: {found:?}");
-        assert!(found[0].message.contains(says), "{says}: {found:?}");
+        assert!(found[0].to_string().contains(says), "{says}: {found:?}");
         let error = conn
             .transaction::<_, diesel::result::Error, _>(|conn| {
                 diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(conn)
@@ -78,14 +78,14 @@ fn a_table_is_looked_at_anew_once_it_was_altered() {
 #[test]
 fn what_writes_rows_unseen_is_listed() {
     let (mut conn, _) = on(USERS);
-    assert_eq!(conn.audit().unwrap(), []);
     conn.batch_execute(
         "CREATE TABLE teams (id INTEGER PRIMARY KEY); \
          ALTER TABLE users ADD COLUMN team INTEGER REFERENCES teams ON DELETE SET NULL; \
          CREATE TRIGGER late AFTER UPDATE ON users BEGIN UPDATE users SET username = upper(NEW.username) WHERE id = NEW.id; END",
     )
     .unwrap();
-    let found = conn.audit().unwrap();
+    let mut found = conn.audit().unwrap();
+    found.retain(|one| one.severity == Severity::Warning && one.kind != FindingKind::Versions);
     let names: Vec<&str> = found.iter().map(|one| one.message.split('`').nth(1).unwrap()).collect();
     assert_eq!(names, ["teams", "late"], "{found:?}");
 }

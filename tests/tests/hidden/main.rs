@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+mod audit_postgres;
+mod audit_sqlite;
 mod by_key;
 mod misfits;
 
@@ -19,7 +21,7 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sqlite::Sqlite;
-use kvsync::capture::{Database, SyncBackend, SyncConnection};
+use kvsync::capture::{Database, Finding, FindingKind, Severity, SyncBackend, SyncConnection};
 use kvsync::change::Missed;
 use kvsync::report::Report;
 use kvsync::store::memory::MemoryStore;
@@ -126,6 +128,26 @@ macro_rules! run {
     }};
 }
 use run;
+
+/// What an audit finds of these kinds, a line each.
+fn audit<DB: SyncBackend, H>(app: &mut App<DB, H>, kinds: &[FindingKind]) -> Vec<String> {
+    let found = app.kv.audit(&mut app.conn).unwrap();
+    assert!(found.is_sorted_by_key(|one| std::cmp::Reverse(one.severity)), "the worst comes first");
+    assert!(found.iter().all(|one| one.severity == Severity::Note || !one.advice.is_empty()), "{found:?}");
+    let line = |one: &Finding| format!("{:?} {one}", one.severity);
+    found.iter().filter(|one| kinds.contains(&one.kind)).map(line).collect()
+}
+
+/// These findings and no others: what each of them says, in parts.
+#[track_caller]
+fn says(found: &[String], expected: &[&[&str]]) {
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, parts) in found.iter().zip(expected) {
+        for part in *parts {
+            assert!(found.contains(part), "`{part}` in {found}");
+        }
+    }
+}
 
 /// A role of one test, in which its connection acts; gone with it.
 struct Role {

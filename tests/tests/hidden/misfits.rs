@@ -1,6 +1,6 @@
 //! A table whose written rows cannot be read back: writes pass as without kvsync, and it is reported.
 
-use kvsync::capture::{FindingKind, Policy, Severity};
+use kvsync::capture::Policy;
 
 use super::*;
 

@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+mod rows_postgres;
+mod rows_sqlite;
 mod triggers_postgres;
 mod triggers_sqlite;
 

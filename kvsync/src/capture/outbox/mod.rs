@@ -7,6 +7,7 @@ pub(super) mod literals;
 mod sql;
 mod stored;
 mod table;
+mod write;
 
 use diesel::QueryResult;
 
@@ -15,6 +16,9 @@ pub use self::decode::Belongs;
 #[doc(hidden)]
 pub use self::sql::Statement;
 pub(super) use self::table::OutboxTable;
+#[doc(hidden)]
+pub use self::write::Written;
+pub(super) use self::write::write;
 use super::backend::{Inner, Inside as _};
 use super::statement::Dialect;
 

@@ -5,7 +5,8 @@ use diesel::sql_types::{Array, Bool, Nullable, Oid, Text};
 use diesel::{OptionalExtension, QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::{Inner, Inside};
-use super::super::check::{Catalog, Column, FindingKind, Unique};
+use super::super::check::{Catalog, Column, Unique};
+use super::super::finding::{FindingKind, Notice};
 use super::super::hub::Hub;
 use super::super::table::Table;
 use super::place::{home, unknown_home};
@@ -62,19 +63,29 @@ pub(super) fn catalog<C: Inner<Backend = Pg>>(
     let mut catalog = Catalog::default();
     let schema = relation.schema.clone();
     let Some(relation) = at_home(conn, hub, table, relation)? else {
-        catalog.unfit = Some(unknown_home(table, &schema));
+        catalog.unfit = Some(Notice::error(FindingKind::Table, unknown_home(table, &schema), ""));
         return Ok(Some(catalog));
     };
     if !["r", "p"].contains(&relation.kind.as_str()) {
-        catalog.unfit = Some("it is no table but a view or the like; sync a model of the table behind it".to_owned());
+        catalog.unfit = Some(Notice::error(
+            FindingKind::Table,
+            "it is no table but a view or the like",
+            "sync a model of the table behind it",
+        ));
     }
     if relation.unlogged {
-        let warning = "it is UNLOGGED: a crash empties it, and what was synced stays";
-        catalog.warnings.push((FindingKind::Unlogged, warning.to_owned()));
+        catalog.warnings.push(Notice::warning(
+            FindingKind::Unlogged,
+            "it is UNLOGGED: a crash empties it, and what was synced stays",
+            "ALTER TABLE .. SET LOGGED, or raise the epoch after a crash",
+        ));
     }
     if relation.secured {
-        let warning = "it has row security: an insert of rows that the role may not read is not captured but reported";
-        catalog.warnings.push((FindingKind::RowSecurity, warning.to_owned()));
+        catalog.warnings.push(Notice::warning(
+            FindingKind::RowSecurity,
+            "it has row security: an insert of rows that the role may not read is not captured but reported",
+            "let the policy for SELECT cover what the role writes",
+        ));
     }
     catalog.secured = relation.policies;
     let rules: Vec<Rule> =

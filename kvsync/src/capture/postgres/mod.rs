@@ -25,10 +25,11 @@ use diesel::{QueryResult, RunQueryDsl};
 
 pub use self::begin::TransactionBuilder;
 use self::place::Places;
-use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend, Unseen};
+use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend};
 use super::check::Catalog;
+use super::finding::Notice;
 use super::hub::Hub;
-use super::outbox::{Belongs, Statement};
+use super::outbox::{Belongs, Statement, Written};
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
@@ -54,6 +55,8 @@ impl SyncBackend for Pg {
 pub struct Session {
     /// The timeline of the server that it is connected to; nothing before the first captured write.
     timeline: Option<u32>,
+    /// The outbox as it stands in SQL; nothing before it was found.
+    outbox: Option<String>,
     places: Places,
 }
 
@@ -192,6 +195,7 @@ impl Inside for Pg {
 
     fn altered(session: &mut Session) {
         session.places.forget();
+        session.outbox = None;
     }
 
     fn unwatched(_: &mut Session) {}
@@ -215,8 +219,12 @@ impl Inside for Pg {
         conn: &mut C,
         hub: &Hub<Self>,
         table: &Table<Self>,
-    ) -> QueryResult<Vec<Unseen>> {
+    ) -> QueryResult<Vec<Notice>> {
         unseen::unseen(conn, hub, table)
+    }
+
+    fn settings<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<Vec<Notice>> {
+        unseen::settings(conn)
     }
 
     fn reread<C: Inner<Backend = Self>>(
@@ -288,6 +296,21 @@ impl Inside for Pg {
 
     fn faults<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Faults> {
         trigger::faults(conn, hub, table)
+    }
+
+    fn image(primary_key: &[String], reference: &str) -> String {
+        trigger::image(primary_key, reference)
+    }
+
+    fn outbox<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session) -> QueryResult<Option<String>> {
+        if session.outbox.is_none() {
+            session.outbox = trigger::outbox(conn)?;
+        }
+        Ok(session.outbox.clone())
+    }
+
+    fn push_written<'b>(out: &mut AstPass<'_, 'b, Self>, row: &'b Written) -> QueryResult<()> {
+        row.push(out)
     }
 
     fn sees_displaced<C: Inner<Backend = Self>>(_: &mut C) -> QueryResult<bool> {

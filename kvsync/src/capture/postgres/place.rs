@@ -27,7 +27,7 @@ pub(super) struct Places {
 #[derive(Debug, Clone)]
 enum Place {
     /// To the registered table, in the scope of its schema, or else of the connection.
-    Ours(Option<Scope>),
+    Ours(Option<(Scope, Arc<str>)>),
     /// Elsewhere, for this reason.
     Elsewhere(Arc<str>),
 }
@@ -51,12 +51,13 @@ impl Places {
         }
         let mut relations = relations.iter();
         let mut reported: Option<Arc<str>> = None;
-        pending.retain_from(from, |_, change| {
+        pending.retain_from(from, |change, beside| {
             let Some((_, relation)) = relations.next() else { return true };
             match self.place(conn, hub, &plan.table, *relation) {
                 Place::Ours(None) => true,
-                Place::Ours(Some(scope)) => {
+                Place::Ours(Some((scope, schema))) => {
                     change.scope = scope;
+                    beside.schema = Some(schema);
                     true
                 }
                 Place::Elsewhere(reason) => {
@@ -137,7 +138,7 @@ fn find<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>, table: &Table<Pg>, 
     match &hub.scopes {
         None => Ok(Place::Ours(None)),
         Some(scopes) => match scopes(&found.schema) {
-            Some(scope) => Ok(Place::Ours(Some(scope))),
+            Some(scope) => Ok(Place::Ours(Some((scope, found.schema.into())))),
             None => elsewhere(format!("a statement wrote the schema `{}`, which was given no scope", found.schema)),
         },
     }

@@ -17,7 +17,7 @@ use diesel::sql_types::{Bool, Nullable, Oid, Text};
 use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::{Inner, Inside};
-use super::super::check::Severity;
+use super::super::finding::Severity;
 use super::super::hub::Hub;
 use super::super::table::Table;
 use super::super::triggers::{Faults, TriggersSql};
@@ -234,7 +234,7 @@ fn targets<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>, table: &Table<Pg
 }
 
 /// The outbox as it stands in SQL; nothing where there is none.
-fn outbox<C: Inner<Backend = Pg>>(conn: &mut C) -> QueryResult<Option<String>> {
+pub(super) fn outbox<C: Inner<Backend = Pg>>(conn: &mut C) -> QueryResult<Option<String>> {
     let schema = schema_of(conn, OUTBOX)?;
     Ok(schema.map(|schema| format!("{}.{}", Pg::quote(&schema), Pg::quote(OUTBOX))))
 }

@@ -6,6 +6,7 @@ use diesel::{OptionalExtension, QueryResult, QueryableByName, RunQueryDsl, sql_q
 
 use super::super::backend::Inner;
 use super::super::check::{Catalog, Column, Unique};
+use super::super::finding::{FindingKind, Notice};
 use super::super::statement::Dialect;
 use super::super::table::Table;
 
@@ -47,7 +48,11 @@ pub(super) fn catalog<C: Inner<Backend = Sqlite>>(conn: &mut C, table: &Table<Sq
     let Some(definition) = definition.and_then(|definition| definition.sql) else { return Ok(None) };
     let mut catalog = Catalog::default();
     if definition.trim_start().get(..14).is_some_and(|start| start.eq_ignore_ascii_case("create virtual")) {
-        catalog.unfit = Some("it is a virtual table, whose writes return nothing; it cannot be synced".to_owned());
+        catalog.unfit = Some(Notice::error(
+            FindingKind::Table,
+            "it is a virtual table, whose writes return nothing; it cannot be synced",
+            "sync a model of a table behind it",
+        ));
     }
     let columns: Vec<TableColumn> = sql_query("SELECT name, pk FROM pragma_table_info(?, ?)")
         .bind::<Text, _>(&table.name)

@@ -25,10 +25,11 @@ use diesel::{QueryResult, RunQueryDsl};
 
 pub use self::batch::BatchResults;
 pub use self::counter::SQLITE_COUNTER;
-use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend, Unseen};
+use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend};
 use super::check::Catalog;
+use super::finding::Notice;
 use super::hub::Hub;
-use super::outbox::{Belongs, Statement};
+use super::outbox::{Belongs, Statement, Written, is_there};
 use super::pending::Pending;
 use super::plan::Plan;
 use super::reread::Until;
@@ -54,6 +55,8 @@ pub struct Session {
     counter: counter::Counter,
     /// The temporary tables and views; nothing before they were looked for.
     temporary: Option<Vec<String>>,
+    /// Whether the outbox was found.
+    outbox: bool,
 }
 
 impl Session {
@@ -157,6 +160,9 @@ impl Inside for Sqlite {
             );
             return Err(Error::new(ErrorKind::Database, message));
         }
+        if let Ok(Some(notice)) = unseen::forgetful(conn) {
+            tracing::warn!("{notice}");
+        }
         Ok(())
     }
 
@@ -198,6 +204,7 @@ impl Inside for Sqlite {
 
     fn altered(session: &mut Session) {
         session.counter.forget();
+        session.outbox = false;
         session.temporary = None;
     }
 
@@ -228,8 +235,16 @@ impl Inside for Sqlite {
         catalog::catalog(conn, table)
     }
 
-    fn unseen<C: Inner<Backend = Self>>(conn: &mut C, _: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<Unseen>> {
-        unseen::unseen(conn, table)
+    fn unseen<C: Inner<Backend = Self>>(
+        conn: &mut C,
+        hub: &Hub<Self>,
+        table: &Table<Self>,
+    ) -> QueryResult<Vec<Notice>> {
+        unseen::unseen(conn, hub, table)
+    }
+
+    fn settings<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<Vec<Notice>> {
+        unseen::settings(conn)
     }
 
     fn reread<C: Inner<Backend = Self>>(
@@ -294,6 +309,21 @@ impl Inside for Sqlite {
 
     fn faults<C: Inner<Backend = Self>>(conn: &mut C, _: &Hub<Self>, table: &Table<Self>) -> QueryResult<Faults> {
         trigger::faults(conn, table)
+    }
+
+    fn image(primary_key: &[String], _: &str) -> String {
+        trigger::image(primary_key, "")
+    }
+
+    fn outbox<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session) -> QueryResult<Option<String>> {
+        if !session.outbox {
+            session.outbox = is_there(conn)?;
+        }
+        Ok(session.outbox.then(|| "main.kvsync_outbox".to_owned()))
+    }
+
+    fn push_written<'b>(out: &mut AstPass<'_, 'b, Self>, row: &'b Written) -> QueryResult<()> {
+        row.push(out)
     }
 
     fn sees_displaced<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<bool> {

@@ -14,7 +14,7 @@ use diesel::sqlite::Sqlite;
 use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::Inner;
-use super::super::check::Severity;
+use super::super::finding::Severity;
 use super::super::table::Table;
 use super::super::triggers::{Faults, TriggersSql};
 
