@@ -24,6 +24,7 @@ use diesel::connection::SimpleConnection;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_query;
+use diesel::sql_types::Text;
 use diesel::sqlite::Sqlite;
 use kvsync::capture::{Attached, Database, SQLITE_COUNTER, SyncConnection, Unattached};
 use kvsync::model::Model;
@@ -32,7 +33,7 @@ use kvsync_tests::postgres::{FreshDatabase, fresh_database};
 
 use self::models::{Counter, Membership, Note, Role, Slim, User};
 use self::random::Whole;
-use self::run::{Pair, Rows};
+use self::run::{Images, Mode, Pair, Rows};
 
 pub(crate) type Wrapped<C> = SyncConnection<C>;
 
@@ -93,8 +94,13 @@ macro_rules! content_of {
 
 /// The database as capture knows it.
 macro_rules! attached {
-    ($backend:ty, $open:expr, $collector:expr; $($model:ty),*) => {{
-        let database = Database::<$backend>::new("main", $open)$(.model::<$model>())*;
+    ($backend:ty, $open:expr, $collector:expr, $mode:expr; $($model:ty),*) => {{
+        let database = Database::<$backend>::new("main", $open);
+        let database = match $mode {
+            Mode::Queue => database$(.model::<$model>())*,
+            Mode::Outbox => database$(.model::<$model>())*.outbox(),
+            Mode::Triggers => database$(.triggers::<$model>())*,
+        };
         let attached = Box::new(database).attach(Arc::<Collector>::clone($collector)).unwrap();
         attached.downcast::<$backend>().unwrap().clone()
     }};
@@ -125,7 +131,54 @@ macro_rules! raw {
     };
 }
 
+/// A row of [`Pair::images`] or of [`Pair::outbox`].
+#[derive(QueryableByName)]
+struct Told {
+    #[diesel(sql_type = Text)]
+    one: String,
+    #[diesel(sql_type = Text)]
+    two: String,
+    #[diesel(sql_type = Text)]
+    three: String,
+}
+
+/// How the rows of the outbox are read: those of a test are left to nobody.
+macro_rules! outbox {
+    ($images:expr) => {
+        fn images(wrapped: &mut Self::Wrapped) -> Images {
+            let rows: Vec<Told> = sql_query($images).load(wrapped.unsynced()).unwrap();
+            rows.into_iter().map(|row| ((row.one, row.two), row.three)).collect()
+        }
+
+        fn outbox(wrapped: &mut Self::Wrapped) -> Vec<(String, String, String)> {
+            let ask = "SELECT table_name AS one, action AS two, primary_key AS three FROM kvsync_outbox ORDER BY id";
+            let rows: Vec<Told> = sql_query(ask).load(wrapped.unsynced()).unwrap();
+            sql_query("DELETE FROM kvsync_outbox").execute(wrapped.unsynced()).unwrap();
+            rows.into_iter().map(|row| (row.one, row.two, row.three)).collect()
+        }
+
+        fn mode(&self) -> Mode {
+            self.mode
+        }
+    };
+}
+
+const SQLITE_IMAGES: &str = "
+    SELECT 'users' AS one, quote(id) AS two, quote(name) || quote(age) || quote(active) AS three FROM users
+    UNION ALL SELECT 'memberships', quote(team_id) || ',' || quote(user_id), quote(role) || quote(note) FROM memberships
+    UNION ALL SELECT 'counters', quote(id), quote(hits) FROM counters
+    UNION ALL SELECT 'documents', quote(id), 'there' FROM documents";
+const POSTGRES_IMAGES: &str = "
+    SELECT 'users' AS one, json_build_object('id', id)::text AS two, row_to_json(t)::text AS three FROM users AS t
+    UNION ALL SELECT 'memberships', json_build_object('team_id', team_id, 'user_id', user_id)::text, row_to_json(t)::text
+        FROM memberships AS t
+    UNION ALL SELECT 'counters', json_build_object('id', id)::text, row_to_json(t)::text FROM counters AS t
+    UNION ALL SELECT 'documents', json_build_object('id', id)::text, row_to_json(t)::text FROM documents AS t";
+const SQLITE_OUTBOX: &str = include_str!("../../../kvsync/migrations/sqlite/00000000000000_kvsync_outbox/up.sql");
+const POSTGRES_OUTBOX: &str = include_str!("../../../kvsync/migrations/postgres/00000000000000_kvsync_outbox/up.sql");
+
 struct SqlitePair {
+    mode: Mode,
     /// Whether the wrapped one has the counter that several processes need.
     counter: bool,
     attached: Attached<Sqlite>,
@@ -146,8 +199,18 @@ impl Pair for SqlitePair {
         if self.counter {
             wrapped.batch_execute(SQLITE_COUNTER).unwrap();
         }
-        (open(), self.attached.wrap(wrapped).unwrap())
+        if self.mode != Mode::Queue {
+            wrapped.batch_execute(SQLITE_OUTBOX).unwrap();
+        }
+        let mut wrapped = self.attached.wrap(wrapped).unwrap();
+        if self.mode == Mode::Triggers {
+            wrapped.install_triggers().unwrap();
+            wrapped.unsynced().batch_execute("PRAGMA recursive_triggers = ON").unwrap();
+        }
+        (open(), wrapped)
     }
+
+    outbox!(SQLITE_IMAGES);
 
     fn plain_rows(plain: &mut Self::Plain) -> Rows {
         rows!(plain; User, Slim, Membership, Counter, sqlite::Document)
@@ -169,6 +232,7 @@ impl Pair for SqlitePair {
 }
 
 struct PostgresPair {
+    mode: Mode,
     plain: FreshDatabase,
     wrapped: FreshDatabase,
     attached: Attached<Pg>,
@@ -186,8 +250,14 @@ impl Pair for PostgresPair {
             conn.batch_execute(&[empty, ROWS, POSTGRES_ROWS].concat()).unwrap();
             conn
         };
-        (open(&self.plain), self.attached.wrap(open(&self.wrapped)).unwrap())
+        let mut wrapped = open(&self.wrapped);
+        if self.mode != Mode::Queue {
+            wrapped.batch_execute("DELETE FROM kvsync_outbox").unwrap();
+        }
+        (open(&self.plain), self.attached.wrap(wrapped).unwrap())
     }
+
+    outbox!(POSTGRES_IMAGES);
 
     fn plain_rows(plain: &mut Self::Plain) -> Rows {
         rows!(plain; User, Slim, Membership, Counter, postgres::Document)
@@ -208,14 +278,14 @@ impl Pair for PostgresPair {
     }
 }
 
-fn sqlite_pair(counter: bool) -> SqlitePair {
+fn sqlite_pair(mode: Mode, counter: bool) -> SqlitePair {
     let collector = Collector::new();
     let open = || SqliteConnection::establish(":memory:");
-    let attached = attached!(Sqlite, open, &collector; User, Slim, Membership, Counter, sqlite::Document);
-    SqlitePair { counter, attached, collector }
+    let attached = attached!(Sqlite, open, &collector, mode; User, Slim, Membership, Counter, sqlite::Document);
+    SqlitePair { mode, counter, attached, collector }
 }
 
-fn postgres_pair() -> PostgresPair {
+fn postgres_pair(mode: Mode) -> PostgresPair {
     let (plain, wrapped) = (fresh_database().unwrap(), fresh_database().unwrap());
     for database in [&plain, &wrapped] {
         database.connect().unwrap().batch_execute(postgres::TABLES).unwrap();
@@ -223,36 +293,82 @@ fn postgres_pair() -> PostgresPair {
     let collector = Collector::new();
     let url = wrapped.url();
     let open = move || PgConnection::establish(&url);
-    let attached = attached!(Pg, open, &collector; User, Slim, Membership, Counter, postgres::Document);
-    PostgresPair { plain, wrapped, attached, collector }
+    let attached = attached!(Pg, open, &collector, mode; User, Slim, Membership, Counter, postgres::Document);
+    if mode != Mode::Queue {
+        wrapped.connect().unwrap().batch_execute(POSTGRES_OUTBOX).unwrap();
+    }
+    if mode == Mode::Triggers {
+        attached.connect().unwrap().install_triggers().unwrap();
+    }
+    PostgresPair { mode, plain, wrapped, attached, collector }
 }
 
 #[test]
 fn every_shape_on_sqlite() {
-    run::run(sqlite_pair(false), sqlite::all());
+    run::run(sqlite_pair(Mode::Queue, false), sqlite::all());
 }
 
 #[test]
 fn every_shape_on_sqlite_with_a_counter() {
-    run::run(sqlite_pair(true), sqlite::all());
+    run::run(sqlite_pair(Mode::Queue, true), sqlite::all());
+}
+
+#[test]
+fn every_shape_on_sqlite_with_an_outbox() {
+    run::run(sqlite_pair(Mode::Outbox, true), sqlite::all());
+}
+
+#[test]
+fn every_shape_on_sqlite_with_triggers() {
+    run::run(sqlite_pair(Mode::Triggers, true), sqlite::all());
 }
 
 #[test]
 fn every_shape_on_postgres() {
-    run::run(postgres_pair(), postgres::all());
+    run::run(postgres_pair(Mode::Queue), postgres::all());
+}
+
+#[test]
+fn every_shape_on_postgres_with_an_outbox() {
+    run::run(postgres_pair(Mode::Outbox), postgres::all());
+}
+
+#[test]
+fn every_shape_on_postgres_with_triggers() {
+    run::run(postgres_pair(Mode::Triggers), postgres::all());
 }
 
 #[test]
 fn random_statements_on_sqlite() {
-    random::run(sqlite_pair(false), false, 300);
+    random::run(sqlite_pair(Mode::Queue, false), false, 300);
 }
 
 #[test]
 fn random_statements_on_sqlite_with_a_counter() {
-    random::run(sqlite_pair(true), false, 200);
+    random::run(sqlite_pair(Mode::Queue, true), false, 200);
+}
+
+#[test]
+fn random_statements_on_sqlite_with_an_outbox() {
+    random::run(sqlite_pair(Mode::Outbox, true), false, 60);
+}
+
+#[test]
+fn random_statements_on_sqlite_with_triggers() {
+    random::run(sqlite_pair(Mode::Triggers, true), false, 60);
 }
 
 #[test]
 fn random_statements_on_postgres() {
-    random::run(postgres_pair(), true, 100);
+    random::run(postgres_pair(Mode::Queue), true, 100);
+}
+
+#[test]
+fn random_statements_on_postgres_with_an_outbox() {
+    random::run(postgres_pair(Mode::Outbox), true, 20);
+}
+
+#[test]
+fn random_statements_on_postgres_with_triggers() {
+    random::run(postgres_pair(Mode::Triggers), true, 20);
 }
