@@ -105,7 +105,7 @@ pub mod worker;
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::fetch::{Lookup, Miss};
 pub use self::key::{Key, KeyPart, KeyParts, KeyWriter, PartWriter, Scope};
-pub use self::kvsync::{Builder, Health, KvSync};
+pub use self::kvsync::{Builder, Health, KvSync, Outbox};
 pub use self::model::Syncable;
 pub use self::report::Report;
 pub use self::version::Version;

@@ -12,7 +12,7 @@ use crate::key::Scope;
 use crate::model::{Schema, Ttl};
 use crate::report::Report;
 use crate::store::SyncStore;
-use crate::worker::{Pipeline, PipelineConfig, Retention};
+use crate::worker::{Backoff, Pipeline, PipelineConfig, Retention};
 
 /// Configures a [`KvSync`].
 #[must_use = "nothing happens until `.build()` is called"]
@@ -96,6 +96,35 @@ impl Builder {
         self
     }
 
+    /// How often an outbox is asked for rows that other processes wrote; 250 ms without this call. What this
+    /// process commits is delivered at once.
+    pub fn outbox_poll(mut self, every: Duration) -> Self {
+        self.config.relay.poll = every;
+        self
+    }
+
+    /// How long rows of an outbox are kept once they are delivered, to be replayed to a store that forgot;
+    /// 7 days without this call.
+    pub fn outbox_retention(mut self, retention: Duration) -> Self {
+        self.config.relay.retention = retention;
+        self
+    }
+
+    /// How long the rows of an outbox wait for another process when the one that has claimed them was
+    /// killed; 30 s without this call.
+    pub fn outbox_lease(mut self, lease: Duration) -> Self {
+        self.config.relay.lease = lease;
+        self
+    }
+
+    /// How often a row of an outbox is tried that a store refuses or that cannot be understood, and how long
+    /// it waits between, before it is a dead letter. Without this call 10 times, from 1 s to 5 minutes
+    /// apart. A store or a database that is down costs no attempts.
+    pub fn outbox_attempts(mut self, attempts: u32, backoff: Backoff) -> Self {
+        (self.config.relay.attempts, self.config.relay.backoff) = (attempts, backoff);
+        self
+    }
+
     /// How long dropping the last handle waits for what is queued; 5 s without this call. To wait for
     /// longer, and to learn what was left, call [`KvSync::shutdown`].
     pub fn drop_deadline(mut self, deadline: Duration) -> Self {
@@ -150,6 +179,7 @@ impl Builder {
             }
         }
         pipeline.set_sources(databases.values().map(|database| database.source()).collect());
+        pipeline.relay(databases.values().filter_map(|database| database.outbox()).collect())?;
         let reader = Reader::new(Arc::clone(&store), pipeline.epoch(), Arc::clone(&clock));
         let inner = Inner { store, reader, pipeline, databases, schemas, clock };
         Ok(KvSync { inner: Arc::new(inner), scope: Scope::NONE })

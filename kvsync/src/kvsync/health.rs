@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use super::KvSync;
 use crate::store::{self, Status};
+use crate::transport::OutboxDepth;
 use crate::worker::PipelineHealth;
 
 /// How a [`KvSync`] is: its worst part, a sentence about whatever is not well, and the figures.
@@ -36,6 +37,21 @@ impl KvSync {
             }
             if store.unsettled > 0 {
                 weakened(format!("{} rows of {} are to be read again", store.unsettled, store.store));
+            }
+        }
+        for outbox in &pipeline.outboxes {
+            let database = &outbox.database;
+            if let Some(error) = &outbox.error {
+                weakened(format!("the outbox of {database} cannot be asked: {error}"));
+            }
+            if let Some(OutboxDepth { pending, dead, .. }) = outbox.depth
+                && dead > 0
+            {
+                weakened(format!("{dead} dead letters in the outbox of {database}, {pending} rows wait there"));
+            }
+            if outbox.strangers > 0 {
+                let strangers = outbox.strangers;
+                weakened(format!("{strangers} rows in the outbox of {database} are of models that are not registered"));
             }
         }
         if pipeline.dropped_reports > 0 {

@@ -5,6 +5,7 @@ mod builder;
 mod by_hand;
 mod fetch;
 mod health;
+mod outbox;
 mod verify;
 
 use std::collections::HashMap;
@@ -14,6 +15,7 @@ use std::time::Duration;
 
 pub use self::builder::Builder;
 pub use self::health::Health;
+pub use self::outbox::Outbox;
 #[cfg(feature = "r2d2")]
 use crate::capture::ConnectionManager;
 use crate::capture::{AnyDatabase, Attached, Finding, Inner as Connection, Severity, SyncBackend, SyncConnection};
@@ -177,7 +179,8 @@ impl KvSync {
         conn.audit()
     }
 
-    /// Waits until everything that was committed before the call has been dealt with in every store.
+    /// Waits until everything that was committed before the call has been dealt with in every store; of what
+    /// goes through an outbox, also what other processes committed.
     /// A row that a store refuses, or that has no form there, is dealt with once its readers are sent to
     /// the database: it was reported, and [`health`](Self::health) and [`wait`](Self::wait) tell of it.
     ///

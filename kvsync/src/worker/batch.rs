@@ -43,6 +43,8 @@ pub(crate) struct Member {
     pub(crate) claim: Rc<Claim>,
     pub(crate) index: usize,
     pub(crate) role: Role,
+    /// Whether nothing newer makes it needless.
+    stands: bool,
     /// Why the change is not written as it is.
     pub(crate) error: Option<Arc<Error>>,
 }
@@ -119,7 +121,7 @@ impl Claim {
 impl Member {
     /// A change of this claim.
     pub(crate) fn new(claim: &Rc<Claim>, index: usize) -> Self {
-        Self { claim: Rc::clone(claim), index, role: Role::Certain, error: None }
+        Self { claim: Rc::clone(claim), index, role: Role::Certain, stands: false, error: None }
     }
 
     /// The same changes, as they were before they were sorted into tasks.
@@ -285,6 +287,8 @@ impl Task {
             });
             match form {
                 Ok(Form::Registers(writes)) => {
+                    // Of a row that is not known, no key may be known either: it is read again all the same.
+                    member.stands = member.role == Role::Unknown && writes.is_empty();
                     for write in writes {
                         let stands = newest.get(&write.key);
                         if stands.is_none_or(|stands| write.order.replaces(&write.head, &stands.head)) {
@@ -297,7 +301,10 @@ impl Task {
             }
         }
         for member in &mut self.members {
-            if member.role != Role::Broken && !newest.values().any(|write| write.head.version == member.version()) {
+            if member.role != Role::Broken
+                && !member.stands
+                && !newest.values().any(|write| write.head.version == member.version())
+            {
                 member.role = Role::Outdone;
             }
         }

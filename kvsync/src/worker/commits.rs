@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,7 +21,11 @@ struct State {
     last: u64,
     open: BTreeMap<u64, Open>,
     failed: BTreeMap<u64, Arc<Error>>,
+    /// The commits whose changes an outbox keeps, each with its first failure.
+    kept: HashMap<u64, Option<Arc<Error>>>,
     finished: u64,
+    /// Counts whatever a waiter may be waiting for.
+    moves: u64,
 }
 
 #[derive(Debug)]
@@ -63,6 +67,40 @@ impl Commits {
         commit
     }
 
+    /// The same for changes that an outbox keeps until they are dealt with. To be ended by
+    /// [`take_kept`](Self::take_kept).
+    pub(crate) fn open_kept(&self, changes: usize, since: Instant) -> u64 {
+        let commit = self.open(changes, since);
+        self.state.lock().kept.insert(commit, None);
+        commit
+    }
+
+    /// Whether an outbox keeps the changes of this commit.
+    pub(crate) fn is_kept(&self, commit: u64) -> bool {
+        self.state.lock().kept.contains_key(&commit)
+    }
+
+    /// Those of these commits of which no change is on its way.
+    pub(crate) fn closed(&self, commits: impl Iterator<Item = u64>) -> Vec<u64> {
+        let state = self.state.lock();
+        commits.filter(|commit| !state.open.contains_key(commit)).collect()
+    }
+
+    /// Forgets a commit that an outbox keeps, and returns its first failure.
+    pub(crate) fn take_kept(&self, commit: u64) -> Option<Arc<Error>> {
+        self.state.lock().kept.remove(&commit).flatten()
+    }
+
+    /// A number that is another when something has moved on.
+    pub(crate) fn moves(&self) -> u64 {
+        self.state.lock().moves
+    }
+
+    /// Waits until something has moved on since this number was read, or the deadline has passed.
+    pub(crate) fn wait_for_move(&self, seen: u64, deadline: Instant) {
+        self.until(deadline, |state| state.moves != seen);
+    }
+
     /// The newest commit.
     pub(crate) fn last(&self) -> u64 {
         self.state.lock().last
@@ -80,6 +118,7 @@ impl Commits {
         for (commit, changes, error) in commits {
             state.finish(commit, changes, error);
         }
+        state.moves += 1;
         drop(state);
         self.progress.notify_all();
     }
@@ -87,7 +126,7 @@ impl Commits {
     /// Something moved on elsewhere that a waiter may be waiting for.
     pub(crate) fn touch(&self) {
         // The lock is what a waiter holds from its check to its wait.
-        drop(self.state.lock());
+        self.state.lock().moves += 1;
         self.progress.notify_all();
     }
 
@@ -135,7 +174,9 @@ impl Commits {
 
 impl State {
     fn finish(&mut self, commit: u64, changes: usize, error: Option<Arc<Error>>) {
-        if let Some(error) = error {
+        if let Some(kept) = self.kept.get_mut(&commit) {
+            *kept = kept.take().or(error);
+        } else if let Some(error) = error {
             self.failed.insert(commit, error);
             if self.failed.len() > FAILED {
                 self.failed.pop_first();
@@ -181,6 +222,18 @@ mod tests {
         commits.finish(first, 1, None);
         assert!(commits.flush(first, soon(), || false));
         assert_eq!(commits.left(), Left { commits: 1, changes: 1 });
+    }
+
+    #[test]
+    fn what_an_outbox_keeps_ends_when_it_is_taken() {
+        let commits = Commits::default();
+        let commit = commits.open_kept(1, Instant::now());
+        let seen = commits.moves();
+        assert!(commits.is_kept(commit) && commits.closed([commit].into_iter()).is_empty());
+        commits.finish(commit, 1, Some(Arc::new(Error::new(ErrorKind::Codec, "no form"))));
+        commits.wait_for_move(seen, Instant::now() + Duration::from_secs(30));
+        assert_eq!(commits.closed([commit].into_iter()), [commit]);
+        assert!(commits.take_kept(commit).is_some() && !commits.is_kept(commit));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub struct PipelineConfig {
     pub reread_deadline: Duration,
     /// How often the epoch is read again, and expired entries are looked for; 30 s.
     pub upkeep_every: Duration,
+    /// How the rows of outboxes are delivered.
+    pub relay: RelayConfig,
     /// How long dropping the pipeline may wait for what is queued; 5 s.
     pub drop_deadline: Duration,
 }
@@ -75,6 +77,40 @@ pub struct Backoff {
     pub max: Duration,
 }
 
+/// How the rows of outboxes are delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RelayConfig {
+    /// How often an outbox is asked for rows of other processes; 250 ms. What this process commits is
+    /// claimed at once.
+    pub poll: Duration,
+    /// How long a claim lasts that is not extended: so long the rows of a process that was killed wait for
+    /// another; 30 s.
+    pub lease: Duration,
+    /// How long rows are kept after they were delivered, for a replay; 7 days.
+    pub retention: Duration,
+    /// How often a row is tried that a store refuses or that cannot be understood, before it is a dead
+    /// letter; 10. An outage does not count.
+    pub attempts: u32,
+    /// How long to wait before such a row is tried again; from 1 s to 5 minutes.
+    pub backoff: Backoff,
+    /// After how long a row is a dead letter that is about a model that no process has registered; a day.
+    pub strangers: Duration,
+}
+
+impl Default for RelayConfig {
+    fn default() -> Self {
+        Self {
+            poll: Duration::from_millis(250),
+            lease: Duration::from_secs(30),
+            retention: Duration::from_hours(7 * 24),
+            attempts: 10,
+            backoff: Backoff { min: Duration::from_secs(1), max: Duration::from_mins(5) },
+            strangers: Duration::from_hours(24),
+        }
+    }
+}
+
 impl PipelineConfig {
     /// These stores, and the default of everything else.
     #[must_use]
@@ -92,6 +128,7 @@ impl PipelineConfig {
             backoff: Backoff { min: Duration::from_millis(20), max: Duration::from_secs(5) },
             reread_deadline: Duration::from_secs(10),
             upkeep_every: Duration::from_secs(30),
+            relay: RelayConfig::default(),
             drop_deadline: Duration::from_secs(5),
         }
     }
@@ -103,6 +140,9 @@ impl PipelineConfig {
         }
         if self.workers == 0 || self.batch.rows == 0 || self.queue_bytes / self.stores.len() < 1 << 16 {
             return error("at least one worker, one row a batch, and 64 KiB of queue for each store are needed".into());
+        }
+        if self.relay.poll.is_zero() || self.relay.lease < Duration::from_millis(100) || self.relay.attempts == 0 {
+            return error("an outbox needs a poll, a lease of 100 ms at least, and one attempt at least".into());
         }
         if self.retention.left < Duration::from_secs(1) || self.retention.dead < self.retention.left {
             return error(

@@ -2,9 +2,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Pipeline;
+use super::post::{Post, PostSeen};
 use crate::error::Error;
 use crate::report::DirtyTable;
-use crate::transport::{Depth, Transport};
+use crate::transport::{Depth, OutboxDepth, Transport};
 
 /// How the way from commits to stores is. Asks no store.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct PipelineHealth {
     pub lag: Option<Duration>,
     /// Changes that were dealt with since the start, counted once for each store.
     pub written: u64,
+    /// Each outbox, in the order given.
+    pub outboxes: Vec<OutboxHealth>,
     /// Tables whose rows in a store can no longer be trusted.
     pub dirty: Vec<DirtyTable>,
     /// Reports that were dropped because the callback was too slow.
@@ -40,6 +43,22 @@ pub struct StoreHealth {
     pub last_error: Option<Arc<Error>>,
 }
 
+/// How one outbox is, as its relay has last seen it: a few seconds ago.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct OutboxHealth {
+    /// The database's name.
+    pub database: Arc<str>,
+    /// What it holds; nothing before it was asked.
+    pub depth: Option<OutboxDepth>,
+    /// Rows that this process has claimed and that are on their way.
+    pub in_flight: usize,
+    /// Rows that wait and are about models that this process does not know.
+    pub strangers: u64,
+    /// Why it cannot be asked; `None` when it answers.
+    pub error: Option<Arc<Error>>,
+}
+
 impl Pipeline {
     /// How it is.
     #[must_use]
@@ -58,9 +77,17 @@ impl Pipeline {
             stores: stores.collect(),
             lag: self.shared.commits.oldest().map(|since| since.elapsed()),
             written: self.shared.commits.finished(),
+            outboxes: self.shared.posts().iter().map(|post| OutboxHealth::of(post)).collect(),
             dirty: self.shared.dirty.list(),
             dropped_reports: self.shared.reporter.dropped(),
             restarts: self.pool.restarts() + self.listener.restarts(),
         }
+    }
+}
+
+impl OutboxHealth {
+    fn of(post: &Post) -> Self {
+        let PostSeen { depth, strangers, in_flight, error } = post.seen();
+        Self { database: post.outbox.name().into(), depth, in_flight, strangers, error }
     }
 }

@@ -12,9 +12,10 @@ use super::config::{Backoff, Batch, Retention};
 use super::dirty::DirtyTables;
 use super::encode::{Encoder, named_keys, unknown_of};
 use super::pool::Stop;
+use super::post::Post;
 use super::reporter::Reporter;
 use super::settle::{Row, Stage, Unsettled};
-use crate::change::Change;
+use crate::change::{Change, Unknown};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -44,6 +45,8 @@ pub(crate) struct Shared {
     pub(crate) overflow_block: Duration,
     pub(crate) reread_deadline: Duration,
     pub(crate) epoch: Arc<AtomicU32>,
+    /// What delivers the rows of the outboxes.
+    pub(crate) relays: OnceLock<Vec<Arc<Post>>>,
     /// No change is taken any longer.
     pub(crate) closing: AtomicBool,
 }
@@ -108,6 +111,11 @@ impl Lane {
         }
     }
 
+    /// How many bytes its queue holds.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
     pub(crate) fn applier(&self) -> Applier {
         Applier::new(Arc::clone(&self.store), Arc::clone(&self.shared.clock), self.shared.retention)
     }
@@ -162,7 +170,7 @@ impl Lane {
     /// Why the table is dirty now.
     pub(crate) fn defer(&self, change: &Change, commit: u64, stage: Stage) -> Result<(), Arc<Error>> {
         let error = match unknown_of(change) {
-            Ok(unknown) => match self.unsettled.insert(Row::new(change, unknown, commit, stage)) {
+            Ok(unknown) => match self.unsettled.insert(self.unsettled_row(change, unknown, commit, stage)) {
                 Ok(()) => return Ok(()),
                 Err(_) if self.shared.closing.load(Ordering::Relaxed) => {
                     Error::new(ErrorKind::Closed, "it was committed while kvsync shut down")
@@ -177,11 +185,21 @@ impl Lane {
             },
             Err(error) => error,
         };
-        Err(self.give_up(change, Arc::new(error)))
+        Err(self.give_up(change, commit, Arc::new(error)))
     }
 
-    /// Lets go of a change for good: its table is dirty, and the application is told.
-    pub(crate) fn give_up(&self, change: &Change, error: Arc<Error>) -> Arc<Error> {
+    fn unsettled_row(&self, change: &Change, unknown: Unknown, commit: u64, stage: Stage) -> Row {
+        let mut row = Row::new(change, unknown, commit, stage);
+        row.kept_in_outbox = self.shared.commits.is_kept(commit);
+        row
+    }
+
+    /// Lets go of a change for good: its table is dirty, and the application is told; but what an outbox
+    /// keeps is tried again, and whoever gives it up there says so.
+    pub(crate) fn give_up(&self, change: &Change, commit: u64, error: Arc<Error>) -> Arc<Error> {
+        if self.shared.commits.is_kept(commit) {
+            return error;
+        }
         let now = self.shared.clock.now();
         self.shared.dirty.mark(&change.database, Some(change.schema.table), 1, now, &error.to_string());
         error

@@ -8,10 +8,13 @@ mod config;
 mod dirty;
 mod encode;
 mod fill;
+mod flight;
 mod health;
 mod lane;
 mod pool;
+mod post;
 mod publisher;
+mod relay;
 mod reporter;
 mod reread;
 mod settle;
@@ -26,8 +29,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-pub use self::config::{Backoff, Batch, Callback, PipelineConfig, Retention};
-pub use self::health::{PipelineHealth, StoreHealth};
+pub use self::config::{Backoff, Batch, Callback, PipelineConfig, RelayConfig, Retention};
+pub use self::health::{OutboxHealth, PipelineHealth, StoreHealth};
 
 pub(crate) use self::access::Access;
 pub(crate) use self::fill::{Filled, Filler};
@@ -36,6 +39,7 @@ use self::commits::{Commits, Waited};
 use self::dirty::DirtyTables;
 use self::lane::{Lane, Shared};
 use self::pool::{Pool, Stop};
+use self::post::Patience;
 use self::publisher::Publisher;
 use self::reporter::Reporter;
 use self::reread::Settler;
@@ -61,6 +65,7 @@ pub struct Pipeline {
     /// Ends after the others, so that what they report is still told.
     listener: Pool,
     listener_stop: Stop,
+    relay: RelayConfig,
     drop_deadline: Duration,
     ended: Mutex<Option<Shutdown>>,
 }
@@ -134,6 +139,7 @@ impl Pipeline {
             overflow_block: config.overflow_block,
             reread_deadline: config.reread_deadline,
             epoch: Arc::new(AtomicU32::new(0)),
+            relays: OnceLock::new(),
             closing: AtomicBool::new(false),
         });
         let bytes = config.queue_bytes / config.stores.len();
@@ -149,6 +155,7 @@ impl Pipeline {
             pool: Pool::new(stop.clone(), reporter.clone()),
             listener: Pool::new(listener_stop.clone(), reporter),
             listener_stop,
+            relay: config.relay,
             drop_deadline: config.drop_deadline,
             ended: Mutex::default(),
         };
@@ -228,8 +235,8 @@ impl Pipeline {
         Ok(raised)
     }
 
-    /// Waits until everything that was published before the call is in every store, rows that had to be
-    /// read again included. Rows that a store refuses are not waited for: they are reported, and
+    /// Waits until everything that was published before the call, or committed into an outbox, is in every
+    /// store, rows that had to be read again included. Rows that a store refuses are not waited for: they are reported, and
     /// [`health`](Self::health) counts them.
     ///
     /// # Errors
@@ -242,8 +249,10 @@ impl Pipeline {
             return Err(Error::new(ErrorKind::Closed, message));
         }
         let last = self.shared.commits.last();
+        let deadline = after(deadline);
+        self.drain_outboxes(Patience { deadline, outages: true })?;
         let held_up = || self.lanes().iter().any(|lane| lane.unsettled.holds_up_any(last));
-        if self.shared.commits.flush(last, after(deadline), held_up) {
+        if self.shared.commits.flush(last, deadline, held_up) {
             return Ok(());
         }
         let left = self.shared.commits.left();
@@ -257,7 +266,8 @@ impl Pipeline {
     }
 
     /// Waits until every row of a commit is in every store, at the commit's version or a newer one. For a
-    /// commit of another process, the stores are asked again and again.
+    /// commit of another process, the stores are asked again and again; for one that went into an outbox,
+    /// the outbox.
     ///
     /// # Errors
     ///
@@ -265,6 +275,12 @@ impl Pipeline {
     /// [`ErrorKind::Config`] for a token of another process that lists no rows.
     pub fn wait(&self, token: &CommitToken, deadline: Duration) -> Result<()> {
         let deadline = after(deadline);
+        if let Some(range) = &token.outbox {
+            self.wait_for_outbox(range, deadline)?;
+            if token.sequence == 0 {
+                return Ok(());
+            }
+        }
         if token.process != self.publisher.process {
             return self.wait_for_rows(token, deadline);
         }
@@ -316,10 +332,12 @@ impl Pipeline {
         }
         let deadline = after(deadline);
         self.shared.closing.store(true, Ordering::Release);
+        let undelivered = self.drain_outboxes(Patience { deadline, outages: false }).err();
         let last = self.shared.commits.last();
         let held_up = || self.lanes().iter().any(|lane| lane.unsettled.holds_up_any(last));
         let drained = self.shared.commits.flush(last, deadline, held_up);
         self.shared.stop.stop();
+        self.shared.commits.touch();
         for lane in self.lanes() {
             lane.queue.close();
             lane.unsettled.close();
@@ -335,7 +353,7 @@ impl Pipeline {
             unsettled: self.unsettled(),
             dirty: self.dirty_tables(),
             threads,
-            errors: if drained { Vec::new() } else { errors.collect() },
+            errors: if drained { Vec::new() } else { errors.chain(undelivered.map(Arc::new)).collect() },
         };
         *ended = Some(outcome.clone());
         outcome

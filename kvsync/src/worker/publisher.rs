@@ -29,6 +29,7 @@ impl Publish for Publisher {
     }
 
     fn outboxed(&self, range: OutboxRange) -> CommitToken {
+        self.shared.ring(&range.database);
         CommitToken { process: self.process, sequence: 0, rows: Vec::new(), outbox: Some(range) }
     }
 

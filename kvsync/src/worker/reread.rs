@@ -309,7 +309,9 @@ impl Settler {
         let now = self.lane.shared.clock.now();
         self.lane.note(Some(Arc::clone(error)));
         self.fail_commits(row, error);
-        self.lane.shared.dirty.mark(&row.database, Some(row.schema.table), 1, now, &error.to_string());
+        if !row.kept_in_outbox {
+            self.lane.shared.dirty.mark(&row.database, Some(row.schema.table), 1, now, &error.to_string());
+        }
         self.lane.unsettled.settled(row);
         let (change, _) = self.change(row, Reread { row: Ok(None), version: row.version });
         self.tell(&change, Some(Arc::clone(error)), row.attempts, Instant::now(), Outcome::Failed);

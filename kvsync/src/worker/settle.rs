@@ -38,6 +38,8 @@ pub(crate) struct Row {
     pub(crate) kept: Vec<Kept>,
     /// The oldest and the newest commit that wait for it.
     pub(crate) commits: (u64, u64),
+    /// Whether an outbox keeps all its changes: whoever gives the row up says so there.
+    pub(crate) kept_in_outbox: bool,
     /// How far it is.
     pub(crate) stage: Stage,
     /// How often it was tried in vain.
@@ -80,6 +82,7 @@ impl Row {
             version,
             kept: unknown.kept.into_iter().map(|key| Kept { key, version, certain }).collect(),
             commits: (commit, commit),
+            kept_in_outbox: false,
             stage,
             attempts: 0,
             due: Instant::now(),
@@ -121,6 +124,7 @@ impl Row {
                 None => self.kept.push(new),
             }
         }
+        self.kept_in_outbox &= other.kept_in_outbox;
         self.commits = (self.commits.0.min(other.commits.0), self.commits.1.max(other.commits.1));
         self.due = self.due.min(other.due);
     }
@@ -256,6 +260,28 @@ impl Unsettled {
         state.rows.values().any(|row| row.stage != Stage::Refused && row.commits.0 <= up_to)
     }
 
+    /// The commits that wait for rows: ranges from the first to the last, which ascend and do not touch.
+    pub(crate) fn holding(&self) -> Vec<(u64, u64)> {
+        let state = self.state.lock();
+        let waiting = state.rows.values().filter(|row| row.stage != Stage::Refused);
+        let mut ranges: Vec<(u64, u64)> = waiting.map(|row| row.commits).collect();
+        drop(state);
+        ranges.sort_unstable();
+        ranges.dedup_by(|next, range| {
+            let touches = next.0 <= range.1.saturating_add(1);
+            if touches {
+                range.1 = range.1.max(next.1);
+            }
+            touches
+        });
+        ranges
+    }
+
+    /// About how many rows there is room for at most.
+    pub(crate) fn most(&self) -> usize {
+        self.limit >> 10
+    }
+
     /// How many rows there are, and how many bytes they take.
     pub(crate) fn depth(&self) -> (usize, usize) {
         let state = self.state.lock();
@@ -319,6 +345,7 @@ mod tests {
             version,
             kept: kept_keys.iter().map(kept).collect(),
             commits: (commit, commit),
+            kept_in_outbox: false,
             stage: Stage::Unmasked,
             attempts: 0,
             due: Instant::now(),
@@ -357,8 +384,13 @@ mod tests {
         unsettled.insert(row(1, 2, 8, &[])).unwrap();
         assert!(unsettled.holds_up(5) && unsettled.holds_up(8) && !unsettled.holds_up(9) && !unsettled.holds_up(4));
         assert!(unsettled.holds_up_any(5) && !unsettled.holds_up_any(4));
-        let taken = unsettled.take(1);
-        unsettled.again(&taken[0], Stage::Refused, 1, Duration::ZERO);
+        unsettled.insert(row(2, 1, 9, &[])).unwrap();
+        unsettled.insert(row(3, 1, 11, &[])).unwrap();
+        assert_eq!(unsettled.holding(), [(5, 9), (11, 11)]);
+        for taken in unsettled.take(3) {
+            unsettled.again(&taken, Stage::Refused, 1, Duration::ZERO);
+        }
+        assert_eq!(unsettled.holding(), []);
         assert!(!unsettled.holds_up(5) && !unsettled.holds_up_any(9));
     }
 

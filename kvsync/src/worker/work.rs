@@ -174,7 +174,7 @@ impl Worker {
                     let thread = std::thread::current().name().unwrap_or_default().to_owned();
                     self.lane.shared.reporter.report(Report::Panicked { thread, message });
                     if let Some(change) = claim.part().changes.get(index) {
-                        self.lane.give_up(change, Arc::clone(&error));
+                        self.lane.give_up(change, claim.part().commit, Arc::clone(&error));
                         let telling = telling(change, &claim, Some(Arc::clone(&error)), 1);
                         self.lane.tell_all(&telling, Outcome::Failed);
                     }
@@ -243,7 +243,7 @@ impl Worker {
             (Role::Certain, fate) => fate.unwrap_or(Outcome::Superseded),
         };
         let failed = match (member.role, fate) {
-            (Role::Broken, _) => error.clone().map(|error| self.lane.give_up(change, error)),
+            (Role::Broken, _) => error.clone().map(|error| self.lane.give_up(change, commit, error)),
             (_, Outcome::Masked | Outcome::Deferred) => self.lane.defer(change, commit, Stage::Masked).err(),
             (_, Outcome::Failed) => {
                 self.lane.note(error.clone());

@@ -23,7 +23,7 @@ fn shown(change: &Change) -> String {
     let model = change.schema.model;
     let seen = line(change, |row| {
         row.downcast_ref::<User>()
-            .map_or_else(|| format!("{:?}", row.home()), |user| format!("{:?}", (user.id, &user.email, &user.name)))
+            .map_or_else(|| format!("{:?}", row.home()), |user| format!("{:?}", (user.id, &user.email, &user.name.0)))
     });
     let kept = match &change.row {
         Row::Unknown(unknown) if !unknown.kept.is_empty() => format!(", kept {:?}", unknown.kept),

@@ -11,4 +11,6 @@
 )]
 
 mod claims;
+mod failures;
+mod relay;
 mod setup;

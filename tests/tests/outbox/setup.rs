@@ -3,17 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use diesel::backend::Backend;
 use diesel::connection::SimpleConnection;
+use diesel::deserialize::{FromSql, FromSqlRow};
+use diesel::expression::AsExpression;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
 use diesel::sqlite::Sqlite;
 use kvsync::Syncable;
 use kvsync::capture::{AnyDatabase, Database, Unattached};
+use kvsync::store::redis::RedisStore;
 use kvsync::transport::Outbox;
+use kvsync_tests::env;
 use kvsync_tests::postgres::{self, FreshDatabase};
 use kvsync_tests::recorder::Recorder;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 diesel::table! {
     users (id) {
@@ -31,26 +36,38 @@ diesel::table! {
     }
 }
 
-#[derive(
-    Debug,
-    Clone,
-    PartialEq,
-    Queryable,
-    Selectable,
-    Identifiable,
-    Insertable,
-    AsChangeset,
-    Serialize,
-    Deserialize,
-    Syncable,
-)]
+#[derive(Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Serialize, Deserialize, Syncable)]
 #[diesel(table_name = users)]
 #[sync_key(name = "id", fmt = "user:id:<id>")]
 #[sync_key(name = "email", fmt = "user:email:<email>")]
 pub struct User {
     pub id: i32,
     pub email: Option<String>,
-    pub name: String,
+    pub name: Touchy,
+}
+
+/// Text that has no form in a store when it says so.
+#[derive(Debug, Clone, PartialEq, Deserialize, FromSqlRow, AsExpression)]
+#[diesel(sql_type = diesel::sql_types::Text)]
+pub struct Touchy(pub String);
+
+impl Serialize for Touchy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.as_str() {
+            "panic" => panic!("the model would rather not"),
+            "poison" => Err(serde::ser::Error::custom("it is poison")),
+            text => serializer.serialize_str(text),
+        }
+    }
+}
+
+impl<DB: Backend> FromSql<diesel::sql_types::Text, DB> for Touchy
+where
+    String: FromSql<diesel::sql_types::Text, DB>,
+{
+    fn from_sql(bytes: DB::RawValue<'_>) -> diesel::deserialize::Result<Self> {
+        String::from_sql(bytes).map(Self)
+    }
 }
 
 /// Its key never changes, so no record is kept of it; its primary key has two columns.
@@ -75,9 +92,11 @@ pub enum Base {
 }
 
 /// What a test does on either kind of database.
-pub fn on_both(test: impl Fn(&Base)) {
-    test(&Base::sqlite());
-    test(&Base::postgres());
+pub fn on_both(test: impl Fn(&Base) + Sync) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| test(&Base::sqlite()));
+        test(&Base::postgres());
+    });
 }
 
 impl Base {
@@ -130,24 +149,14 @@ impl Base {
     }
 
     /// The database as the builder takes it.
-    pub fn database(&self) -> Box<dyn Unattached> {
-        let url = self.url();
-        match self {
-            Self::Sqlite(_) => Box::new(
-                Database::<Sqlite>::new("main", move || sqlite(&url)).model::<User>().model::<Session>().outbox(),
-            ),
-            Self::Postgres(_) => Box::new(
-                Database::<Pg>::new("main", move || PgConnection::establish(&url))
-                    .model::<User>()
-                    .model::<Session>()
-                    .outbox(),
-            ),
-        }
+    pub fn database(&self) -> BoxedDatabase {
+        let kind = if let Self::Sqlite(_) = self { "sqlite" } else { "postgres" };
+        database(kind, &self.url())
     }
 
     /// Its outbox as a relay sees it.
     pub fn outbox(&self) -> Arc<dyn Outbox> {
-        let database: Arc<dyn AnyDatabase> = self.database().attach(Recorder::new()).unwrap();
+        let database: Arc<dyn AnyDatabase> = Box::new(self.database()).attach(Recorder::new()).unwrap();
         database.outbox().unwrap()
     }
 
@@ -161,8 +170,9 @@ impl Base {
         let text = |text: &str| format!("'{}'", text.replace('\'', "''"));
         let old_row = old_row.map_or("NULL".to_owned(), text);
         format!(
-            "INSERT INTO kvsync_outbox (captured_at, timeline, sequence, table_name, action, primary_key, old_row) \
+            "{}INSERT INTO kvsync_outbox (captured_at, timeline, sequence, table_name, action, primary_key, old_row) \
              VALUES ({}, {}, {}, '{table}', '{action}', {}, {old_row})",
+            self.count(),
             millis(),
             self.timeline(),
             self.position(),
@@ -172,19 +182,40 @@ impl Base {
 
     /// Writes a row into the outbox as capture does.
     pub fn captured_row(&self, action: &str, user: &User, sequence: Option<i64>) {
+        self.run(&self.captured_row_sql(action, user, sequence));
+    }
+
+    pub fn captured_row_sql(&self, action: &str, user: &User, sequence: Option<i64>) -> String {
         let bytes = content(user).iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         let bytes = match self {
             Self::Sqlite(_) => format!("x'{bytes}'"),
             Self::Postgres(_) => format!("'\\x{bytes}'::bytea"),
         };
         let sequence = sequence.map_or_else(|| self.position(), |sequence| sequence.to_string());
-        self.run(&format!(
-            "INSERT INTO kvsync_outbox (captured_at, timeline, sequence, table_name, model, generation, action, primary_key, content) \
+        format!(
+            "{}INSERT INTO kvsync_outbox (captured_at, timeline, sequence, table_name, model, generation, action, primary_key, content) \
              VALUES ({}, {}, {sequence}, 'users', 'User', 0, '{action}', '{}', {bytes})",
+            self.count(),
             millis(),
             self.timeline(),
             self.user_key(user.id).replace('\'', "''"),
-        ));
+        )
+    }
+
+    /// Writes users, and into the outbox that they were, in one transaction, as capture does.
+    pub fn insert(&self, users: &[User]) {
+        let rows = users.iter().map(|user| {
+            let email = user.email.as_ref().map_or("NULL".to_owned(), |email| format!("'{email}'"));
+            let insert =
+                format!("INSERT INTO users (id, email, name) VALUES ({}, {email}, '{}');", user.id, user.name.0);
+            insert + &self.captured_row_sql("insert", user, None) + ";"
+        });
+        self.run(&format!("BEGIN; {} COMMIT", rows.collect::<Vec<_>>().concat()));
+    }
+
+    /// Rows of the outbox that are neither delivered nor dead.
+    pub fn pending(&self) -> i64 {
+        self.number("SELECT count(*) FROM kvsync_outbox WHERE delivered_at IS NULL AND dead_at IS NULL")
     }
 
     /// The primary key of a user, as the outbox holds it.
@@ -201,10 +232,20 @@ impl Base {
         match self {
             Self::Sqlite(_) => {
                 let email = email.as_ref().map_or("NULL".to_owned(), |email| format!("'{email}'"));
-                format!("{id} AS \"id\", {email} AS \"email\", '{name}' AS \"name\"")
+                format!("{id} AS \"id\", {email} AS \"email\", '{}' AS \"name\"", name.0)
             }
             Self::Postgres(_) => serde_json::to_string(user).unwrap(),
         }
+    }
+
+    /// Takes the next number of the counter, where versions come from one.
+    fn count(&self) -> String {
+        let Self::Sqlite(_) = self else { return String::new() };
+        format!(
+            "INSERT INTO kvsync_counter (id, last) VALUES (0, {}) \
+             ON CONFLICT (id) DO UPDATE SET last = max(last + 1, excluded.last); ",
+            millis() * 1000
+        )
     }
 
     fn timeline(&self) -> &str {
@@ -213,14 +254,60 @@ impl Base {
 
     fn position(&self) -> String {
         match self {
-            Self::Sqlite(_) => format!("{}", micros()),
+            Self::Sqlite(_) => "(SELECT last FROM kvsync_counter)".to_owned(),
             Self::Postgres(_) => "(pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::bigint".to_owned(),
         }
     }
 }
 
+/// A database as the builder takes it.
+pub fn database(kind: &str, url: &str) -> BoxedDatabase {
+    let url = url.to_owned();
+    if kind == "sqlite" {
+        BoxedDatabase(Box::new(
+            Database::<Sqlite>::new("main", move || sqlite(&url)).model::<User>().model::<Session>().outbox(),
+        ))
+    } else {
+        BoxedDatabase(Box::new(
+            Database::<Pg>::new("main", move || PgConnection::establish(&url))
+                .model::<User>()
+                .model::<Session>()
+                .outbox(),
+        ))
+    }
+}
+
+pub struct BoxedDatabase(pub Box<dyn Unattached>);
+
+impl Unattached for BoxedDatabase {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schemas(&self) -> Vec<&'static kvsync::model::Schema> {
+        self.0.schemas()
+    }
+
+    fn attach(self: Box<Self>, publish: Arc<dyn kvsync::change::Publish>) -> kvsync::Result<Arc<dyn AnyDatabase>> {
+        self.0.attach(publish)
+    }
+}
+
 pub fn user(id: i32, email: &str, name: &str) -> User {
-    User { id, email: Some(email.to_owned()), name: name.to_owned() }
+    User { id, email: Some(email.to_owned()), name: Touchy(name.to_owned()) }
+}
+
+/// This many users.
+pub fn users(count: i32) -> Vec<User> {
+    (1..=count).map(|id| user(id, &format!("e{id}"), &format!("name of {id}"))).collect()
+}
+
+/// A user whose name takes every form.
+#[derive(Serialize)]
+struct Plain<'a> {
+    id: i32,
+    email: &'a Option<String>,
+    name: &'a str,
 }
 
 /// The bytes of a user as `content` holds them.
@@ -229,7 +316,8 @@ pub fn content(user: &User) -> Vec<u8> {
     let mut bytes = vec![1, 0];
     bytes.extend_from_slice(&u16::try_from(fields.len()).unwrap().to_be_bytes());
     bytes.extend(fields.iter().flat_map(|field| field.to_be_bytes()));
-    bytes.extend(rmp_serde::to_vec_named(user).unwrap());
+    let plain = Plain { id: user.id, email: &user.email, name: &user.name.0 };
+    bytes.extend(rmp_serde::to_vec_named(&plain).unwrap());
     bytes
 }
 
@@ -239,13 +327,26 @@ pub fn sqlite(url: &str) -> ConnectionResult<SqliteConnection> {
     Ok(conn)
 }
 
-fn micros() -> u128 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()
-}
-
 pub fn millis() -> u128 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
 }
 
 /// How long a claim lasts where the test does not wait for its end.
 pub const LEASE: Duration = Duration::from_secs(30);
+/// Long enough for anything that should happen.
+pub const LONG: Duration = Duration::from_secs(30);
+
+/// Waits until something is so.
+pub fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begin = std::time::Instant::now();
+    while !is_so() {
+        assert!(begin.elapsed() < LONG, "{what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A Redis store on the shared server, with keys of its own.
+pub fn redis() -> RedisStore {
+    let prefix = format!("outbox:{:x}:", rand::random::<u64>());
+    RedisStore::builder([env::redis_url().unwrap()]).prefix(prefix).connect().unwrap()
+}

@@ -1,0 +1,119 @@
+//! Changes that cannot be delivered, stores and databases that are down.
+
+use std::time::Duration;
+
+use kvsync::store::redis::RedisStore;
+use kvsync::store::{MemoryStore, Status};
+use kvsync::worker::Backoff;
+use kvsync::{ErrorKind, KvSync, Lookup};
+use kvsync_tests::servers::{Redis, RedisOptions};
+
+use super::setup::*;
+
+const QUICK: Backoff = Backoff { min: Duration::from_millis(1), max: Duration::from_millis(5) };
+
+fn handle(base: &Base, store: MemoryStore) -> KvSync {
+    let builder = KvSync::builder().store(store).outbox_poll(Duration::from_millis(20));
+    builder.outbox_attempts(3, QUICK).database(base.database()).build().unwrap()
+}
+
+#[test]
+fn a_poison_change_blocks_no_other_and_ends_as_a_dead_letter_with_its_error() {
+    on_both(|base| {
+        let kv = handle(base, MemoryStore::new());
+        let mut all = users(20);
+        all[3].name = Touchy("poison".into());
+        all[7].name = Touchy("panic".into());
+        base.insert(&all);
+        base.trigger_row("users", "insert", "what is this", None);
+        let outbox = kv.outbox("main").unwrap();
+        until("dead letters", || outbox.depth().unwrap().dead == 3);
+        kv.flush(LONG).unwrap();
+        let well = all.iter().filter(|user| user.id != 4 && user.id != 8);
+        for user in well {
+            assert_eq!(User::fetch_by_id(&kv, user.id).unwrap().as_ref(), Some(user));
+        }
+        assert!(matches!(User::lookup_by_id(&kv, 4).unwrap(), Lookup::Unknown(_)), "its readers ask the database");
+        let dead = outbox.dead_letters(0, 10).unwrap();
+        for (dead, reason) in dead.iter().zip(["it is poison", "panicked", "cannot read"]) {
+            assert!(dead.error.contains(reason) || dead.error.contains("quote()"), "{dead:?}");
+            assert_eq!(dead.attempts, 3);
+        }
+        until("health", || kv.health(LONG).details.iter().any(|detail| detail.contains("3 dead letters")));
+        assert_eq!((kv.health(LONG).status, kv.health(LONG).pipeline.dirty.len()), (Status::Degraded, 1));
+
+        // The cause is cured: the row is written otherwise, and the dead letter is read again.
+        base.run("UPDATE users SET name = 'cured' WHERE id = 4");
+        base.run("UPDATE kvsync_outbox SET content = NULL WHERE dead_at IS NOT NULL AND content IS NOT NULL");
+        assert_eq!(outbox.retry(&[dead[0].id]).unwrap(), 1);
+        kv.flush(LONG).unwrap();
+        assert_eq!(User::fetch_by_id(&kv, 4).unwrap().map(|user| user.name.0), Some("cured".to_owned()));
+        assert_eq!((outbox.discard(&[dead[1].id]).unwrap(), outbox.discard_all().unwrap()), (1, 1));
+        assert_eq!(outbox.depth().unwrap().dead, 0);
+    });
+}
+
+#[test]
+fn who_waits_for_a_commit_is_told_that_it_could_not_be_delivered() {
+    on_both(|base| {
+        let kv = handle(base, MemoryStore::new());
+        base.insert(&[user(1, "a", "poison")]);
+        let range = base.outbox().range().unwrap();
+        let token = kvsync::change::CommitToken { process: 7, sequence: 0, rows: Vec::new(), outbox: range };
+        let error = kv.wait(&token, LONG).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Rejected);
+        assert!(error.to_string().contains("poison"), "{error}");
+    });
+}
+
+#[test]
+fn a_store_that_is_down_loses_nothing_fills_no_memory_and_holds_up_no_other() {
+    on_both(|base| {
+        let redis = Redis::start(RedisOptions::default()).unwrap();
+        let slow_to_give_up = RedisStore::builder([redis.url()]).command_timeout(Duration::from_millis(300));
+        let builder = KvSync::builder()
+            .store(MemoryStore::new())
+            .store(slow_to_give_up.connect().unwrap())
+            .outbox_poll(Duration::from_millis(20))
+            // Room for some 64 rows at a time.
+            .queue_bytes(1 << 20);
+        let kv = builder.database(base.database()).build().unwrap();
+        redis.kill().unwrap();
+        let all = users(1500);
+        for some in all.chunks(500) {
+            base.insert(some);
+        }
+        let ids = || all.iter().map(|user| user.id).collect::<Vec<_>>();
+        until("the other store has all", || User::fetch_many_by_id(&kv, ids()).unwrap().iter().all(Option::is_some));
+        let health = kv.health(LONG).pipeline;
+        assert!(health.outboxes[0].in_flight <= 256, "{health:?}");
+        assert!(health.stores.iter().all(|store| store.queued.bytes < 1 << 19 && store.unsettled < 200), "{health:?}");
+        assert!(health.dirty.is_empty(), "{health:?}");
+        assert_eq!(kv.flush(Duration::from_millis(50)).unwrap_err().kind(), ErrorKind::Deadline);
+        assert!(base.pending() > 0);
+        redis.restart().unwrap();
+        kv.flush(LONG).unwrap();
+        assert_eq!(base.pending(), 0);
+        let reader = KvSync::builder().store(RedisStore::connect(redis.url()).unwrap()).build().unwrap();
+        assert!(User::fetch_many_by_id(&reader, ids()).unwrap().iter().all(Option::is_some));
+        assert!(kv.health(LONG).pipeline.dirty.is_empty());
+    });
+}
+
+#[test]
+fn an_outbox_that_cannot_be_asked_is_named() {
+    on_both(|base| {
+        base.run("ALTER TABLE kvsync_outbox RENAME TO elsewhere");
+        let kv = handle(base, MemoryStore::new());
+        let error = kv.flush(LONG).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config);
+        assert!(error.to_string().contains("migration"), "{error}");
+        let named =
+            || kv.health(LONG).details.iter().any(|detail| detail.contains("the outbox of main cannot be asked"));
+        until("health", named);
+        base.run("ALTER TABLE elsewhere RENAME TO kvsync_outbox");
+        base.insert(&[user(1, "a", "ann")]);
+        until("it answers again", || User::fetch_by_id(&kv, 1).unwrap().is_some());
+        until("health is well", || !named());
+    });
+}
