@@ -1,0 +1,46 @@
+use std::fmt;
+use std::sync::Arc;
+
+use crate::error::Error;
+use crate::report::DirtyTable;
+
+/// What a pipeline wrote, and what it left.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Shutdown {
+    /// Changes that were dealt with since the start, counted once for each store.
+    pub written: u64,
+    /// Changes that were still queued, counted once for each store. They are lost with the process,
+    /// unless they are in an outbox.
+    pub left: usize,
+    /// Rows that a store does not know and that were still to be read again.
+    pub unsettled: usize,
+    /// Tables of which changes were lost.
+    pub dirty: Vec<DirtyTable>,
+    /// Threads that were still busy, in a store or a callback that did not return.
+    pub threads: usize,
+    /// The last error of each store that had one and of which something was left.
+    pub errors: Vec<Arc<Error>>,
+}
+
+impl Shutdown {
+    /// Whether nothing was left, and nothing lost.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.left == 0 && self.unsettled == 0 && self.threads == 0 && self.dirty.is_empty()
+    }
+}
+
+impl fmt::Display for Shutdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} changes written, {} left, {} rows still to be read again",
+            self.written, self.left, self.unsettled
+        )?;
+        for table in &self.dirty {
+            write!(f, "; {table}")?;
+        }
+        self.errors.iter().try_for_each(|error| write!(f, "; {error}"))
+    }
+}
