@@ -27,6 +27,9 @@ use crate::transport::{Part, Queue, Transport};
 /// Told of a store that has forgotten: its name, and how that was noticed.
 pub(crate) type OnForgot = Box<dyn Fn(&str, &str) + Send + Sync>;
 
+/// How many losses are kept for those who begin to listen later.
+const FORGOTTEN: usize = 8;
+
 /// What all lanes share.
 pub(crate) struct Shared {
     pub(crate) commits: Commits,
@@ -39,6 +42,8 @@ pub(crate) struct Shared {
     pub(crate) sources: OnceLock<Vec<Arc<dyn Source>>>,
     /// Told of a store that has forgotten.
     pub(crate) on_forgot: OnceLock<OnForgot>,
+    /// Stores that have forgotten, each with how that was noticed: it may be before anyone listens.
+    pub(crate) forgotten: Mutex<Vec<(String, String)>>,
     pub(crate) default_ttl: Option<Ttl>,
     pub(crate) batch: Batch,
     pub(crate) backoff: Backoff,
@@ -81,15 +86,43 @@ impl Shared {
     pub(crate) fn store_forgot(&self, store: &str, why: &str) {
         tracing::error!(store, why, "the store may have forgotten what it acknowledged");
         self.reporter.report(Report::Forgot { store: store.into(), reason: why.to_owned() });
+        let mut forgotten = self.forgotten.lock();
+        self.mark_all(store, why);
+        if let Some(on_forgot) = self.on_forgot.get() {
+            on_forgot(store, why);
+        }
+        forgotten.truncate(FORGOTTEN - 1);
+        forgotten.push((store.to_owned(), why.to_owned()));
+    }
+
+    /// Sets where rows are read again, and catches up with what was noticed before. Whether it was the
+    /// first call.
+    pub(crate) fn set_sources(&self, sources: Vec<Arc<dyn Source>>) -> bool {
+        let forgotten = self.forgotten.lock();
+        let first = self.sources.set(sources).is_ok();
+        if first {
+            forgotten.iter().for_each(|(store, why)| self.mark_all(store, why));
+        }
+        first
+    }
+
+    /// Sets who is told of stores that have forgotten, and tells of those that were noticed before.
+    pub(crate) fn set_on_forgot(&self, callback: OnForgot) {
+        let forgotten = self.forgotten.lock();
+        if self.on_forgot.set(callback).is_ok()
+            && let Some(on_forgot) = self.on_forgot.get()
+        {
+            forgotten.iter().for_each(|(store, why)| on_forgot(store, why));
+        }
+    }
+
+    fn mark_all(&self, store: &str, why: &str) {
         let now = self.clock.now();
         for source in self.sources.get().into_iter().flatten() {
             let database: Arc<str> = source.name().into();
             for schema in source.schemas() {
                 self.dirty.mark(&database, Some(schema.table), 0, now, &format!("{store} may have forgotten: {why}"));
             }
-        }
-        if let Some(on_forgot) = self.on_forgot.get() {
-            on_forgot(store, why);
         }
     }
 }

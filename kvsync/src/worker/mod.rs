@@ -94,6 +94,7 @@ impl Pipeline {
             retention: config.retention,
             sources: OnceLock::new(),
             on_forgot: OnceLock::new(),
+            forgotten: Mutex::default(),
             default_ttl: config.default_ttl,
             batch: config.batch,
             backoff: config.backoff,
@@ -125,11 +126,13 @@ impl Pipeline {
             move |store: &dyn SyncStore, why: &str| shared.store_forgot(store.name(), why)
         };
         let upkeep = Upkeep::new(config.stores, Arc::clone(&shared.epoch), pipeline.terms(), forgot);
-        for lane in pipeline.lanes() {
-            // A store that is down is asked again before anything is written to it.
-            let _ = lane.read_epoch();
-        }
+        // A store that is down is asked again before anything is written to it.
+        let met = pipeline.lanes().iter().fold(true, |met, lane| lane.read_epoch().is_ok() && met);
         upkeep.refresh_epoch();
+        if met {
+            // Before anything is written, so that a store that has lost its epoch is told by its mark.
+            upkeep.watch();
+        }
         if let Some(listening) = listening {
             pipeline.listener.spawn("kvsync-report", move || listening.run())?;
         }
@@ -159,16 +162,16 @@ impl Pipeline {
     /// Says where rows are read again, one source for each database. Until then those that have to be
     /// wait. Only the first call counts.
     pub fn set_sources(&self, sources: Vec<Arc<dyn Source>>) {
-        if self.shared.sources.set(sources).is_err() {
+        if !self.shared.set_sources(sources) {
             tracing::warn!("the sources of a pipeline were set twice; the first ones stay");
         }
     }
 
-    /// Calls back, on the thread of upkeep, when a store may have forgotten what it acknowledged, with its
-    /// name and how that was noticed, after its tables were marked dirty: what can deliver again does so
-    /// then. Only the first call counts.
+    /// Calls back when a store may have forgotten what it acknowledged, with its name and how that was
+    /// noticed, after its tables were marked dirty: what can deliver again does so then. On the thread of
+    /// upkeep; of what was noticed before, on the caller's. Only the first call counts.
     pub fn on_forgot(&self, callback: impl Fn(&str, &str) + Send + Sync + 'static) {
-        let _ = self.shared.on_forgot.set(Box::new(callback));
+        self.shared.set_on_forgot(Box::new(callback));
     }
 
     /// The lowest epoch whose entries count; readers share it.

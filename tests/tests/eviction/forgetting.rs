@@ -123,11 +123,33 @@ fn a_restart_that_no_process_saw_is_noticed_by_the_next_one() -> Tested {
     server.restart()?;
     let next = App::of(&dir, redis(&server.url()), |builder| builder);
     until("it is noticed", || next.noticed() > 0);
+    assert_eq!(next.dirty(), ["sessions", "users"]);
     let reports = next.reports.lock().clone();
     let text = reports.iter().find(|report| matches!(report, Report::Forgot { .. })).unwrap().to_string();
     assert!(text.contains("while no process was there"), "{text}");
     looked_at(&**next.kv.store(), 1);
     assert_eq!(next.noticed(), 1);
+    Ok(())
+}
+
+#[test]
+fn the_epoch_outlives_a_store_that_has_forgotten_it() -> Tested {
+    let server = server(&[])?;
+    let app = App::new(redis(&server.url()), |builder| builder);
+    assert_eq!(app.kv.raise_epoch()?, 1);
+    assert_eq!(server.cli(&["FLUSHALL"])?, "OK");
+    until("a process that knows it raises it again", || app.kv.store().epoch().is_ok_and(|epoch| epoch == 1));
+    looked_at(&**app.kv.store(), 1);
+    // Nobody knows it but the mark.
+    let dir = std::sync::Arc::clone(&app.dir);
+    app.kv.shutdown(LONG);
+    assert_eq!(server.cli(&["DEL", "kvsync:!epoch"])?, "1");
+    let mut next = App::of(&dir, redis(&server.url()), |builder| builder);
+    next.put(&user(1, "a", 1));
+    next.flush();
+    let stands = next.kv.store().get_many(&[Key::new("user:id:1")])?.remove(0).unwrap();
+    assert_eq!(Envelope::parse(&stands)?.head.version.epoch(), 1);
+    until("it is raised again", || next.kv.store().epoch().is_ok_and(|epoch| epoch == 1));
     Ok(())
 }
 

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
+
 use self::sweep::Sweep;
 use self::watch::Watch;
 use crate::record::Terms;
@@ -20,6 +22,7 @@ pub(crate) type Forgot = dyn Fn(&dyn SyncStore, &str) + Send + Sync;
 /// Keeps stores in order, again and again.
 pub(crate) struct Upkeep {
     stores: Vec<Arc<dyn SyncStore>>,
+    watches: Mutex<Vec<Watch>>,
     epoch: Arc<AtomicU32>,
     terms: Box<dyn Fn() -> Terms + Send + Sync>,
     forgot: Box<Forgot>,
@@ -34,27 +37,28 @@ impl Upkeep {
         terms: impl Fn() -> Terms + Send + Sync + 'static,
         forgot: impl Fn(&dyn SyncStore, &str) + Send + Sync + 'static,
     ) -> Self {
-        Self { stores, epoch, terms: Box::new(terms), forgot: Box::new(forgot) }
+        let watches = Mutex::new(stores.iter().map(Watch::new).collect());
+        Self { stores, watches, epoch, terms: Box::new(terms), forgot: Box::new(forgot) }
     }
 
     /// Works every so often until `wait` says that it is time to stop.
     pub(crate) fn run(&self, every: Duration, wait: impl Fn(Duration) -> bool) {
         let mut sweeps: Vec<Sweep> =
             self.stores.iter().filter(|store| !store.capabilities().expires).map(Sweep::new).collect();
-        let mut watches: Vec<Watch> = self.stores.iter().map(Watch::new).collect();
-        let look = |watches: &mut [Watch]| {
-            for watch in watches {
-                if let Some(why) = watch.look(&self.epoch, &*self.terms) {
-                    (self.forgot)(watch.store(), &why);
-                }
-            }
-        };
-        look(&mut watches);
         while !wait(every) {
             self.refresh_epoch();
-            look(&mut watches);
+            self.watch();
             for sweep in &mut sweeps {
                 sweep.go_on(&*self.terms, || wait(Duration::ZERO));
+            }
+        }
+    }
+
+    /// Looks whether a store has forgotten what it acknowledged, for the first time or again.
+    pub(crate) fn watch(&self) {
+        for watch in self.watches.lock().iter_mut() {
+            if let Some(why) = watch.look(&self.epoch, &*self.terms) {
+                (self.forgot)(watch.store(), &why);
             }
         }
     }
