@@ -175,6 +175,29 @@ fn kept_keys(row: &dyn Model) -> Vec<Key> {
 pub struct ChangeSet {
     /// The changes.
     pub changes: Vec<Change>,
+    /// Rows of which there was no room even for the primary keys: their tables have to be filled in again.
+    pub lost: Vec<Lost>,
+}
+
+/// Rows that a transaction wrote and of which nothing was kept.
+#[derive(Debug, Clone)]
+pub struct Lost {
+    /// Their model.
+    pub schema: &'static Schema,
+    /// The name of the database that they are in.
+    pub database: Arc<str>,
+    /// The scope of the connection that wrote them.
+    pub scope: Scope,
+    /// How many changes these were.
+    pub changes: u64,
+    /// Whether one of them may have been a deletion.
+    pub deletes: bool,
+}
+
+impl From<Vec<Change>> for ChangeSet {
+    fn from(changes: Vec<Change>) -> Self {
+        Self { changes, lost: Vec::new() }
+    }
 }
 
 impl ChangeSet {

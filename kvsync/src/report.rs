@@ -137,13 +137,18 @@ pub struct DirtyTable {
     pub lost: u64,
     /// Why, the first time.
     pub reason: String,
+    /// Whether a deletion may be among what was lost: then the store may hold entries of rows that the
+    /// database does not have, which filling in does not find.
+    pub deletes: bool,
+    /// Whether it was filled in since: then it is such entries alone that it is still dirty for.
+    pub filled: bool,
 }
 
 impl DirtyTable {
     /// A table that has been dirty since this moment, for this reason.
     #[must_use]
     pub fn new(database: Arc<str>, table: Option<String>, since: SystemTime, reason: impl Into<String>) -> Self {
-        Self { database, table, since, lost: 0, reason: reason.into() }
+        Self { database, table, since, lost: 0, reason: reason.into(), deletes: false, filled: false }
     }
 }
 
@@ -154,6 +159,7 @@ impl fmt::Display for DirtyTable {
         if self.lost > 0 {
             write!(f, " ({} lost)", self.lost)?;
         }
-        write!(f, ": {}", self.reason)
+        write!(f, ": {}", self.reason)?;
+        if self.filled { write!(f, "; since then it was filled in, but for deleted rows") } else { Ok(()) }
     }
 }

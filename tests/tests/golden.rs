@@ -151,7 +151,7 @@ fn after(commits: Vec<Vec<Change>>) -> Vec<(String, Vec<u8>)> {
     let pipeline = Pipeline::start(config).unwrap();
     for changes in commits {
         let settled = changes.iter().all(|change| !matches!(change.row, Row::Unknown(_)));
-        pipeline.publisher().publish(ChangeSet { changes });
+        pipeline.publisher().publish(ChangeSet::from(changes));
         if settled {
             pipeline.flush(LONG).unwrap();
             continue;

@@ -156,7 +156,8 @@ impl<DB: SyncBackend> Database<DB> {
     }
 
     /// How many bytes of changes a transaction holds in memory, 64 MiB if not told. Of the changes
-    /// beyond, only primary keys are kept; their rows are read again once it is committed.
+    /// beyond, only primary keys are kept; their rows are read again once it is committed. Primary keys
+    /// take as much again; beyond that nothing is kept, and the table is dirty and filled in again.
     #[must_use]
     pub fn max_transaction_bytes(self, bytes: usize) -> Self {
         Self { max_pending: bytes, ..self }

@@ -8,6 +8,7 @@ use parking_lot::RwLock;
 
 use super::backend::SyncBackend;
 use super::database::Policy;
+use super::pending::Room;
 use super::secrets::masked;
 use super::statement::TableName;
 use super::table::Table;
@@ -74,6 +75,12 @@ impl<DB: SyncBackend> Hub<DB> {
     /// Reports a write that was not captured.
     pub(super) fn missed(&self, table: Option<&str>, reason: impl Into<Cow<'static, str>>, sql: &str) {
         self.publish.missed(Missed::new(Arc::clone(&self.name), table.map(str::to_owned), reason, sql));
+    }
+
+    /// What a transaction holds in memory. What is written into an outbox is never lost.
+    pub(super) fn room(&self) -> Room {
+        let all = if self.outbox { usize::MAX } else { self.max_pending.saturating_mul(2) };
+        Room { whole: self.max_pending, all }
     }
 
     /// Opens a connection with the factory.

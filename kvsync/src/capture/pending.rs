@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::mem;
 use std::sync::Arc;
 
-use crate::change::{Change, ChangeSet, Row};
+use crate::change::{Action, Change, ChangeSet, Lost, Row};
 
 /// The changes of the open transaction, and where each savepoint in it began.
 #[derive(Debug, Default)]
@@ -21,6 +21,17 @@ pub struct Pending {
     spoiled: Option<usize>,
     /// Whether a change has the version of the one before it.
     ties: bool,
+    /// Changes that there was no room for, each behind so many that were kept.
+    lost: Vec<(usize, Lost)>,
+}
+
+/// How many bytes of changes are kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Room {
+    /// Of whole changes.
+    pub(super) whole: usize,
+    /// Of these and of primary keys.
+    pub(super) all: usize,
 }
 
 /// What the outbox needs to know of a change.
@@ -41,9 +52,18 @@ impl Pending {
         self.changes.len()
     }
 
-    /// Adds a change. Beyond `limit` bytes, only its primary key is kept.
-    pub(super) fn push(&mut self, change: Change, limit: usize) {
-        let change = if self.size + change.size > limit { change.into_unknown() } else { change };
+    /// Adds a change: whole, or its primary key, or, where there is no room for that either, only that there
+    /// was one. Once one was lost, those behind it are, too. Whether it was kept.
+    pub(super) fn push(&mut self, change: Change, room: Room) -> bool {
+        if self.lost.last().is_some_and(|(behind, _)| *behind == self.changes.len()) {
+            self.lose(&change);
+            return false;
+        }
+        let change = if self.size + change.size > room.whole { change.into_unknown() } else { change };
+        if self.size + change.size > room.all {
+            self.lose(&change);
+            return false;
+        }
         self.size += change.size;
         self.ties |= self.changes.last().is_some_and(|last| last.version == change.version);
         if self.changes.capacity() == 0 {
@@ -51,13 +71,33 @@ impl Pending {
             self.changes.reserve_exact(1);
         }
         self.changes.push(change);
+        true
+    }
+
+    fn lose(&mut self, change: &Change) {
+        let behind = self.changes.len();
+        let deletes = change.action == Action::Delete;
+        let same = |(at, lost): &&mut (usize, Lost)| {
+            *at == behind && std::ptr::eq(lost.schema, change.schema) && lost.scope == change.scope
+        };
+        if let Some((_, lost)) = self.lost.iter_mut().find(same) {
+            lost.changes += 1;
+            lost.deletes |= deletes;
+        } else {
+            let Change { schema, database, scope, .. } = change;
+            let lost = Lost { schema, database: database.clone(), scope: scope.clone(), changes: 1, deletes };
+            self.lost.push((behind, lost));
+        }
     }
 
     /// Adds a change that is to be written into the outbox.
-    pub(super) fn push_beside(&mut self, change: Change, beside: Beside, limit: usize) {
+    pub(super) fn push_beside(&mut self, change: Change, beside: Beside, room: Room) -> bool {
         self.beside.resize_with(self.changes.len(), Beside::default);
-        self.push(change, limit);
-        self.beside.push(beside);
+        let kept = self.push(change, room);
+        if kept {
+            self.beside.push(beside);
+        }
+        kept
     }
 
     /// The changes from here on, with what the outbox needs to know of each.
@@ -71,6 +111,8 @@ impl Pending {
         for change in self.changes.drain(len.min(self.changes.len())..) {
             self.size = self.size.saturating_sub(change.size);
         }
+        // Of what was lost behind the last change that stays, it is not known when.
+        self.lost.retain(|(behind, _)| *behind <= len);
     }
 
     /// Keeps the changes from `from` on for which `keep`, given what stands beside each, says so.
@@ -90,6 +132,9 @@ impl Pending {
             }
             kept
         });
+        for (behind, _) in &mut self.lost {
+            *behind = (*behind).min(self.changes.len());
+        }
     }
 
     /// How many transactions and savepoints are open, as far as was told here.
@@ -157,18 +202,19 @@ impl Pending {
     /// The transaction was committed: its changes. Of those of one row that have the same version only
     /// the last is left; the order of the statements decided between them.
     pub(super) fn take(&mut self) -> ChangeSet {
-        let Self { mut changes, ties, .. } = mem::take(self);
+        let Self { mut changes, ties, lost, .. } = mem::take(self);
         if ties {
             keep_last(&mut changes, |change| (change.home(), change.version));
         }
-        ChangeSet { changes }
+        ChangeSet { changes, lost: lost.into_iter().map(|(_, lost)| lost).collect() }
     }
 
     /// The transaction was committed or not: the rows that it may have changed, each once, as unknown.
     pub(super) fn take_in_doubt(&mut self) -> ChangeSet {
-        let mut changes: Vec<Change> = self.take().changes.into_iter().map(uncertain).collect();
+        let ChangeSet { changes, lost } = self.take();
+        let mut changes: Vec<Change> = changes.into_iter().map(uncertain).collect();
         keep_last(&mut changes, Change::home);
-        ChangeSet { changes }
+        ChangeSet { changes, lost }
     }
 }
 

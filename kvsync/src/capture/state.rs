@@ -99,9 +99,6 @@ impl<DB: SyncBackend> State<DB> {
         (row, size): (Row, usize),
         beside: Option<&Beside>,
     ) {
-        if stamp.relation != 0 {
-            self.relations.push((self.pending.len(), stamp.relation));
-        }
         let change = Change {
             schema: model.schema,
             database: Arc::clone(&self.hub.name),
@@ -112,9 +109,13 @@ impl<DB: SyncBackend> State<DB> {
             row,
             size,
         };
-        match beside {
-            Some(beside) => self.pending.push_beside(change, beside.clone(), self.hub.max_pending),
-            None => self.pending.push(change, self.hub.max_pending),
+        let (at, room) = (self.pending.len(), self.hub.room());
+        let kept = match beside {
+            Some(beside) => self.pending.push_beside(change, beside.clone(), room),
+            None => self.pending.push(change, room),
+        };
+        if kept && stamp.relation != 0 {
+            self.relations.push((at, stamp.relation));
         }
     }
 
@@ -187,7 +188,7 @@ impl<DB: SyncBackend> State<DB> {
 
     fn hand_on(&mut self, set: ChangeSet, outboxed: Option<(i64, i64)>) {
         let outboxed = outboxed.map(|(first, last)| self.hub.outboxed(first, last));
-        if set.changes.is_empty() {
+        if set.changes.is_empty() && set.lost.is_empty() {
             return self.last_commit = outboxed.or(self.last_commit.take());
         }
         let rows = if self.portable_tokens { rows_of(&set) } else { Vec::new() };

@@ -4,7 +4,7 @@ use super::KvSync;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
 use crate::model::{Schema, Syncable};
-use crate::upkeep::{Backfill, Target};
+use crate::upkeep::{Backfill, Interrupted, Summary, Target, mend};
 
 impl KvSync {
     /// Fills every store with the rows of this model, from the database, beside live traffic: before the
@@ -39,6 +39,41 @@ impl KvSync {
     pub fn backfill_model(&self, model: &str) -> Backfill {
         let target = self.schema_named(model).and_then(|schema| self.target_of(schema));
         Backfill::new(self.inner.pipeline.filler(), target)
+    }
+
+    /// Fills in every dirty table of [`health`](Self::health): all models of it, one after another. A table
+    /// that is not marked again meanwhile is clean then, unless a deletion may have been lost: its rows are
+    /// the database's again, but entries of deleted rows may still stand, and the mark stays for these
+    /// ([`DirtyTable::filled`](crate::report::DirtyTable::filled)).
+    ///
+    /// Tables of which changes were lost for want of room are filled in without this call; see
+    /// [`Builder::auto_backfill`](super::Builder::auto_backfill).
+    ///
+    /// In a database whose connections choose the scope, a table is filled in the scopes that lost
+    /// something; where that is not known (a statement that was not captured), in that of this handle.
+    ///
+    /// ```
+    /// # fn mend(kv: &kvsync::KvSync) -> Result<(), Box<dyn std::error::Error>> {
+    /// for summary in kv.backfill_dirty(|backfill| backfill.rows_per_second(2_000))? {
+    ///     println!("{summary}");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`Backfill::run`]; the tables before it were filled in.
+    pub fn backfill_dirty(&self, mut configure: impl FnMut(Backfill) -> Backfill) -> Result<Vec<Summary>, Interrupted> {
+        let filler = self.inner.pipeline.filler();
+        let mut done = Vec::new();
+        for mut marked in filler.dirty(false) {
+            if std::mem::take(&mut marked.unscoped) && !marked.scopes.contains(&self.scope) {
+                marked.scopes.push(self.scope.clone());
+            }
+            done.extend(mend(&filler, &marked, &mut configure)?);
+        }
+        Ok(done)
     }
 
     /// The scopes that the database gives to rows of this model: those of its schemas. Empty where

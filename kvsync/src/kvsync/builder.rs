@@ -12,6 +12,7 @@ use crate::key::Scope;
 use crate::model::{Schema, Ttl};
 use crate::report::Report;
 use crate::store::SyncStore;
+use crate::upkeep::mend_by_itself;
 use crate::worker::{Backoff, Pipeline, PipelineConfig, Retention};
 
 /// Configures a [`KvSync`].
@@ -21,12 +22,13 @@ pub struct Builder {
     expiration: Option<Duration>,
     jitter: f64,
     config: PipelineConfig,
+    auto_backfill: u32,
 }
 
 impl Builder {
     pub(super) fn new() -> Self {
         let config = PipelineConfig::new(Vec::new());
-        Self { databases: Vec::new(), expiration: None, jitter: 0.0, config }
+        Self { databases: Vec::new(), expiration: None, jitter: 0.0, config, auto_backfill: 2000 }
     }
 
     /// A store to sync into. Call it again for more stores: each gets every change, and one that is down
@@ -80,6 +82,15 @@ impl Builder {
     /// 100 ms without this call.
     pub fn overflow_block(mut self, deadline: Duration) -> Self {
         self.config.overflow_block = deadline;
+        self
+    }
+
+    /// How many rows a second a table is filled in with that lost changes because the store was down or slow
+    /// for longer than there was room, or because a transaction wrote too many rows to remember: on a thread
+    /// of its own, once the stores keep up again. 2,000 without this call; 0 leaves it to
+    /// [`KvSync::backfill_dirty`].
+    pub fn auto_backfill(mut self, rows_per_second: u32) -> Self {
+        self.auto_backfill = rows_per_second;
         self
     }
 
@@ -180,6 +191,10 @@ impl Builder {
         }
         pipeline.set_sources(databases.values().map(|database| database.source()).collect());
         pipeline.relay(databases.values().filter_map(|database| database.outbox()).collect())?;
+        if self.auto_backfill > 0 && !databases.is_empty() {
+            let (filler, rate) = (pipeline.filler(), self.auto_backfill);
+            pipeline.spawn("kvsync-backfill", move || mend_by_itself(&filler, rate))?;
+        }
         let reader = Reader::new(Arc::clone(&store), pipeline.epoch(), Arc::clone(&clock));
         let inner = Inner { store, reader, pipeline, databases, schemas, clock };
         Ok(KvSync { inner: Arc::new(inner), scope: Scope::NONE })

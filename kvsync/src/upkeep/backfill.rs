@@ -118,8 +118,7 @@ impl Backfill {
         let began = match &self.target {
             Ok(target) => Summary::new(target),
             Err(error) => {
-                let nothing = Target { database: "".into(), schema: &NO_SCHEMA, scope: Scope::NONE };
-                return Err(Interrupted { error: error.clone(), summary: Box::new(Summary::new(&nothing)) });
+                return Err(Interrupted::before_it_began(error.clone()));
             }
         };
         let mut summary = Summary { next: self.from.clone(), ..began };
@@ -317,6 +316,3 @@ fn after_now(long: Duration) -> Instant {
     let now = Instant::now();
     now.checked_add(long).unwrap_or_else(|| now + Duration::from_hours(365 * 24))
 }
-
-/// What stands in a summary of nothing.
-static NO_SCHEMA: Schema = Schema::new("", "", &[], &[], None, &[], 0, None, None);

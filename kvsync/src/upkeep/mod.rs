@@ -1,6 +1,7 @@
 //! What brings stores back to the database's truth: backfill, verify and repair.
 
 mod backfill;
+mod mend;
 mod pace;
 mod repair;
 mod summary;
@@ -8,6 +9,7 @@ mod verify;
 
 pub use self::backfill::Backfill;
 pub(crate) use self::backfill::Target;
+pub(crate) use self::mend::{mend, run as mend_by_itself};
 pub use self::repair::{Repair, Repaired};
 pub use self::summary::{Checkpoint, Interrupted, Progress, Summary};
 pub use self::verify::{Difference, DifferenceKind, Side, Verified, Verify, VerifyProgress};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::backfill::Target;
 use crate::error::Error;
 use crate::key::Scope;
-use crate::model::Position;
+use crate::model::{Position, Schema};
 use crate::version::Version;
 use crate::worker::Filled;
 
@@ -115,6 +115,16 @@ impl Summary {
         self.next.is_none() && self.failed == 0 && self.nameless == 0
     }
 }
+
+impl Interrupted {
+    pub(super) fn before_it_began(error: Error) -> Self {
+        let nothing = Target { database: "".into(), schema: &NO_SCHEMA, scope: Scope::NONE };
+        Self { error, summary: Box::new(Summary::new(&nothing)) }
+    }
+}
+
+/// What stands in a summary of nothing.
+static NO_SCHEMA: Schema = Schema::new("", "", &[], &[], None, &[], 0, None, None);
 
 impl fmt::Display for Progress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,56 +2,203 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use super::reporter::Reporter;
+use crate::key::Scope;
 use crate::report::{DirtyTable, Report};
 
 /// A database and a table.
 type Name = (Arc<str>, Option<String>);
 
+/// How many scopes of one table are remembered.
+const SCOPES: usize = 4096;
+
 /// The tables whose rows in a store can no longer be trusted. Each is reported once, and stays until it
 /// is filled in again.
 #[derive(Debug)]
 pub(crate) struct DirtyTables {
-    tables: Mutex<BTreeMap<Name, DirtyTable>>,
+    tables: Mutex<BTreeMap<Name, Entry>>,
+    /// Holds a message when a table is to be filled in that was not before.
+    wanted: (Sender<()>, Receiver<()>),
     reporter: Reporter,
+}
+
+#[derive(Debug)]
+struct Entry {
+    told: DirtyTable,
+    /// How often the table was marked.
+    marks: u64,
+    scopes: Vec<Scope>,
+    /// Whether something was lost of which the scope is not known.
+    unscoped: bool,
+    /// Whether it is filled in without being asked to.
+    wanted: bool,
+}
+
+/// What was lost of a table.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Loss<'a> {
+    pub(crate) database: &'a Arc<str>,
+    pub(crate) table: Option<&'a str>,
+    /// Of the connection that wrote it, where that is known.
+    pub(crate) scope: Option<&'a Scope>,
+    /// How many changes or statements.
+    pub(crate) changes: u64,
+    /// Whether one may have been a deletion.
+    pub(crate) deletes: bool,
+    /// Whether nothing is wrong with the rows, so that the table can be filled in again by itself.
+    pub(crate) overflow: bool,
+}
+
+/// A dirty table, as it is when somebody begins to fill it in.
+#[derive(Debug, Clone)]
+pub(crate) struct Marked {
+    pub(crate) database: Arc<str>,
+    pub(crate) table: Option<String>,
+    pub(crate) scopes: Vec<Scope>,
+    /// Whether it may be dirty in other scopes, too. Whoever sees to these says so by taking it away.
+    pub(crate) unscoped: bool,
+    marks: u64,
 }
 
 impl DirtyTables {
     pub(crate) fn new(reporter: Reporter) -> Self {
-        Self { tables: Mutex::default(), reporter }
+        Self { tables: Mutex::default(), wanted: bounded(1), reporter }
     }
 
-    /// Marks a table, and says so loudly the first time.
-    pub(crate) fn mark(&self, database: &Arc<str>, table: Option<&str>, lost: u64, now: SystemTime, reason: &str) {
+    /// Marks a table of which anything may have been lost, and says so loudly the first time.
+    pub(crate) fn mark(&self, database: &Arc<str>, table: Option<&str>, changes: u64, now: SystemTime, reason: &str) {
+        self.lose(&Loss { database, table, scope: None, changes, deletes: true, overflow: false }, now, reason);
+    }
+
+    /// The same where more is known of what was lost.
+    pub(crate) fn lose(&self, loss: &Loss<'_>, now: SystemTime, reason: &str) {
+        let Loss { database, table, scope, changes, deletes, overflow } = *loss;
         let mut tables = self.tables.lock();
         let key = (Arc::clone(database), table.map(str::to_owned));
         let fresh = !tables.contains_key(&key);
-        let entry = tables
-            .entry(key)
-            .or_insert_with_key(|(database, table)| DirtyTable::new(Arc::clone(database), table.clone(), now, reason));
-        entry.lost = entry.lost.saturating_add(lost);
+        let entry = tables.entry(key).or_insert_with_key(|(database, table)| Entry {
+            told: DirtyTable::new(Arc::clone(database), table.clone(), now, reason),
+            marks: 0,
+            scopes: Vec::new(),
+            unscoped: false,
+            wanted: false,
+        });
+        entry.told.lost = entry.told.lost.saturating_add(changes);
+        entry.told.deletes |= deletes;
+        entry.told.filled = false;
+        entry.marks += 1;
+        entry.wanted |= overflow;
+        match scope {
+            Some(scope) if entry.scopes.contains(scope) => {}
+            Some(scope) if entry.scopes.len() < SCOPES => entry.scopes.push(scope.clone()),
+            _ => entry.unscoped = true,
+        }
+        if entry.wanted {
+            // Full is as good: whoever takes the message looks at all tables.
+            let _ = self.wanted.0.try_send(());
+        }
         if fresh {
-            let entry = entry.clone();
+            let told = entry.told.clone();
             drop(tables);
-            tracing::error!("{entry}; its rows in the store may be stale until they are filled in again");
-            self.reporter.report(Report::Dirty(entry));
+            tracing::error!("{told}; its rows in the store may be stale until they are filled in again");
+            self.reporter.report(Report::Dirty(told));
         }
     }
 
     /// The marked tables.
     pub(crate) fn list(&self) -> Vec<DirtyTable> {
-        self.tables.lock().values().cloned().collect()
+        self.tables.lock().values().map(|entry| entry.told.clone()).collect()
+    }
+
+    /// The tables that have not been filled in since they were marked; with `wanted`, those that are
+    /// filled in without being asked to.
+    pub(crate) fn marked(&self, wanted: bool) -> Vec<Marked> {
+        let tables = self.tables.lock();
+        let open = tables.iter().filter(|(_, entry)| !entry.told.filled && (entry.wanted || !wanted));
+        let marked = |((database, table), entry): (&Name, &Entry)| Marked {
+            database: Arc::clone(database),
+            table: table.clone(),
+            scopes: entry.scopes.clone(),
+            unscoped: entry.unscoped,
+            marks: entry.marks,
+        };
+        open.map(marked).collect()
+    }
+
+    /// Receives something when a table is to be filled in.
+    pub(crate) fn wanted(&self) -> &Receiver<()> {
+        &self.wanted.1
+    }
+
+    /// A table was filled in, all of it after it was looked at. Unless it was marked again meanwhile, its
+    /// rows are the database's; and if no deletion was lost, that is all.
+    pub(crate) fn filled(&self, seen: &Marked) {
+        let key = (Arc::clone(&seen.database), seen.table.clone());
+        let mut tables = self.tables.lock();
+        let Some(entry) = tables.get_mut(&key).filter(|entry| entry.marks == seen.marks) else { return };
+        entry.wanted = false;
+        if seen.unscoped {
+            tracing::warn!("{}: filled in again in the scopes that are known", entry.told);
+        } else if entry.told.deletes {
+            entry.told.filled = true;
+            tracing::warn!("{}: filled in again; entries of deleted rows may still stand", entry.told);
+        } else {
+            tables.remove(&key);
+        }
     }
 
     /// Takes the mark from a table that is dirty as it was when it was listed, and no more than then.
     pub(crate) fn clear_as(&self, listed: &DirtyTable) {
-        self.tables.lock().retain(|_, marked| marked != listed);
+        self.tables.lock().retain(|_, entry| entry.told != *listed);
     }
 
     /// Takes the mark from a table, because its rows were compared with the database's or filled in.
     pub(crate) fn clear(&self, database: &str, table: Option<&str>) {
         self.tables.lock().retain(|(of, name), _| !(**of == *database && name.as_deref() == table));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use super::*;
+    use crate::worker::pool::Stop;
+
+    fn tables() -> DirtyTables {
+        DirtyTables::new(Reporter::new(None, &Stop::new()).0)
+    }
+
+    fn mark(tables: &DirtyTables, deletes: bool) {
+        let database = "main".into();
+        let scope = Scope::named("t");
+        let loss =
+            Loss { database: &database, table: Some("t"), scope: Some(&scope), changes: 1, deletes, overflow: true };
+        tables.lose(&loss, UNIX_EPOCH, "why");
+    }
+
+    #[test]
+    fn a_table_that_was_filled_in_is_clean_unless_it_was_marked_again_or_lost_a_deletion() {
+        let tables = tables();
+        mark(&tables, false);
+        assert!(tables.wanted().try_recv().is_ok());
+        let seen = tables.marked(true).remove(0);
+        mark(&tables, false);
+        tables.filled(&seen);
+        assert_eq!(tables.list().len(), 1, "it was marked again");
+        let seen = tables.marked(true).remove(0);
+        assert_eq!(seen.scopes, [Scope::named("t")]);
+        tables.filled(&seen);
+        assert!(tables.list().is_empty());
+
+        mark(&tables, true);
+        let seen = tables.marked(true).remove(0);
+        tables.filled(&seen);
+        assert!(tables.list()[0].filled && tables.marked(false).is_empty());
+        mark(&tables, false);
+        assert!(!tables.list()[0].filled && tables.list()[0].deletes);
     }
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use crossbeam_channel::select;
+
 use super::apply::{Applier, Beaten, Job};
+use super::dirty::Marked;
 use super::encode::{unknown_form, unknown_of};
 use super::lane::{Lane, Shared, Telling};
 use super::settle::{Row, Stage};
@@ -76,6 +79,33 @@ impl Filler {
     /// How long to wait after this many attempts in vain.
     pub(crate) fn pause(&self, attempts: u32) -> Duration {
         self.shared.backoff.after(attempts)
+    }
+
+    /// Waits until a table is to be filled in by itself and every store takes changes as fast as they come;
+    /// `false` when it is time to stop.
+    pub(crate) fn wait_for_dirt(&self) -> bool {
+        select! {
+            recv(self.shared.dirty.wanted()) -> _ => {}
+            recv(self.shared.stop.signal()) -> _ => return false,
+        }
+        let mut waits = self.shared.backoff.waits();
+        while !self.lanes.iter().all(|lane| lane.is_at_ease()) {
+            if self.wait(waits.next().unwrap_or(self.shared.backoff.max)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// The tables that were not filled in since they were marked; with `wanted`, those that are without
+    /// being asked for.
+    pub(crate) fn dirty(&self, wanted: bool) -> Vec<Marked> {
+        self.shared.dirty.marked(wanted)
+    }
+
+    /// A table was filled in, all of it after this was asked for.
+    pub(crate) fn filled(&self, marked: &Marked) {
+        self.shared.dirty.filled(marked);
     }
 
     /// Writes what was read into every store, each row as it is; one that has no form is masked. A store

@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 use super::apply::{Applier, Beaten, Job, Round};
 use super::commits::Commits;
 use super::config::{Backoff, Batch, Retention};
-use super::dirty::DirtyTables;
+use super::dirty::{DirtyTables, Loss};
 use super::encode::{Encoder, named_keys, unknown_of};
 use super::pool::Stop;
 use super::post::Post;
 use super::reporter::Reporter;
 use super::settle::{Row, Stage, Unsettled};
-use crate::change::{Change, Unknown};
+use crate::change::{self, Action, Change, Unknown};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
@@ -202,23 +202,20 @@ impl Lane {
     ///
     /// Why the table is dirty now.
     pub(crate) fn defer(&self, change: &Change, commit: u64, stage: Stage) -> Result<(), Arc<Error>> {
-        let error = match unknown_of(change) {
+        let (error, overflow) = match unknown_of(change) {
             Ok(unknown) => match self.unsettled.insert(self.unsettled_row(change, unknown, commit, stage)) {
                 Ok(()) => return Ok(()),
                 Err(_) if self.shared.closing.load(Ordering::Relaxed) => {
-                    Error::new(ErrorKind::Closed, "it was committed while kvsync shut down")
+                    (Error::new(ErrorKind::Closed, "it was committed while kvsync shut down"), false)
                 }
                 Err(_) => {
-                    let name = &self.name;
-                    Error::new(
-                        ErrorKind::Unavailable,
-                        format!("more was written than {name} took and memory was given for"),
-                    )
+                    let message = format!("more was written than {} took and memory was given for", self.name);
+                    (Error::new(ErrorKind::Unavailable, message), true)
                 }
             },
-            Err(error) => error,
+            Err(error) => (error, false),
         };
-        Err(self.give_up(change, commit, Arc::new(error)))
+        Err(self.lose(change, commit, Arc::new(error), overflow))
     }
 
     fn unsettled_row(&self, change: &Change, unknown: Unknown, commit: u64, stage: Stage) -> Row {
@@ -230,12 +227,29 @@ impl Lane {
     /// Lets go of a change for good: its table is dirty, and the application is told; but what an outbox
     /// keeps is tried again, and whoever gives it up there says so.
     pub(crate) fn give_up(&self, change: &Change, commit: u64, error: Arc<Error>) -> Arc<Error> {
+        self.lose(change, commit, error, false)
+    }
+
+    fn lose(&self, change: &Change, commit: u64, error: Arc<Error>, overflow: bool) -> Arc<Error> {
         if self.shared.commits.is_kept(commit) {
             return error;
         }
-        let now = self.shared.clock.now();
-        self.shared.dirty.mark(&change.database, Some(change.schema.table), 1, now, &error.to_string());
+        let loss = Loss {
+            database: &change.database,
+            table: Some(change.schema.table),
+            scope: Some(&change.scope),
+            changes: 1,
+            deletes: change.action == Action::Delete
+                || matches!(change.row, change::Row::Deleted { .. } | change::Row::Absent(_)),
+            overflow,
+        };
+        self.shared.dirty.lose(&loss, self.shared.clock.now(), &error.to_string());
         error
+    }
+
+    /// Whether it takes changes as fast as they come.
+    pub(crate) fn is_at_ease(&self) -> bool {
+        self.is_met() && self.queue.depth().bytes <= self.limit / 2 && self.unsettled.has_room()
     }
 
     /// Reports the same of every key of a change.

@@ -35,6 +35,7 @@ pub use self::health::{OutboxHealth, PipelineHealth, StoreHealth};
 pub use self::shutdown::Shutdown;
 
 pub(crate) use self::access::Access;
+pub(crate) use self::dirty::Marked;
 pub(crate) use self::fill::{Filled, Filler};
 
 use self::commits::{Commits, Waited};
@@ -268,6 +269,12 @@ impl Pipeline {
     /// The first failure: of the codec, or of a store. What was written stays.
     pub fn apply_now(&self, changes: &[Change]) -> Result<()> {
         self.lanes().iter().try_for_each(|lane| lane.apply_now(changes))
+    }
+
+    /// Runs something on a thread of its own, again whenever it panics, until it returns. It has to end soon
+    /// after the pipeline was told to stop ([`Filler::wait`]).
+    pub(crate) fn spawn(&self, name: &str, body: impl Fn() + Send + 'static) -> Result<()> {
+        self.pool.spawn(name, body)
     }
 
     /// What writes rows past the queue that were read from their database. It does not keep the pipeline

@@ -2,8 +2,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::dirty::Loss;
 use super::lane::{Lane, Shared};
-use crate::change::{Change, ChangeSet, CommitToken, Missed, OutboxRange, Publish};
+use crate::change::{Change, ChangeSet, CommitToken, Lost, Missed, OutboxRange, Publish};
+use crate::error::{Error, ErrorKind};
 use crate::report::Report;
 use crate::transport::Part;
 
@@ -19,6 +21,9 @@ impl Publish for Publisher {
         let published = Instant::now();
         let commit = self.shared.commits.open(set.changes.len() * self.lanes.len(), published);
         let deadline = published.checked_add(self.shared.overflow_block).unwrap_or(published + DAY);
+        for rows in &set.lost {
+            self.lose(rows, commit);
+        }
         for changes in self.cut(set.changes) {
             let part = Part { commit, published, changes: changes.into() };
             for lane in &self.lanes {
@@ -47,6 +52,22 @@ impl Publish for Publisher {
 const DAY: Duration = Duration::from_hours(24);
 
 impl Publisher {
+    /// Rows of a commit of which nothing is known but that they were written.
+    fn lose(&self, rows: &Lost, commit: u64) {
+        let reason = "a transaction wrote more rows than memory was given for (`max_transaction_bytes`)";
+        let loss = Loss {
+            database: &rows.database,
+            table: Some(rows.schema.table),
+            scope: Some(&rows.scope),
+            changes: rows.changes,
+            deletes: rows.deletes,
+            overflow: true,
+        };
+        self.shared.dirty.lose(&loss, self.shared.clock.now(), reason);
+        let error = Error::new(ErrorKind::Unavailable, format!("{reason}; its table is filled in again"));
+        self.shared.commits.finish(commit, 0, Some(Arc::new(error)));
+    }
+
     /// Cuts a commit into parts that fit into a batch, so that a large one is written by many workers.
     fn cut(&self, changes: Vec<Change>) -> Vec<Vec<Change>> {
         let limits = self.shared.batch;

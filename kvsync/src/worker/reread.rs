@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::apply::{Applier, Beaten, Job};
+use super::dirty::Loss;
 use super::encode::{Encoder, Form, register, unknown_form};
 use super::lane::{Lane, Telling};
 use super::pool::panic_message;
@@ -310,7 +311,15 @@ impl Settler {
         self.lane.note(Some(Arc::clone(error)));
         self.fail_commits(row, error);
         if !row.kept_in_outbox {
-            self.lane.shared.dirty.mark(&row.database, Some(row.schema.table), 1, now, &error.to_string());
+            let loss = Loss {
+                database: &row.database,
+                table: Some(row.schema.table),
+                scope: Some(&row.scope),
+                changes: 1,
+                deletes: true,
+                overflow: false,
+            };
+            self.lane.shared.dirty.lose(&loss, now, &error.to_string());
         }
         self.lane.unsettled.settled(row);
         let (change, _) = self.change(row, Reread { row: Ok(None), version: row.version });

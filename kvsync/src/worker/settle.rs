@@ -288,6 +288,11 @@ impl Unsettled {
         (state.rows.len(), state.bytes)
     }
 
+    /// Whether half of its room is free.
+    pub(crate) fn has_room(&self) -> bool {
+        self.state.lock().bytes <= self.limit / 2
+    }
+
     /// Takes nothing more and hands out nothing more.
     pub(crate) fn close(&self) {
         self.state.lock().closed = true;

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use diesel::connection::SimpleConnection;
+use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
+use kvsync::capture::{Inner, SyncConnection};
 use kvsync::store::memory::MemoryStore;
 use kvsync::upkeep::Checkpoint;
 use kvsync::{ErrorKind, KvSync, Lookup, Syncable};
@@ -59,58 +61,62 @@ fn every_row_stands_under_every_key_on_both_databases() {
 }
 
 #[test]
-fn what_is_written_meanwhile_stays() {
-    let (lite, postgres) = (Lite::new(), Postgres::new());
-    lite.plain().batch_execute(HUNDRED).unwrap();
-    postgres.plain().batch_execute(HUNDRED).unwrap();
-    let kvs = [lite.kv(&MemoryStore::new()), postgres.kv(&MemoryStore::new())];
-    let mut conns = (kvs[0].connect::<Sqlite>("main").unwrap(), kvs[1].connect::<diesel::pg::Pg>("main").unwrap());
-    for (at, kv) in kvs.iter().enumerate() {
-        let (handle, mut pages) = (kv.clone(), 0);
-        let writer: Arc<Mutex<Box<dyn FnMut(&str) + Send>>> = Arc::new(Mutex::new(if at == 0 {
-            let mut conn = std::mem::replace(&mut conns.0, kv.connect::<Sqlite>("main").unwrap());
-            Box::new(move |sql| drop(diesel::sql_query(sql).execute(&mut conn).unwrap()))
-        } else {
-            let mut conn = std::mem::replace(&mut conns.1, kv.connect::<diesel::pg::Pg>("main").unwrap());
-            Box::new(move |sql| drop(diesel::sql_query(sql).execute(&mut conn).unwrap()))
-        }));
-        let summary = kv
-            .backfill::<Account>()
-            .rows_per_page(50)
-            .on_progress(move |_| {
-                pages += 1;
-                if pages == 1 {
-                    // Behind and before the position: changed, moved, deleted and inserted.
-                    for sql in [
-                        "UPDATE accounts SET amount = -1 WHERE id IN (1, 99)",
-                        "UPDATE accounts SET email = 'moved' WHERE id = 2",
-                        "UPDATE accounts SET email = 'e2' WHERE id = 98",
-                        "DELETE FROM accounts WHERE id IN (3, 97)",
-                        "INSERT INTO accounts (id, email, amount) VALUES (-5, 'e3', 0), (1000, 'e97', 0)",
-                    ] {
-                        (writer.lock())(sql);
-                    }
-                    handle.flush(LONG).unwrap();
+fn what_is_written_meanwhile_stays_on_sqlite() {
+    let on = Lite::new();
+    on.plain().batch_execute(HUNDRED).unwrap();
+    let kv = on.kv(&MemoryStore::new());
+    written_meanwhile(&kv, kv.connect::<Sqlite>("main").unwrap());
+}
+
+#[test]
+fn what_is_written_meanwhile_stays_on_postgres() {
+    let on = Postgres::new();
+    on.plain().batch_execute(HUNDRED).unwrap();
+    let kv = on.kv(&MemoryStore::new());
+    written_meanwhile(&kv, kv.connect::<Pg>("main").unwrap());
+}
+
+fn written_meanwhile<C: Inner + Send>(kv: &KvSync, mut conn: SyncConnection<C>)
+where
+    SyncConnection<C>: Send,
+{
+    let (handle, mut pages) = (kv.clone(), 0);
+    let summary = kv
+        .backfill::<Account>()
+        .rows_per_page(50)
+        .on_progress(move |_| {
+            pages += 1;
+            if pages == 1 {
+                // Behind and before the position: changed, moved, deleted and inserted.
+                for sql in [
+                    "UPDATE accounts SET amount = -1 WHERE id IN (1, 99)",
+                    "UPDATE accounts SET email = 'moved' WHERE id = 2",
+                    "UPDATE accounts SET email = 'e2' WHERE id = 98",
+                    "DELETE FROM accounts WHERE id IN (3, 97)",
+                    "INSERT INTO accounts (id, email, amount) VALUES (-5, 'e3', 0), (1000, 'e97', 0)",
+                ] {
+                    conn.batch_execute(sql).unwrap();
                 }
-                ControlFlow::Continue(())
-            })
-            .run()
-            .unwrap();
-        assert!(summary.superseded > 0, "{summary}");
-        let mut rows = hundred();
-        rows.retain(|row| row.id != 3 && row.id != 97);
-        for row in &mut rows {
-            match row.id {
-                1 | 99 => row.amount = -1,
-                2 => row.email = Some("moved".into()),
-                98 => row.email = Some("e2".into()),
-                _ => {}
+                handle.flush(LONG).unwrap();
             }
+            ControlFlow::Continue(())
+        })
+        .run()
+        .unwrap();
+    assert!(summary.superseded > 0, "{summary}");
+    let mut rows = hundred();
+    rows.retain(|row| row.id != 3 && row.id != 97);
+    for row in &mut rows {
+        match row.id {
+            1 | 99 => row.amount = -1,
+            2 => row.email = Some("moved".into()),
+            98 => row.email = Some("e2".into()),
+            _ => {}
         }
-        rows.extend([account(-5, "e3", 0), account(1000, "e97", 0)]);
-        let emails: Vec<String> = emails().into_iter().chain(["moved".to_owned()]).collect();
-        assert_eq!(differences(kv, &rows, -5..1001, &emails), [""; 0]);
     }
+    rows.extend([account(-5, "e3", 0), account(1000, "e97", 0)]);
+    let emails: Vec<String> = emails().into_iter().chain(["moved".to_owned()]).collect();
+    assert_eq!(differences(kv, &rows, -5..1001, &emails), [""; 0]);
 }
 
 #[test]

@@ -11,10 +11,12 @@
 
 mod beside_writers;
 mod filling;
+mod huge;
+mod overflow;
 mod pages;
 mod rig;
 
 use std::time::Duration;
 
 /// Long enough for anything that should happen.
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_mins(1);

@@ -1,6 +1,6 @@
 //! A table is read page by page, each row once, whatever its primary key is made of.
 
-use std::fmt::Debug;
+use std::fmt::{Debug, Write as _};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,7 +59,7 @@ fn notes_sql() -> String {
     for name in NAMES {
         for no in [-2, 0, 10, 9] {
             let name = name.replace('\'', "''");
-            sql += &format!("INSERT INTO notes VALUES ('{name}', {no}, 'x', {});", no == 9);
+            write!(sql, "INSERT INTO notes VALUES ('{name}', {no}, 'x', {});", no == 9).unwrap();
         }
     }
     sql

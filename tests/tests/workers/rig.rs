@@ -119,7 +119,7 @@ pub fn in_doubt<M: Syncable>(version: u64, row: &M) -> Change {
 }
 
 pub fn set(changes: impl IntoIterator<Item = Change>) -> ChangeSet {
-    ChangeSet { changes: changes.into_iter().collect() }
+    changes.into_iter().collect::<Vec<_>>().into()
 }
 
 /// Decides what a step meets in place of the store.

@@ -1,0 +1,173 @@
+//! What there was no room for is filled in from the table, once the store is well again.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sqlite::Sqlite;
+use kvsync::record::Terms;
+use kvsync::store::memory::MemoryStore;
+use kvsync::store::{Capabilities, Cursor, Health, Outcome, Page, Step, SyncStore};
+use kvsync::{Builder, Error, ErrorKind, Key, KvSync, Result};
+
+use crate::LONG;
+use crate::rig::*;
+
+/// A store that can be switched off.
+#[derive(Debug, Clone)]
+struct Switched {
+    memory: MemoryStore,
+    on: Arc<AtomicBool>,
+}
+
+impl Switched {
+    fn new() -> Self {
+        Self { memory: MemoryStore::new(), on: Arc::new(AtomicBool::new(true)) }
+    }
+
+    fn switch(&self, on: bool) {
+        self.on.store(on, Ordering::SeqCst);
+    }
+
+    fn asked(&self) -> Result<()> {
+        let down = || Error::new(ErrorKind::Unavailable, "switched off");
+        self.on.load(Ordering::SeqCst).then_some(()).ok_or_else(down)
+    }
+}
+
+impl SyncStore for Switched {
+    fn name(&self) -> &'static str {
+        "switched"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.memory.capabilities()
+    }
+
+    fn execute(&self, steps: &[Step], terms: &Terms) -> Vec<Result<Outcome>> {
+        match self.asked() {
+            Ok(()) => self.memory.execute(steps, terms),
+            Err(error) => steps.iter().map(|_| Err(error.clone())).collect(),
+        }
+    }
+
+    fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>> {
+        self.memory.get_many(keys)
+    }
+
+    fn scan(&self, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page> {
+        self.memory.scan(prefix, cursor, limit)
+    }
+
+    fn epoch(&self) -> Result<u32> {
+        self.asked()?;
+        self.memory.epoch()
+    }
+
+    fn raise_epoch(&self, epoch: u32) -> Result<u32> {
+        self.memory.raise_epoch(epoch)
+    }
+
+    fn health(&self, deadline: Duration) -> Health {
+        self.memory.health(deadline)
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// As little room as can be.
+fn kv(on: &Lite, store: &Switched, configure: impl FnOnce(Builder) -> Builder) -> KvSync {
+    let builder = KvSync::builder().store(store.clone()).queue_bytes(1 << 16).overflow_block(Duration::ZERO);
+    built(configure(builder), on.declared().model::<Account>())
+}
+
+/// More than there is room for.
+const ROWS: i32 = 3000;
+
+fn emails() -> Vec<String> {
+    (0..ROWS).flat_map(|id| [format!("e{id}"), format!("f{id}")]).collect()
+}
+
+fn insert(ids: std::ops::Range<i32>) -> String {
+    format!(
+        "INSERT INTO accounts (id, email, amount) WITH RECURSIVE n (i) AS (SELECT {} UNION ALL SELECT i + 1 FROM n \
+         WHERE i < {}) SELECT i, 'e' || i, i FROM n",
+        ids.start,
+        ids.end - 1
+    )
+}
+
+fn truth(on: &Lite) -> Vec<Account> {
+    accounts::table.filter(accounts::closed.eq(false)).select(Account::as_select()).load(&mut on.plain()).unwrap()
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + LONG;
+    while !done() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_table_that_lost_changes_is_filled_in_by_itself() {
+    let (on, store) = (Lite::new(), Switched::new());
+    let kv = kv(&on, &store, |builder| builder.auto_backfill(100_000));
+    let mut conn = kv.connect::<Sqlite>("main").unwrap();
+    conn.batch_execute(&insert(0..10)).unwrap();
+    kv.flush(LONG).unwrap();
+    store.switch(false);
+    conn.batch_execute(&insert(10..ROWS)).unwrap();
+    conn.batch_execute("UPDATE accounts SET email = 'f' || id, amount = -1 WHERE id < 5").unwrap();
+    conn.batch_execute("UPDATE accounts SET closed = true WHERE id = 6").unwrap();
+    let health = kv.health(LONG);
+    assert!(health.pipeline.dirty.iter().any(|table| table.table.as_deref() == Some("accounts")), "{health:?}");
+    assert!(!differences(&kv, &truth(&on), 0..ROWS, &emails()).is_empty());
+    store.switch(true);
+    until("clean", || kv.health(LONG).pipeline.dirty.is_empty());
+    kv.flush(LONG).unwrap();
+    assert_eq!(differences(&kv, &truth(&on), 0..ROWS, &emails()), [""; 0]);
+}
+
+#[test]
+fn a_lost_deletion_keeps_the_mark() {
+    let (on, store) = (Lite::new(), Switched::new());
+    let kv = kv(&on, &store, |builder| builder);
+    let mut conn = kv.connect::<Sqlite>("main").unwrap();
+    store.switch(false);
+    conn.batch_execute(&insert(0..ROWS)).unwrap();
+    conn.batch_execute("DELETE FROM accounts WHERE id = 7").unwrap();
+    store.switch(true);
+    until("filled", || kv.health(LONG).pipeline.dirty.iter().all(|table| table.filled));
+    let dirty = kv.health(LONG).pipeline.dirty;
+    assert!(dirty[0].deletes, "{dirty:?}");
+    kv.clear_dirty("main", Some("accounts"));
+    assert!(kv.health(LONG).pipeline.dirty.is_empty());
+}
+
+#[test]
+fn without_it_the_table_waits_to_be_filled_in() {
+    let (on, store) = (Lite::new(), Switched::new());
+    let kv = kv(&on, &store, |builder| builder.auto_backfill(0));
+    let mut conn = kv.connect::<Sqlite>("main").unwrap();
+    store.switch(false);
+    conn.batch_execute(&insert(0..ROWS)).unwrap();
+    store.switch(true);
+    kv.flush(LONG).unwrap();
+    assert!(!kv.health(LONG).pipeline.dirty.is_empty());
+    let done = kv.backfill_dirty(|backfill| backfill.rows_per_page(100)).unwrap();
+    assert_eq!((done.len(), done[0].rows), (1, u64::try_from(ROWS).unwrap()));
+    assert!(kv.health(LONG).pipeline.dirty.is_empty());
+    assert_eq!(differences(&kv, &truth(&on), 0..ROWS, &emails()), [""; 0]);
+    // A statement that was not captured may have deleted.
+    conn.batch_execute("UPDATE accounts SET amount = 0; DELETE FROM accounts WHERE id = 1").unwrap();
+    kv.backfill_dirty(|backfill| backfill).unwrap();
+    let dirty = kv.health(LONG).pipeline.dirty;
+    assert!(dirty[0].deletes && dirty[0].filled, "{dirty:?}");
+    assert_eq!(Account::fetch_by_id(&kv, 2).unwrap().unwrap().amount, 0);
+}
