@@ -8,6 +8,7 @@
     reason = "tests"
 )]
 
+mod end_to_end;
 mod rows_postgres;
 mod rows_sqlite;
 mod triggers_postgres;
