@@ -123,6 +123,10 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     fn greet<C: Inner<Backend = Self>>(conn: &mut C) -> Result<()>
     where
         Self: SyncBackend;
+    /// What tells one database cluster from all others, where there is such a thing and it is told.
+    fn cluster<C: Inner<Backend = Self>>(conn: &mut C) -> Option<i64>
+    where
+        Self: SyncBackend;
     /// Makes ready for a captured write.
     fn prepare<C: Inner<Backend = Self>>(
         conn: &mut C,

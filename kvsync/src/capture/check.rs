@@ -85,25 +85,25 @@ pub(super) struct Unique {
 
 /// Looks at a table before its first captured write, and finds out how its writes can be captured.
 pub(super) fn ensure<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &Table<C::Backend>) -> QueryResult<()> {
-    if table.is_checked() {
+    if table.is_checked(hub.check_every) {
         return Ok(());
     }
     let Some(Checked { findings, fit }) = check(conn, hub, table)? else { return Ok(()) };
+    let news = table.fit.add(fit);
     for finding in &findings {
         let hinders = matches!(finding.kind, FindingKind::Unreadable | FindingKind::Blind);
         match finding.severity {
             Severity::Note => {}
             Severity::Warning => tracing::warn!("{finding}"),
             Severity::Error if hinders && hub.misfit != Policy::Error => {
-                tracing::error!("{finding}");
-                if hub.misfit == Policy::Warn {
+                if news && hub.misfit == Policy::Warn {
+                    tracing::error!("{finding}");
                     hub.missed(Some(&table.name), format!("{}; {}", finding.message, finding.advice), "");
                 }
             }
             Severity::Error => return Err(refused(Error::new(ErrorKind::Database, finding.to_string()))),
         }
     }
-    table.fit.add(fit);
     table.set_checked(true);
     Ok(())
 }

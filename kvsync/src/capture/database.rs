@@ -1,10 +1,11 @@
 //! A database and the models in it, as users declare them.
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::backend::{Inner, SyncBackend};
 use super::connection::SyncConnection;
@@ -54,12 +55,15 @@ pub struct Database<DB: SyncBackend> {
     truncate: Policy,
     misfit: Policy,
     wraps: bool,
+    check_every: Duration,
     max_pending: usize,
     outbox: bool,
     scopes: Option<Scopes>,
     wrong: Option<Error>,
 }
 
+/// How often a table is looked at again.
+const CHECK_EVERY: Duration = Duration::from_mins(1);
 /// How many bytes of changes a transaction holds before it keeps primary keys only.
 const MAX_PENDING: usize = 64 << 20;
 
@@ -79,6 +83,7 @@ impl<DB: SyncBackend> Database<DB> {
             truncate: Policy::Error,
             misfit: Policy::Warn,
             wraps: false,
+            check_every: CHECK_EVERY,
             max_pending: MAX_PENDING,
             outbox: false,
             scopes: None,
@@ -142,6 +147,15 @@ impl<DB: SyncBackend> Database<DB> {
     #[must_use]
     pub fn policy(self, policy: Policy) -> Self {
         Self { policy, truncate: policy, ..self }
+    }
+
+    /// How often the first write after it looks at the table again, as the first of all does: whether the
+    /// models still fit, and every key is still unique; a minute, if not told. It takes a dozen queries.
+    /// Another program may have altered the table: a unique constraint that was made DEFERRABLE or dropped
+    /// would let two rows fight for one key.
+    #[must_use]
+    pub fn check_every(self, every: Duration) -> Self {
+        Self { check_every: every, ..self }
     }
 
     /// Runs each write that stands in no transaction in one of its own.
@@ -249,7 +263,8 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
             return Err(wrong);
         }
         let tables = self.tables.into_iter().map(Arc::new).collect();
-        let Self { name, factory, policy, truncate, misfit, wraps, max_pending, outbox, scopes, .. } = *self;
+        let Self { name, factory, policy, truncate, misfit, wraps, check_every, max_pending, outbox, scopes, .. } =
+            *self;
         let hub = Arc::new(Hub {
             name,
             tables,
@@ -262,7 +277,9 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
             scopes,
             publish,
             factory,
+            cluster: Mutex::default(),
             ways: RwLock::default(),
+            check_every,
         });
         let source = Arc::new(Rereader::new(Arc::clone(&hub)));
         let fills = hub.outbox || hub.tables.iter().any(|table| table.triggers);
@@ -313,13 +330,14 @@ impl<DB: SyncBackend> Attached<DB> {
     /// # Errors
     ///
     /// [`ErrorKind::Database`] when it is a database that cannot be captured, such as SQLite before
-    /// 3.35, and [`ErrorKind::Config`] when a transaction is open on it.
+    /// 3.35, or when it is of another PostgreSQL cluster than the last one and the epoch was not raised
+    /// since, and [`ErrorKind::Config`] when a transaction is open on it.
     pub fn wrap<C: Inner<Backend = DB>>(&self, mut conn: C) -> Result<SyncConnection<C>> {
         if super::connection::depth_of(&mut conn) != Some(0) {
             let message = "a connection cannot be wrapped while a transaction is open on it, or broken";
             return Err(Error::new(ErrorKind::Config, message));
         }
-        DB::greet(&mut conn)?;
+        self.hub.greet(&mut conn)?;
         Ok(SyncConnection::new(conn, Arc::clone(&self.hub)))
     }
 }

@@ -37,9 +37,9 @@ impl Fit {
         self.0.store(found, Ordering::Relaxed);
     }
 
-    /// One more role was hindered.
-    pub(super) fn add(&self, found: u8) {
-        self.0.fetch_or(found, Ordering::Relaxed);
+    /// One more role was hindered, or the same again. Returns whether that is news.
+    pub(super) fn add(&self, found: u8) -> bool {
+        self.0.fetch_or(found, Ordering::Relaxed) & found != found
     }
 
     pub(super) fn level(&self, action: Action) -> Level {

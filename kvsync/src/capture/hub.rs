@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::sync::Arc;
+use std::time::Duration;
 
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
-use super::backend::SyncBackend;
+use super::backend::{Inner, SyncBackend};
 use super::database::Policy;
 use super::pending::Room;
 use super::secrets::masked;
@@ -27,12 +28,16 @@ pub struct Hub<DB: SyncBackend> {
     /// Whether a write that stands in no transaction gets one.
     pub(super) wraps: bool,
     pub(super) max_pending: usize,
+    /// How often a table is looked at again.
+    pub(super) check_every: Duration,
     /// Whether changes are written into the outbox, in the transaction that makes them.
     pub(super) outbox: bool,
     /// The scope of each schema, where schemas have scopes.
     pub(super) scopes: Option<Scopes>,
     pub(super) publish: Arc<dyn Publish>,
     pub(super) factory: Factory<DB>,
+    /// The cluster that was connected to last, and the epoch of then.
+    pub(super) cluster: Mutex<Option<(i64, u32)>>,
     /// The other names of the tables; nothing before they were read.
     pub(super) ways: RwLock<Option<Arc<[Way]>>>,
 }
@@ -45,6 +50,29 @@ pub(super) type Factory<DB> =
     Arc<dyn Fn() -> Result<<DB as SyncBackend>::Connection, Box<dyn StdError + Send + Sync>> + Send + Sync>;
 
 impl<DB: SyncBackend> Hub<DB> {
+    /// Looks at a new connection: whether it can be captured, and whether it leads to the database that
+    /// versions were taken from.
+    pub(super) fn greet<C: Inner<Backend = DB>>(&self, conn: &mut C) -> Result<()> {
+        DB::greet(conn)?;
+        let Some(found) = DB::cluster(conn) else { return Ok(()) };
+        let epoch = self.publish.epoch();
+        let mut known = self.cluster.lock();
+        match *known {
+            Some((cluster, since)) if cluster != found && since >= epoch => {
+                let message = format!(
+                    "the server behind `{}` is another database cluster (system identifier {found}, it was {cluster}): its \
+                     versions cannot be compared with those in the store; call `raise_epoch` if that is meant to be",
+                    self.name
+                );
+                Err(Error::new(ErrorKind::Database, message))
+            }
+            _ => {
+                *known = Some((found, epoch));
+                Ok(())
+            }
+        }
+    }
+
     /// The registered table that a statement names. Where it may be several, the rows tell later.
     pub(super) fn table(&self, name: &TableName<'_>) -> Option<&Arc<Table<DB>>> {
         let named = |table: &&Arc<Table<DB>>| table.name == *name.name;

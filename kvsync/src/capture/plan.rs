@@ -12,7 +12,7 @@ use super::fit::Level;
 use super::hub::Hub;
 use super::statement::{Conflict, Or, Scanned, Verb, Write, rewrite, scan};
 use super::table::{ModelEntry, Table};
-use super::ways::Strangers;
+use super::ways::{Strangers, sets};
 use crate::change::Action;
 use crate::error::{Error, ErrorKind};
 use crate::model::Schema;
@@ -124,6 +124,8 @@ pub struct Plan<DB: SyncBackend> {
     pub(super) qualified: bool,
     /// How many rows must come back.
     pub(super) rows: Option<usize>,
+    /// The columns that it sets in rows that were there.
+    pub(super) sets: Vec<String>,
     /// How it is captured.
     pub(super) level: Level,
     /// Whether the caller asked for rows.
@@ -342,6 +344,7 @@ fn written<DB: SyncBackend>(
         replaces: is_replace(write),
         qualified: write.table.schema.is_some(),
         rows: if write.or.is_none() && write.conflict.is_none() { write.rows } else { None },
+        sets: sets(write),
         level,
         asks: asked.is_some(),
     }))

@@ -40,7 +40,7 @@ impl<DB: SyncBackend> Rereader<DB> {
 
     fn open(&self) -> Result<DB::Connection> {
         let mut conn = self.hub.open()?;
-        DB::greet(&mut conn)?;
+        self.hub.greet(&mut conn)?;
         Ok(conn)
     }
 

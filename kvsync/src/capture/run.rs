@@ -228,6 +228,9 @@ impl<C: Inner> SyncConnection<C> {
             self.commit_alone()?;
         }
         self.report_concerns(plan, count);
+        if count > 0 {
+            self.report_cascades(plan);
+        }
         if alone {
             self.state.publish();
         }

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{LazyLock, OnceLock};
+use std::time::{Duration, Instant};
 
 use diesel::associations::HasTable;
 use diesel::backend::Backend;
@@ -39,8 +40,8 @@ pub struct Table<DB: SyncBackend> {
     pub(super) triggers: bool,
     /// Its models.
     pub(super) models: Vec<ModelEntry<DB>>,
-    /// Whether it was looked at, since the start or since it was last altered.
-    checked: AtomicBool,
+    /// When it was looked at, in milliseconds since the start; 0 when it has to be looked at.
+    checked: AtomicU64,
     /// What was found then.
     pub(super) fit: Fit,
     /// The schema that it was found in, where the model names none.
@@ -67,15 +68,17 @@ impl<DB: SyncBackend> Table<DB> {
             primary_key: Vec::new(),
             triggers: false,
             models: Vec::new(),
-            checked: AtomicBool::new(false),
+            checked: AtomicU64::new(0),
             fit: Fit::default(),
             home: OnceLock::new(),
             displaces: AtomicBool::new(false),
         })
     }
 
-    pub(super) fn is_checked(&self) -> bool {
-        self.checked.load(Ordering::Relaxed)
+    /// Whether it was looked at since it was last altered, and not longer ago than this.
+    pub(super) fn is_checked(&self, within: Duration) -> bool {
+        let at = self.checked.load(Ordering::Relaxed);
+        at > 0 && u128::from(millis().saturating_sub(at)) < within.as_millis()
     }
 
     /// Whether a row may be displaced by one of another primary key.
@@ -88,8 +91,14 @@ impl<DB: SyncBackend> Table<DB> {
     }
 
     pub(super) fn set_checked(&self, checked: bool) {
-        self.checked.store(checked, Ordering::Relaxed);
+        self.checked.store(if checked { millis() } else { 0 }, Ordering::Relaxed);
     }
+}
+
+/// The time since the first call, and one.
+fn millis() -> u64 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 /// A model of a table, its type erased.

@@ -1,5 +1,5 @@
-//! The other names under which registered tables are written: views, partitions, and tables whose
-//! triggers write them.
+//! The other names under which registered tables are written: views, partitions, tables whose triggers
+//! write them, and those that their foreign keys refer to.
 //!
 //! A statement that names one of these does not name the registered table, and what it returns are not
 //! the table's rows; so it follows the policy.
@@ -11,9 +11,11 @@ use diesel::query_builder::{QueryFragment, QueryId};
 
 use super::backend::{Inner, SyncBackend};
 use super::connection::SyncConnection;
+use super::database::Policy;
 use super::hub::Hub;
-use super::plan::{Alteration, Missing, Planned};
-use super::statement::{Scanned, TableName};
+use super::plan::{Alteration, Missing, Plan, Planned};
+use super::statement::{Scanned, TableName, Verb, Write};
+use crate::change::Action;
 
 /// A relation by which a registered table is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,29 @@ pub struct Way {
     pub(super) reason: String,
     /// Whether a write that leads there counts its rows.
     pub(super) counts: bool,
+    /// Which writes lead there.
+    pub(super) by: By,
+}
+
+/// Which writes of a relation lead to another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum By {
+    /// All.
+    Any,
+    /// Those that delete rows.
+    Delete,
+    /// Those that set one of these columns.
+    Set(Vec<String>),
+}
+
+impl By {
+    fn meets(&self, deletes: bool, sets: &[String]) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Delete => deletes,
+            Self::Set(columns) => columns.iter().any(|column| sets.contains(column)),
+        }
+    }
 }
 
 /// What a statement writes under names that no table is registered under.
@@ -34,6 +59,8 @@ pub(super) struct Strangers {
     /// Whether it is one INSERT, UPDATE or DELETE: then its count says whether it wrote anything.
     counts: bool,
     truncates: bool,
+    deletes: bool,
+    sets: Vec<String>,
 }
 
 impl Strangers {
@@ -49,13 +76,25 @@ impl Strangers {
                 (tables.iter().map(owned).collect(), false, false)
             }
         };
-        Some(Self { names, counts, truncates })
+        let (deletes, sets) = match scanned {
+            Scanned::Write(write) => (write.verb == Verb::Delete, sets(write)),
+            // What it does is not known.
+            _ => (false, Vec::new()),
+        };
+        Some(Self { names, counts, truncates, deletes, sets })
     }
 
     /// The ways among the names.
     pub(super) fn met<'a>(&self, ways: &'a [Way]) -> Vec<&'a Way> {
-        ways.iter().filter(|way| self.names.iter().any(|name| way.is_named(name))).collect()
+        let met =
+            |way: &&Way| way.by.meets(self.deletes, &self.sets) && self.names.iter().any(|name| way.is_named(name));
+        ways.iter().filter(met).collect()
     }
+}
+
+/// The columns that a statement sets in rows that were there.
+pub(super) fn sets(write: &Write<'_>) -> Vec<String> {
+    write.columns_set().into_iter().map(std::borrow::Cow::into_owned).collect()
 }
 
 impl Way {
@@ -85,6 +124,21 @@ impl<C: Inner> SyncConnection<C> {
                 })
             }
             planned => Ok(planned),
+        }
+    }
+
+    /// Reports what a captured statement did to other tables by way of their foreign keys.
+    pub(super) fn report_cascades(&mut self, plan: &Plan<C::Backend>) {
+        let deletes = plan.action == Action::Delete;
+        if !deletes && plan.sets.is_empty() {
+            return;
+        }
+        let hub = Arc::clone(&self.state.hub);
+        for way in &*hub.ways(&mut self.inner) {
+            let led = way.by != By::Any && way.name == plan.table.name && way.by.meets(deletes, &plan.sets);
+            if led && hub.policy != Policy::Allow {
+                hub.missed(Some(&way.table), way.reason.clone(), &plan.sql);
+            }
         }
     }
 
@@ -121,4 +175,12 @@ impl<DB: SyncBackend> Hub<DB> {
     pub(super) fn forget_ways(&self) {
         *self.ways.write() = None;
     }
+}
+
+/// Why a write of `parent` concerns `table`.
+pub(super) fn cascade(table: &str, key: &str, parent: &str) -> String {
+    format!(
+        "the foreign key `{key}` on `{parent}` may have deleted or changed rows of `{table}` unseen; verify it, or let \
+         triggers capture it"
+    )
 }

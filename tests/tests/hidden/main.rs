@@ -11,6 +11,8 @@
 mod audit_postgres;
 mod audit_sqlite;
 mod by_key;
+mod deferrable;
+mod hazards;
 mod misfits;
 
 use std::sync::mpsc::{Receiver, channel};

@@ -9,6 +9,7 @@
     reason = "tests"
 )]
 
+mod cluster;
 mod crash;
 mod factory;
 mod postgres;

@@ -38,6 +38,7 @@ fn app(tables: &str) -> App {
 impl App {
     fn rows(&self) -> Vec<User> {
         let mut conn = SqliteConnection::establish(&self.path).unwrap();
+        conn.batch_execute("PRAGMA busy_timeout = 20000").unwrap();
         users::table.order(users::id).select(User::as_select()).load(&mut conn).unwrap()
     }
 

@@ -66,7 +66,7 @@ impl<DB: SyncBackend> OutboxTable<DB> {
 
     fn open(&self) -> Result<DB::Connection> {
         let mut conn = self.hub.open()?;
-        DB::greet(&mut conn)?;
+        self.hub.greet(&mut conn)?;
         let (lock, statement) = (LOCK.as_millis(), STATEMENT.as_millis());
         let settings = match DB::DIALECT {
             // What a crash forgets of claims and deliveries is done again. What the face does is told durably.

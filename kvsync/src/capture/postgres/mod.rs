@@ -154,6 +154,12 @@ impl Inside for Pg {
         Ok(())
     }
 
+    fn cluster<C: Inner<Backend = Self>>(conn: &mut C) -> Option<i64> {
+        let asked = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
+        // What only looks like PostgreSQL may not have it.
+        sql::<BigInt>(asked).get_result(conn).ok()
+    }
+
     fn prepare<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session, _: &Plan<Self>) -> QueryResult<Ready> {
         if session.timeline.is_none() {
             session.timeline = Some(timeline(conn)?);

@@ -1,13 +1,13 @@
 //! The other names under which registered tables are written on PostgreSQL.
 
 use diesel::pg::Pg;
-use diesel::sql_types::{Array, Text};
+use diesel::sql_types::{Array, Bool, Text};
 use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::Inner;
 use super::super::hub::Hub;
 use super::super::statement::{Dialect, TableName, tables_written};
-use super::super::ways::Way;
+use super::super::ways::{By, Way, cascade};
 
 #[derive(QueryableByName)]
 struct Dependent {
@@ -21,6 +21,26 @@ struct Dependent {
     base_schema: String,
     #[diesel(sql_type = Text)]
     base: String,
+}
+
+#[derive(QueryableByName)]
+struct ForeignKey {
+    #[diesel(sql_type = Text)]
+    schema: String,
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Text)]
+    child_schema: String,
+    #[diesel(sql_type = Text)]
+    child: String,
+    #[diesel(sql_type = Text)]
+    key: String,
+    #[diesel(sql_type = Bool)]
+    deletes: bool,
+    #[diesel(sql_type = Bool)]
+    updates: bool,
+    #[diesel(sql_type = Array<Text>)]
+    columns: Vec<String>,
 }
 
 #[derive(QueryableByName)]
@@ -70,7 +90,35 @@ pub(super) fn ways<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>) -> Query
     .get_results(conn)?;
     let mut ways: Vec<Way> = dependents.into_iter().filter_map(|dependent| by_catalog(hub, dependent)).collect();
     ways.extend(triggers.into_iter().flat_map(|trigger| by_trigger(hub, &trigger)));
+    let keys: Vec<ForeignKey> = sql_query(
+        "SELECT n.nspname::text AS schema, p.relname::text AS name, m.nspname::text AS child_schema, \
+             c.relname::text AS child, k.conname::text AS key, k.confdeltype IN ('c', 'n', 'd') AS deletes, \
+             k.confupdtype IN ('c', 'n', 'd') AS updates, \
+             ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a \
+                 WHERE a.attrelid = p.oid AND a.attnum = ANY (k.confkey)) AS columns \
+         FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class p ON p.oid = k.confrelid \
+         JOIN pg_catalog.pg_namespace n ON n.oid = p.relnamespace JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
+         JOIN pg_catalog.pg_namespace m ON m.oid = c.relnamespace \
+         WHERE k.contype = 'f' AND c.relname = ANY ($1) \
+         AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))",
+    )
+    .bind::<Array<Text>, _>(&tables)
+    .get_results(conn)?;
+    ways.extend(keys.into_iter().flat_map(|key| by_foreign_key(hub, key)));
     Ok(ways)
+}
+
+fn by_foreign_key(hub: &Hub<Pg>, found: ForeignKey) -> Vec<Way> {
+    let ForeignKey { schema, name, child_schema, child, key, deletes, updates, columns } = found;
+    let child = TableName { schema: Some(child_schema.into()), name: child.into() };
+    // What triggers catch is not unseen.
+    let Some(table) = hub.table(&child).filter(|table| !table.triggers) else { return Vec::new() };
+    let way = |by| {
+        let (schema, name) = (schema.clone(), name.clone());
+        Way { reason: cascade(&table.name, &key, &name), schema, name, table: table.name.clone(), counts: true, by }
+    };
+    let by_delete = deletes.then(|| way(By::Delete));
+    by_delete.into_iter().chain(updates.then(|| way(By::Set(columns.clone())))).collect()
 }
 
 fn by_catalog(hub: &Hub<Pg>, dependent: Dependent) -> Option<Way> {
@@ -82,7 +130,7 @@ fn by_catalog(hub: &Hub<Pg>, dependent: Dependent) -> Option<Way> {
         _ => "the relation",
     };
     let reason = format!("a statement may write `{table}` by way of {what} `{schema}.{name}`; write `{table}` itself");
-    Some(Way { schema, name, table, reason, counts: true })
+    Some(Way { schema, name, table, reason, counts: true, by: By::Any })
 }
 
 fn by_trigger(hub: &Hub<Pg>, trigger: &Trigger) -> Vec<Way> {
@@ -100,6 +148,7 @@ fn by_trigger(hub: &Hub<Pg>, trigger: &Trigger) -> Vec<Way> {
             table: table.name.clone(),
             reason: format!("a trigger of `{schema}.{name}` writes `{}`, unseen", table.name),
             counts: true,
+            by: By::Any,
         })
         .collect()
 }

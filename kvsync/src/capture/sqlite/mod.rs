@@ -166,6 +166,10 @@ impl Inside for Sqlite {
         Ok(())
     }
 
+    fn cluster<C: Inner<Backend = Self>>(_: &mut C) -> Option<i64> {
+        None
+    }
+
     fn prepare<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session, plan: &Plan<Self>) -> QueryResult<Ready> {
         let locks = session.counter.is_present(conn)?;
         let hidden = !plan.qualified && session.is_temporary(conn, &plan.table.name)?;

@@ -1,14 +1,28 @@
 //! The other names under which registered tables are written on SQLite: whatever has a trigger that
 //! writes them; a view can be written in no other way.
 
-use diesel::sql_types::Text;
+use diesel::dsl::sql;
+use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use diesel::sqlite::Sqlite;
 use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::Inner;
 use super::super::hub::Hub;
 use super::super::statement::{Dialect, TableName, tables_written};
-use super::super::ways::Way;
+use super::super::ways::{By, Way, cascade};
+
+/// A column of a foreign key.
+#[derive(QueryableByName)]
+struct ForeignKey {
+    #[diesel(sql_type = Text)]
+    parent: String,
+    #[diesel(sql_type = Nullable<Text>)]
+    referred: Option<String>,
+    #[diesel(sql_type = Bool)]
+    deletes: bool,
+    #[diesel(sql_type = Bool)]
+    updates: bool,
+}
 
 #[derive(QueryableByName)]
 struct Trigger {
@@ -26,7 +40,36 @@ pub(super) fn ways<C: Inner<Backend = Sqlite>>(conn: &mut C, hub: &Hub<Sqlite>) 
          UNION ALL SELECT 'temp', tbl_name, sql FROM temp.sqlite_master WHERE type = 'trigger'",
     )
     .get_results(conn)?;
-    Ok(triggers.iter().flat_map(|trigger| by_trigger(hub, trigger)).collect())
+    let mut ways: Vec<Way> = triggers.iter().flat_map(|trigger| by_trigger(hub, trigger)).collect();
+    let enforced: i64 = sql::<BigInt>("PRAGMA foreign_keys").get_result(conn)?;
+    // What triggers catch is not unseen.
+    for table in hub.tables.iter().filter(|table| enforced != 0 && !table.triggers) {
+        let keys: Vec<ForeignKey> = sql_query(
+            "SELECT lower(k.\"table\") AS parent, lower(coalesce(k.\"to\", p.name)) AS referred, \
+             k.seq = 0 AND k.on_delete IN ('CASCADE', 'SET NULL', 'SET DEFAULT') AS deletes, \
+             k.on_update IN ('CASCADE', 'SET NULL', 'SET DEFAULT') AS updates \
+             FROM pragma_foreign_key_list(?, ?) k LEFT JOIN pragma_table_info(k.\"table\") p \
+             ON k.\"to\" IS NULL AND p.pk = k.seq + 1 ORDER BY k.id, k.seq",
+        )
+        .bind::<Text, _>(&table.name)
+        .bind::<Text, _>(table.schema.as_deref().unwrap_or("main"))
+        .get_results(conn)?;
+        ways.extend(keys.into_iter().flat_map(|key| by_foreign_key(&table.name, &key)));
+    }
+    Ok(ways)
+}
+
+fn by_foreign_key(table: &str, ForeignKey { parent, referred, deletes, updates }: &ForeignKey) -> Vec<Way> {
+    let way = |by| Way {
+        schema: "main".to_owned(),
+        name: parent.clone(),
+        table: table.to_owned(),
+        reason: cascade(table, referred.as_deref().unwrap_or_default(), parent),
+        counts: true,
+        by,
+    };
+    let by_delete = deletes.then(|| way(By::Delete));
+    by_delete.into_iter().chain(updates.then(|| way(By::Set(referred.clone().into_iter().collect())))).collect()
 }
 
 fn by_trigger(hub: &Hub<Sqlite>, trigger: &Trigger) -> Vec<Way> {
@@ -44,6 +87,7 @@ fn by_trigger(hub: &Hub<Sqlite>, trigger: &Trigger) -> Vec<Way> {
             reason: format!("a trigger of `{name}` writes `{}`, unseen", table.name),
             // SQLite does not count what INSTEAD OF triggers write.
             counts: false,
+            by: By::Any,
         })
         .collect()
 }
