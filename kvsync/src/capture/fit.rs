@@ -30,6 +30,8 @@ pub(super) const BLIND: [u8; 3] = [2, 4, 8];
 pub(super) const SECURED: u8 = 16;
 /// An INSERT has failed for that in a transaction.
 const GUARDED: u8 = 32;
+/// What was found was told.
+const TOLD: u8 = 64;
 
 impl Fit {
     /// The table was altered, or is looked at on purpose: only what is found now counts.
@@ -37,9 +39,10 @@ impl Fit {
         self.0.store(found, Ordering::Relaxed);
     }
 
-    /// One more role was hindered, or the same again. Returns whether that is news.
+    /// One more role was hindered, or the same again. Returns whether that was not told yet.
     pub(super) fn add(&self, found: u8) -> bool {
-        self.0.fetch_or(found, Ordering::Relaxed) & found != found
+        let all = found | TOLD;
+        self.0.fetch_or(all, Ordering::Relaxed) & all != all
     }
 
     pub(super) fn level(&self, action: Action) -> Level {

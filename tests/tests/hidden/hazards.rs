@@ -124,9 +124,9 @@ macro_rules! hazards {
 
 mod on_postgres {
     const INSTEAD: &str = "";
-    const LEAVES_OUT: &str = "; CREATE FUNCTION out() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
-                              CREATE TRIGGER out BEFORE INSERT ON users FOR EACH ROW WHEN (NEW.name = 'out') \
-                              EXECUTE FUNCTION out()";
+    const LEAVES_OUT: &str = "; CREATE FUNCTION leave() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+                              CREATE TRIGGER leave BEFORE INSERT ON users FOR EACH ROW WHEN (NEW.name = 'out') \
+                              EXECUTE FUNCTION leave()";
     hazards!(postgres, "public");
 }
 
