@@ -61,6 +61,7 @@
 //! - [`capture`]: the connection, what it catches, what it cannot, pools, transactions, tests of your own.
 //! - [`store`]: the stores, and the contract for one of yours.
 //! - [`codec`]: MessagePack, JSON, BSON, or your own.
+//! - [`guarantees`]: what holds when a store evicts, forgets or fails over, and when the database is restored.
 //! - [`Report`], [`Health`] and [`Shutdown`]: what became of what.
 //! - [`worker`], [`transport`] and [`change`]: what stands between capture and the stores, for those who
 //!   put their own parts together.
@@ -88,6 +89,8 @@ pub mod codec;
 pub mod envelope;
 mod error;
 pub mod fetch;
+#[doc = include_str!("guarantees.md")]
+pub mod guarantees {}
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -128,9 +128,9 @@ impl Pipeline {
         };
         let upkeep = Upkeep::new(config.stores, Arc::clone(&shared.epoch), pipeline.terms(), forgot);
         // A store that is down is asked again before anything is written to it.
-        let met = pipeline.lanes().iter().fold(true, |met, lane| lane.read_epoch().is_ok() && met);
+        let met: Vec<bool> = pipeline.lanes().iter().map(|lane| lane.read_epoch().is_ok()).collect();
         upkeep.refresh_epoch();
-        if met {
+        if met.iter().all(|met| *met) {
             // Before anything is written, so that a store that has lost its epoch is told by its mark.
             upkeep.watch();
         }

@@ -129,7 +129,9 @@ fn while_written(app: &mut App, reader: &KvSync, seed: u64, fail: impl FnOnce() 
         let failed = fail();
         more(50);
         drop(end);
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
         failed
     })?;
     app.flush();

@@ -131,7 +131,7 @@ fn deliver(store: &dyn SyncStore, row: &Row, at: usize, whole: bool) {
             return;
         }
         Row::NoSession(id, token) => {
-            for key in [Session::key_by_id(*id), Session::key_by_token(*token)] {
+            for key in [Session::key_by_id(*id), Session::key_by_token(token)] {
                 run(register(key, version, State::Tombstone, Value::none()));
             }
             return;

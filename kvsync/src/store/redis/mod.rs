@@ -30,10 +30,11 @@
 //!
 //! - Redis 6.2 or newer (tested with 7.0), with `maxmemory-policy noeviction`:
 //!   [`health`](crate::store::SyncStore::health) warns otherwise. An append-only file, or the outbox, if the
-//!   server may lose its memory.
+//!   server may lose its memory. What holds without: [`guarantees`](crate::guarantees).
 //! - For a user with an access list: `~kvsync:* +@read +@write +@scripting +@connection +info` (and
-//!   `+cluster` in a cluster), with your prefix. On a single server scripts reach keys that they find in
-//!   records, which a proxy that shards by key cannot know: connect to the servers themselves.
+//!   `+cluster` in a cluster), with your prefix; with `+config|get` health also tells what the settings lose. On a
+//!   single server scripts reach keys that they find in records, which a proxy that shards by key cannot know:
+//!   connect to the servers themselves.
 //! - The clock of the server need not agree with ours: expiries are sent as durations.
 //!
 //! # How long a call takes

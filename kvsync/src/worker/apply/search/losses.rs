@@ -15,33 +15,39 @@ pub(super) struct Losses {
     /// worker is left between a merge and a write that they refuse (W), the records of dead rows once every
     /// delivery as old as they are has ended (D).
     pub(super) expiry: bool,
-    /// Tombstones and masks are gone while workers are on their way to them.
-    pub(super) early_w: bool,
-    /// Records of dead rows are gone while older deliveries are on their way.
-    pub(super) early_d: bool,
     /// So many entries are evicted, whatever they are. Readers are strict then.
     pub(super) evictions: u16,
+    /// A rule that is broken.
+    pub(super) broken: Option<Broken>,
+}
+
+/// Rules that stores and readers have to keep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// Tombstones and masks end while workers are on their way to them.
+    W,
+    /// Records of dead rows end while older deliveries are on their way.
+    D,
     /// Records are evicted while older changes are still to come.
-    pub(super) heedless: bool,
+    Late,
     /// Readers believe a slot without asking the record.
-    pub(super) credulous: bool,
+    Strict,
 }
 
 impl Search {
     /// Whether what stands there has an end that may have come.
     pub(super) fn may_expire(&self, board: &Board<'_>, point: &Point, place: usize) -> bool {
-        let Losses { expiry, early_w, early_d, .. } = self.losses;
         let entry = self.at(point, place);
-        if !expiry || entry.bytes.is_none() {
+        if !self.losses.expiry || entry.bytes.is_none() {
             return false;
         }
         match &entry.record {
             None if matches!(entry.state, Some(State::Tombstone | State::Unknown)) => {
                 // Registers guard for themselves, so they are kept for D.
-                early_w || !self.is_awaited(board, point, place) && !board.instance.registers
+                self.breaks(Broken::W) || !self.is_awaited(board, point, place) && !board.instance.registers
             }
             Some(record) if !record.alive => {
-                early_d || !self.is_under_way(board, point, place, |todo| !todo.phases.is_empty())
+                self.breaks(Broken::D) || !self.is_under_way(board, point, place, |todo| !todo.phases.is_empty())
             }
             _ => false,
         }
@@ -53,7 +59,7 @@ impl Search {
         if point[EVICTIONS] == 0 || entry.bytes.is_none() {
             return false;
         }
-        if self.losses.heedless {
+        if self.breaks(Broken::Late) {
             return true;
         }
         if board.instance.registers {
@@ -84,6 +90,10 @@ impl Search {
         })
     }
 
+    fn breaks(&self, rule: Broken) -> bool {
+        self.losses.broken == Some(rule)
+    }
+
     fn at(&self, point: &Point, place: usize) -> &Entry {
         &self.entries[usize::from(point[place])]
     }
@@ -92,7 +102,7 @@ impl Search {
     pub(super) fn strict(&self, board: &Board<'_>, point: &Point, place: usize) -> Option<(u8, Version)> {
         let entry = self.at(point, place);
         let row = entry.row?;
-        if place < usize::from(self.rows) || board.instance.registers || self.losses.credulous {
+        if place < usize::from(self.rows) || board.instance.registers || self.breaks(Broken::Strict) {
             return Some((row, entry.version));
         }
         let home = self.at(point, usize::from(row));
@@ -101,8 +111,7 @@ impl Search {
     }
 }
 
-const EXPIRY: Losses =
-    Losses { expiry: true, early_w: false, early_d: false, evictions: 0, heedless: false, credulous: false };
+const EXPIRY: Losses = Losses { expiry: true, evictions: 0, broken: None };
 
 fn evicting(evictions: u16) -> Search {
     right().with_losses(Losses { evictions, ..Losses::default() })
@@ -144,15 +153,23 @@ fn each_loss_that_is_too_early_is_found_out() {
             instances.find_map(|instance| search.run(&instance).err()).unwrap_or_else(|| panic!("{name} passes"));
         println!("{name} falls after {} operations: {what}", trace.len());
     };
-    falls("a tombstone that ends before W", Losses { early_w: true, ..EXPIRY }, Box::new(certain(2, 2, 3, 0)));
-    falls("a mask that ends before W", Losses { early_w: true, ..EXPIRY }, Box::new(unknown(2, 2, 2, 0)));
-    falls("a record that ends before D", Losses { early_d: true, ..EXPIRY }, Box::new(certain(2, 2, 2, 0)));
+    falls(
+        "a tombstone that ends before W",
+        Losses { broken: Some(Broken::W), ..EXPIRY },
+        Box::new(certain(2, 2, 3, 0)),
+    );
+    falls("a mask that ends before W", Losses { broken: Some(Broken::W), ..EXPIRY }, Box::new(unknown(2, 2, 2, 0)));
+    falls("a record that ends before D", Losses { broken: Some(Broken::D), ..EXPIRY }, Box::new(certain(2, 2, 2, 0)));
     let evicted = Losses { evictions: 1, ..Losses::default() };
-    falls("a slot that is believed", Losses { credulous: true, ..evicted }, Box::new(certain(2, 2, 3, 0)));
+    falls("a slot that is believed", Losses { broken: Some(Broken::Strict), ..evicted }, Box::new(certain(2, 2, 3, 0)));
     falls(
         "a record that goes before an older change",
-        Losses { heedless: true, ..evicted },
+        Losses { broken: Some(Broken::Late), ..evicted },
         Box::new(certain(2, 2, 2, 0)),
     );
-    falls("an entry without a ledger that does", Losses { heedless: true, ..evicted }, Box::new(registers::all(2)));
+    falls(
+        "an entry without a ledger that does",
+        Losses { broken: Some(Broken::Late), ..evicted },
+        Box::new(registers::all(2)),
+    );
 }
