@@ -28,6 +28,14 @@ pub fn statement(data: &[u8]) -> usize {
     crate::capture::fuzzing::statement(&String::from_utf8_lossy(text), postgres)
 }
 
+pub use crate::capture::fuzzing::Seen;
+
+/// What the statements of a text are taken for; or, not as `batch`, what its first is.
+#[must_use]
+pub fn seen(sql: &str, postgres: bool, batch: bool) -> Vec<Seen> {
+    crate::capture::fuzzing::seen(sql, postgres, batch)
+}
+
 /// Reads a stored entry as readers and writers do, and writes over it.
 pub fn envelope(data: &[u8]) {
     let bytes = Bytes::copy_from_slice(data);

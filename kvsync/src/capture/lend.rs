@@ -1,5 +1,6 @@
 //! Lends the wrapped connection to code that insists on its type.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -89,8 +90,11 @@ impl<DB: SyncBackend> Instrumentation for Watch<DB> {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
         // Not all loads tell that they have ended: a statement that fails is reported, too.
         if let InstrumentationEvent::StartQuery { query, .. } = &event {
-            // Diesel appends the binds as a comment.
-            self.watch(&query.to_string());
+            // Diesel appends the binds as a comment. A statement that it cannot build is not sent.
+            let mut text = String::new();
+            if write!(text, "{query}").is_ok() {
+                self.watch(&text);
+            }
         }
         if let Some(user) = &mut self.user {
             user.on_connection_event(event);

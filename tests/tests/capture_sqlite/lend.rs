@@ -15,3 +15,12 @@ fn writes_of_a_lent_connection_are_reported() {
     conn.lend(|plain| users::table.count().get_result::<i64>(plain).unwrap());
     assert_eq!(recorder.missed(), []);
 }
+
+#[test]
+fn a_statement_that_diesel_cannot_build_fails_as_it_does_elsewhere() {
+    let (mut conn, recorder) = open();
+    let nothing = || Some(users::username.eq("x")).filter(|_| false);
+    let failed = conn.lend(|plain: &mut SqliteConnection| diesel::update(users::table).set(nothing()).execute(plain));
+    assert!(matches!(failed, Err(diesel::result::Error::QueryBuilderError(_))), "{failed:?}");
+    assert_eq!(recorder.missed(), []);
+}

@@ -10,6 +10,7 @@
 )]
 
 mod common;
+mod judged;
 mod models;
 mod postgres;
 mod random;

@@ -92,6 +92,12 @@ pub(crate) fn run<D: Pair>(mut pair: D, postgres: bool, rounds: u64) {
     );
 }
 
+/// Eight statements made at random.
+pub(crate) fn statements(seed: u64, postgres: bool) -> Vec<String> {
+    let mut writer = Writer { random: StdRng::seed_from_u64(seed), postgres, sql: String::new(), open: false };
+    (0..8).map(|_| writer.statement().0).collect()
+}
+
 /// Writes statements.
 struct Writer {
     random: StdRng,
