@@ -179,7 +179,6 @@ impl<DB: SyncBackend> Database<DB> {
 
     /// Lets changes wait in the database's [outbox](super::outbox) until they are in every store, in place
     /// of a queue in memory: then nothing is lost when the process is killed.
-    #[doc(hidden)]
     #[must_use]
     pub fn outbox(self) -> Self {
         Self { outbox: true, ..self }

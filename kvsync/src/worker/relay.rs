@@ -12,7 +12,7 @@ use super::config::RelayConfig;
 use super::flight::{Ended, Flights, How};
 use super::lane::{Lane, Shared};
 use super::post::Post;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::transport::{Claimed, Failure, failure_text};
 
 /// How many rows are claimed at once.
@@ -169,7 +169,9 @@ impl Relay {
         }
         let attempts = attempts.saturating_add(1);
         let text = failure_text(error);
-        let retry_in = (attempts < self.config.attempts).then(|| self.config.backoff.after(attempts));
+        // What was written unseen is not seen by trying again.
+        let hopeless = error.kind() == ErrorKind::Capture || attempts >= self.config.attempts;
+        let retry_in = (!hopeless).then(|| self.config.backoff.after(attempts));
         if retry_in.is_none() {
             let name = self.post.outbox.name();
             tracing::error!(database = name, table, id, error = text, "a change is a dead letter");

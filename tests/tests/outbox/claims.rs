@@ -165,13 +165,14 @@ fn rows_that_cannot_be_understood_are_errors_of_their_own() {
             base.trigger_row("users", "insert", &base.user_key(7), None);
         }
         base.trigger_row("users", "vanish", &base.user_key(1), None);
+        base.run("INSERT INTO kvsync_outbox (captured_at, timeline, sequence, table_name, action) VALUES (1, 0, 1, 'users', 'truncate')");
         base.trigger_row("users", "insert", &base.user_key(1), None);
         base.run("UPDATE kvsync_outbox SET scope = 'wrong' WHERE id = (SELECT max(id) FROM kvsync_outbox)");
         base.captured_row("insert", &user(1, "a", "ann"), Some(-1));
         let outbox = base.outbox();
         let claimed = outbox.claim(100, LEASE).unwrap();
         let (wrong, right): (Vec<_>, Vec<_>) = claimed.into_iter().partition(|row| row.changes.is_err());
-        assert_eq!((wrong.len(), right.len()), (hostile.len() + 3, hostile.len()));
+        assert_eq!((wrong.len(), right.len()), (hostile.len() + 4, hostile.len()));
         for row in &wrong {
             assert!(!row.changes.as_ref().unwrap_err().is_retryable(), "{row:?}");
         }

@@ -12,5 +12,6 @@
 
 mod claims;
 mod failures;
+mod migrations;
 mod relay;
 mod setup;

@@ -103,12 +103,12 @@ impl Base {
     pub fn sqlite() -> Self {
         let base = Self::Sqlite(tempfile::tempdir().unwrap());
         base.run("PRAGMA journal_mode = WAL");
-        base.migrated(include_str!("../../../kvsync/migrations/sqlite/00000000000000_kvsync_outbox/up.sql"))
+        base.migrated(include_str!("../../../kvsync/migrations/sqlite/20250101000000_kvsync_outbox/up.sql"))
     }
 
     pub fn postgres() -> Self {
         let base = Self::Postgres(postgres::fresh_database().unwrap());
-        base.migrated(include_str!("../../../kvsync/migrations/postgres/00000000000000_kvsync_outbox/up.sql"))
+        base.migrated(include_str!("../../../kvsync/migrations/postgres/20250101000000_kvsync_outbox/up.sql"))
     }
 
     fn migrated(self, outbox: &str) -> Self {

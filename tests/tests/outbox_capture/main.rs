@@ -20,8 +20,8 @@ use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use kvsync::Syncable;
 use serde::{Deserialize, Serialize};
 
-const POSTGRES_OUTBOX: &str = include_str!("../../../kvsync/migrations/postgres/00000000000000_kvsync_outbox/up.sql");
-const SQLITE_OUTBOX: &str = include_str!("../../../kvsync/migrations/sqlite/00000000000000_kvsync_outbox/up.sql");
+const POSTGRES_OUTBOX: &str = include_str!("../../../kvsync/migrations/postgres/20250101000000_kvsync_outbox/up.sql");
+const SQLITE_OUTBOX: &str = include_str!("../../../kvsync/migrations/sqlite/20250101000000_kvsync_outbox/up.sql");
 
 diesel::table! {
     users (id) {

@@ -175,8 +175,8 @@ const POSTGRES_IMAGES: &str = "
         FROM memberships AS t
     UNION ALL SELECT 'counters', json_build_object('id', id)::text, row_to_json(t)::text FROM counters AS t
     UNION ALL SELECT 'documents', json_build_object('id', id)::text, row_to_json(t)::text FROM documents AS t";
-const SQLITE_OUTBOX: &str = include_str!("../../../kvsync/migrations/sqlite/00000000000000_kvsync_outbox/up.sql");
-const POSTGRES_OUTBOX: &str = include_str!("../../../kvsync/migrations/postgres/00000000000000_kvsync_outbox/up.sql");
+const SQLITE_OUTBOX: &str = include_str!("../../../kvsync/migrations/sqlite/20250101000000_kvsync_outbox/up.sql");
+const POSTGRES_OUTBOX: &str = include_str!("../../../kvsync/migrations/postgres/20250101000000_kvsync_outbox/up.sql");
 
 struct SqlitePair {
     mode: Mode,

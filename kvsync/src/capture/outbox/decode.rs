@@ -45,30 +45,26 @@ pub(super) fn decode<DB: SyncBackend>(
     hub: &Hub<DB>,
     rows: &[Stored],
 ) -> Vec<Result<Vec<Change>>> {
-    let told: Vec<Result<Option<Told<'_, DB>>>> = rows.iter().map(|row| tell(conn, hub, row)).collect();
+    let told: Vec<Result<Told<'_, DB>>> = rows.iter().map(|row| tell(conn, hub, row)).collect();
     let mut images = Vec::new();
     for (at, told) in told.iter().enumerate() {
-        if let Ok(Some(told)) = told {
+        if let Ok(told) = told {
             told.wants(at, &mut images);
         }
     }
     let mut seen = see(conn, &images).into_iter().peekable();
-    let changes = |(at, told): (usize, Result<Option<Told<'_, DB>>>)| {
+    let changes = |(at, told): (usize, Result<Told<'_, DB>>)| {
         let mut own = Vec::new();
         while let Some(one) = seen.next_if(|(of, _)| *of == at) {
             own.push(one.1);
         }
-        told?.map_or_else(|| Ok(Vec::new()), |told| told.changes(hub, own))
+        told?.changes(hub, own)
     };
     told.into_iter().enumerate().map(changes).collect()
 }
 
-/// Whom a row concerns; nothing for one that says only that its table is no longer known.
-fn tell<'a, DB: SyncBackend>(
-    conn: &mut DB::Connection,
-    hub: &'a Hub<DB>,
-    stored: &'a Stored,
-) -> Result<Option<Told<'a, DB>>> {
+/// Whom a row concerns.
+fn tell<'a, DB: SyncBackend>(conn: &mut DB::Connection, hub: &'a Hub<DB>, stored: &'a Stored) -> Result<Told<'a, DB>> {
     let name = DB::DIALECT.fold(stored.table_name.as_str().into());
     let strange = || {
         let message = format!(
@@ -85,11 +81,7 @@ fn tell<'a, DB: SyncBackend>(
         }
     }
     let (table, Belongs { sql, scope }) = belongs.ok_or_else(strange)?;
-    let Some(action) = stored.action()? else {
-        let reason = "rows that TRUNCATE deleted may not all have been seen; verify the table";
-        hub.missed(Some(&table.name), reason, "TRUNCATE");
-        return Ok(None);
-    };
+    let action = stored.action()?;
     let own = Scope::of_prefix(&stored.scope).ok_or_else(|| stored.wrong("its scope is none"))?;
     let of_name: Vec<&ModelEntry<DB>> = table
         .models
@@ -106,7 +98,7 @@ fn tell<'a, DB: SyncBackend>(
         return Err(strange());
     }
     let scope = if own.is_none() { scope.unwrap_or(own) } else { own };
-    Ok(Some(Told { stored, table, sql, scope, action, version: stored.version(hub.publish.epoch())?, models }))
+    Ok(Told { stored, table, sql, scope, action, version: stored.version(hub.publish.epoch())?, models })
 }
 
 impl<DB: SyncBackend> Told<'_, DB> {

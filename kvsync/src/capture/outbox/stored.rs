@@ -75,16 +75,20 @@ impl Stored {
         })
     }
 
-    /// What was done; nothing for TRUNCATE, of which nobody knows which rows it deleted.
-    pub(super) fn action(&self) -> Result<Option<Action>> {
-        Ok(Some(match self.action.as_str() {
+    /// What was done. What TRUNCATE deleted unseen is nothing that could be delivered.
+    pub(super) fn action(&self) -> Result<Action> {
+        Ok(match self.action.as_str() {
             "insert" => Action::Insert,
             "update" => Action::Update,
             "upsert" => Action::Upsert,
             "delete" => Action::Delete,
-            "truncate" => return Ok(None),
+            "truncate" => {
+                let message = "TRUNCATE may have deleted rows that its transaction could not see; verify the table, then \
+                               drop this dead letter";
+                return Err(Error::new(ErrorKind::Capture, message));
+            }
             other => return Err(self.wrong(format!("the action `{other}` is none that is known"))),
-        }))
+        })
     }
 
     /// Its version. `epoch` is that of now, which stands in for one that the writer did not know.
