@@ -106,7 +106,7 @@ impl Shared {
                     None => error,
                 });
             }
-            look = (look * 2).min(RAREST_LOOK);
+            look = (look * 3 / 2).min(RAREST_LOOK);
         }
     }
 }

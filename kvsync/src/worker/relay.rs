@@ -19,7 +19,7 @@ use crate::transport::{Claimed, Failure, failure_text};
 const CLAIM: usize = 256;
 /// How long the outbox is left alone between two turns: rows that end together are told together, and
 /// writers of the same database find it free.
-const TURN: Duration = Duration::from_millis(5);
+const TURN: Duration = Duration::from_millis(3);
 /// How many delivered rows are deleted at once.
 const PURGE: usize = 500;
 /// How often the outbox is put in order, and its depth read.
