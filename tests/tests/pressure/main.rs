@@ -62,8 +62,8 @@ fn app(configure: impl FnOnce(Builder) -> Builder) -> App {
     let server = Redis::start(RedisOptions::default()).unwrap();
     let proxy = Proxy::start(server.port().unwrap()).unwrap();
     let store = RedisStore::builder([proxy.url(&server.url())])
-        .command_timeout(Duration::from_millis(200))
-        .connect_timeout(Duration::from_millis(200))
+        .command_timeout(Duration::from_secs(2))
+        .connect_timeout(Duration::from_secs(2))
         .retry_for(Duration::from_millis(100))
         .connect()
         .unwrap();
