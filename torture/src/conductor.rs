@@ -17,7 +17,7 @@ use crate::job::{Job, Singles, StoreAt, cluster, redis};
 use crate::open::open;
 use crate::options::{Delivery, End, Options, StoreKind};
 use crate::repair::repair;
-use crate::script::{Lane, script};
+use crate::script::{Lane, RELAYS, script};
 use crate::serve::Remote;
 use crate::verdict::Verdict;
 use crate::view::{Direct, View};
@@ -41,9 +41,6 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         println!("the script:");
         print_script(options, time);
     }
-    if options.delivery != Delivery::Memory {
-        return Err("this combination is not there yet".into());
-    }
     let world = World::start(options)?;
     let view: Arc<dyn View> = view(&world)?;
     let (jobs, layout) = jobs(&world, options);
@@ -56,7 +53,7 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         return Err("interrupted; everything that was started is stopped".into());
     }
     println!("waiting for quiet");
-    let quiet = crew.quiet();
+    let quiet = crew.quiet(layout);
     watch.stop();
     for reader in readers {
         reader.join().map_err(|_| "a reader panicked")?;
@@ -80,7 +77,11 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
 /// Checks, mends what kills took with them, and checks again.
 fn settle(options: &Options, world: &World, crew: &Crew, layout: Layout, view: &dyn View) -> Outcome<Verdict> {
     let excuses = crew.excuses();
-    let allowed = if options.delivery == Delivery::Memory { excuses } else { Excuses::default() };
+    let allowed = match options.delivery {
+        Delivery::Memory => excuses,
+        // Who is killed takes nothing along; but a store may still forget.
+        Delivery::Outbox | Delivery::Triggers => Excuses { forgot: excuses.forgot, ..Excuses::default() },
+    };
     let truth = rows(&world.database_at(false))?;
     let stored = entries(view, &truth)?;
     let first = compare(&truth, &stored, &allowed);
@@ -89,7 +90,8 @@ fn settle(options: &Options, world: &World, crew: &Crew, layout: Layout, view: &
         return Ok(first);
     }
     match layout.owner {
-        Some(owner) => crew.repair(owner)?,
+        _ if options.delivery != Delivery::Memory => crew.ask(layout.owner.unwrap_or(layout.relays), "replay")?,
+        Some(owner) => crew.ask(owner, "repair")?,
         None => repair(&open(&job(world, options, false, 0))?.build()?, &world.database_at(false))?,
     }
     let mut verdict = first.unexcused();
@@ -153,24 +155,38 @@ fn view(world: &World) -> Outcome<Arc<dyn View>> {
     })
 }
 
-/// What the processes do. The owner of a store does all of it by itself, as nobody else can reach the store.
+/// What the processes do. Without an outbox the owner of a store does all of it by itself, as nobody else can reach the
+/// store.
 fn jobs(world: &World, options: &Options) -> (Vec<Job>, Layout) {
     let of = |place: usize| Job {
         singles: *[Singles::Never, Singles::Alone, Singles::Wrapped].get(place % 3).unwrap_or(&Singles::Never),
         ..job(world, options, true, options.seed.wrapping_add((place as u64) << 48))
     };
-    if options.store.is_owned() {
-        let refill = options.store == StoreKind::Memory;
-        let owner = Job {
-            threads: options.writers,
-            socket: Some(world.socket()),
-            refill,
-            singles: if options.seed % 2 == 0 { Singles::Wrapped } else { Singles::Alone },
-            ..of(0)
-        };
-        return (vec![owner], Layout { relays: 1, owner: Some(0) });
+    let owner = Job { socket: Some(world.socket()), refill: options.store == StoreKind::Memory, ..of(options.writers) };
+    if options.delivery == Delivery::Memory && options.store.is_owned() {
+        let singles = if options.seed.is_multiple_of(2) { Singles::Wrapped } else { Singles::Alone };
+        return (vec![Job { threads: options.writers, singles, ..owner }], Layout { relays: 1, owner: Some(0) });
     }
-    ((0..options.writers).map(of).collect(), Layout { relays: options.writers, owner: None })
+    let stranger = |place: usize| options.delivery == Delivery::Triggers && place % 2 == 1;
+    let mut jobs: Vec<Job> =
+        (0..options.writers).map(|place| Job { stranger: stranger(place), ..of(place) }).collect();
+    let mut layout = Layout { relays: jobs.len(), owner: None };
+    if options.delivery != Delivery::Memory {
+        // Writers leave everything to the outbox; the store of an owner they could not even reach.
+        for job in &mut jobs {
+            job.relay = false;
+            if options.store.is_owned() {
+                job.store = StoreAt::Memory;
+            }
+        }
+        if options.store.is_owned() {
+            layout.owner = Some(jobs.len());
+            jobs.push(Job { threads: 0, ..owner });
+        } else {
+            jobs.extend((0..RELAYS).map(|relay| Job { threads: 0, ..of(options.writers + relay) }));
+        }
+    }
+    (jobs, layout)
 }
 
 fn job(world: &World, options: &Options, through_faults: bool, seed: u64) -> Job {
@@ -178,6 +194,9 @@ fn job(world: &World, options: &Options, through_faults: bool, seed: u64) -> Job
     Job {
         writer: 0,
         seed,
+        delivery: options.delivery,
+        relay: through_faults,
+        stranger: false,
         threads: 1,
         rows: options.rows,
         store,

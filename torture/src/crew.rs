@@ -137,15 +137,22 @@ impl Crew {
         Ok(sum)
     }
 
-    /// Lets every process stop to write, and waits until all that it wrote is in the store.
-    pub(crate) fn quiet(&self) -> Outcome {
+    /// Lets every process stop to write, and waits until all that they wrote is in the store. Those who deliver come
+    /// last, as they wait for what is there when they are asked.
+    pub(crate) fn quiet(&self, layout: Layout) -> Outcome {
+        let (writers, others) = self.places.split_at(layout.relays.min(self.places.len()));
+        self.flushed(writers)?;
+        self.flushed(others)
+    }
+
+    fn flushed(&self, places: &[Mutex<Option<Child>>]) -> Outcome {
         let mut unflushed = Vec::new();
-        for slot in &self.places {
+        for slot in places {
             if let Some(child) = &mut *slot.lock() {
                 child.tell("stop")?;
             }
         }
-        for slot in &self.places {
+        for slot in places {
             if let Some(child) = &*slot.lock() {
                 let answer = child.answer(QUIET)?;
                 if answer != "flushed" {
@@ -156,14 +163,14 @@ impl Crew {
         if unflushed.is_empty() { Ok(()) } else { Err(unflushed.join("; ").into()) }
     }
 
-    /// Asks the process at this place to compare its store with the database and mend it.
-    pub(crate) fn repair(&self, place: usize) -> Outcome {
+    /// Asks the process at this place, which is quiet, for one thing more, and waits until it is done.
+    pub(crate) fn ask(&self, place: usize, command: &str) -> Outcome {
         let mut slot = self.places.get(place).ok_or("there is no such process")?.lock();
         let child = slot.as_mut().ok_or("the process is gone")?;
-        child.tell("repair")?;
+        child.tell(command)?;
         match child.answer(QUIET)?.as_str() {
-            "repaired" => Ok(()),
-            other => Err(format!("process {} was to repair and said `{other}`", child.writer).into()),
+            "done" => Ok(()),
+            other => Err(format!("process {} was asked to {command} and said `{other}`", child.writer).into()),
         }
     }
 

@@ -10,7 +10,7 @@ use crate::Outcome;
 use crate::crew::{Crew, Layout};
 use crate::script::{Event, Fault, Net, PRIMARIES};
 use crate::watch::Watch;
-use crate::world::{Database, Store, World};
+use crate::world::{Base, Store, World};
 
 /// What faults happen to.
 pub(crate) struct Stage<'a> {
@@ -95,19 +95,19 @@ impl Stage<'_> {
                 _ => Err("there is no network before this store".into()),
             },
             Fault::DatabaseNet(net, long) => match &self.world.database {
-                Database::Postgres(_, proxy) => {
+                Base::Postgres(_, proxy) => {
                     misbehave(proxy, net, long);
                     Ok(())
                 }
-                Database::Sqlite(_) => Err("there is no network before this database".into()),
+                Base::Sqlite(_) => Err("there is no network before this database".into()),
             },
             Fault::CrashDatabase(long) => match &self.world.database {
-                Database::Postgres(server, _) => {
+                Base::Postgres(server, _) => {
                     server.stop_immediate()?;
                     thread::sleep(millis(long));
                     Ok(server.restart()?)
                 }
-                Database::Sqlite(_) => Err("this database has no server".into()),
+                Base::Sqlite(_) => Err("this database has no server".into()),
             },
         }
     }

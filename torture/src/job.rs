@@ -10,6 +10,7 @@ use kvsync::store::redis::RedisStore;
 use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
+use crate::options::Delivery;
 
 /// The variable that carries a job; without it the process is the conductor.
 pub(crate) const JOB: &str = "KVSYNC_TORTURE_JOB";
@@ -21,6 +22,12 @@ pub(crate) struct Job {
     pub(crate) writer: i32,
     /// What its dice are seeded with.
     pub(crate) seed: u64,
+    /// How changes travel.
+    pub(crate) delivery: Delivery,
+    /// Whether it brings what waits in the outbox to the store.
+    pub(crate) relay: bool,
+    /// Whether its writers know nothing of kvsync.
+    pub(crate) stranger: bool,
     /// How many threads write; none in a process that only delivers.
     pub(crate) threads: usize,
     pub(crate) singles: Singles,

@@ -13,13 +13,19 @@ use kvsync::{Builder, KvSync};
 use crate::Outcome;
 use crate::job::{DatabaseAt, Job, Singles};
 use crate::models::{Account, Badge, Member};
+use crate::options::Delivery;
 
 /// How long a process waits for a store or database that is down when it starts.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Rows are looked for often, and claims of a relay that was killed or sleeps run out soon.
+const OUTBOX_POLL: Duration = Duration::from_millis(50);
+const OUTBOX_LEASE: Duration = Duration::from_millis(500);
+
 /// The job's store and database.
 pub(crate) fn open(job: &Job) -> Outcome<Builder> {
     let builder = job.store.onto(KvSync::builder())?.workers(2);
+    let builder = builder.relay(job.relay).outbox_poll(OUTBOX_POLL).outbox_lease(OUTBOX_LEASE);
     Ok(match job.database.clone() {
         DatabaseAt::Sqlite(path) => {
             builder.database(registered(job, Database::<Sqlite>::new("main", move || sqlite(&path))))
@@ -36,7 +42,11 @@ where
     Badge: SyncModel<DB>,
     Member: SyncModel<DB>,
 {
-    let database = database.model::<Account>().model::<Badge>().model::<Member>();
+    let database = match job.delivery {
+        Delivery::Memory => database.model::<Account>().model::<Badge>().model::<Member>(),
+        Delivery::Outbox => database.model::<Account>().model::<Badge>().model::<Member>().outbox(),
+        Delivery::Triggers => database.triggers::<Account>().triggers::<Badge>().triggers::<Member>().outbox(),
+    };
     if job.singles == Singles::Wrapped { database.wrap_single_writes() } else { database }
 }
 

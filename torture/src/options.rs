@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Outcome;
 use crate::script::Lane;
 
@@ -45,7 +47,7 @@ pub(crate) enum DatabaseKind {
 }
 
 /// How changes travel from the database to the store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Delivery {
     Memory,
     Outbox,
@@ -192,7 +194,6 @@ fn number<T: std::str::FromStr<Err: fmt::Display>>(name: &str, value: &str) -> O
 mod tests {
     use super::Options;
     use crate::Outcome;
-    use crate::script::Lane;
 
     fn parse(line: &str) -> Outcome<Option<Options>> {
         Options::parse(line.split_whitespace().map(str::to_owned))

@@ -14,6 +14,7 @@ use crate::check::{entries, rows};
 use crate::job::DatabaseAt;
 use crate::models::{Account, Badge, Member, Row};
 use crate::view::{Direct, Seen};
+use crate::writer::QUIET;
 
 /// Reads every row again that stands in the database or in the store.
 pub(crate) fn repair(kv: &KvSync, database: &DatabaseAt) -> Outcome {
@@ -39,6 +40,12 @@ pub(crate) fn refill(kv: &KvSync) -> Outcome {
     kv.backfill::<Badge>().run()?;
     kv.backfill::<Member>().run()?;
     Ok(())
+}
+
+/// Delivers once more what the outbox has kept, for a store that has forgotten.
+pub(crate) fn replay(kv: &KvSync) -> Outcome {
+    kv.outbox("main")?.replay(UNIX_EPOCH)?;
+    Ok(kv.flush(QUIET)?)
 }
 
 /// A row without a record does not know which keys it has left: they are released at the version of the copy that

@@ -44,10 +44,34 @@ fn in_postgres<T>(
     }
 }
 
+/// The same without kvsync.
+fn in_strange_sqlite<T>(
+    conn: &mut SqliteConnection,
+    way: Way,
+    work: impl FnOnce(&mut SqliteConnection) -> QueryResult<T>,
+) -> QueryResult<T> {
+    match way {
+        Way::Plain => conn.immediate_transaction(work),
+        Way::Strict => conn.transaction(work),
+    }
+}
+
+/// The same without kvsync.
+fn in_strange_postgres<T>(
+    conn: &mut PgConnection,
+    way: Way,
+    work: impl FnOnce(&mut PgConnection) -> QueryResult<T>,
+) -> QueryResult<T> {
+    match way {
+        Way::Plain => conn.transaction(work),
+        Way::Strict => conn.build_transaction().repeatable_read().run(work),
+    }
+}
+
 macro_rules! steps {
-    ($name:ident, $step:ident, $connection:ty, $transaction:path) => {
+    ($name:ident, $step:ident, $conn:ty, $transaction:path) => {
         /// Does one thing, and returns how many rows it wrote and committed.
-        pub(crate) fn $name(conn: &mut SyncConnection<$connection>, dice: &mut Dice) -> QueryResult<usize> {
+        pub(crate) fn $name(conn: &mut $conn, dice: &mut Dice) -> QueryResult<usize> {
             let kind = dice.below(100);
             if dice.autocommit || begins_by_itself(kind) {
                 $step(conn, dice, kind)
@@ -57,11 +81,11 @@ macro_rules! steps {
         }
 
         #[allow(clippy::too_many_lines, reason = "one arm a step, none depends on another")]
-        fn $step(conn: &mut SyncConnection<$connection>, dice: &mut Dice, kind: i32) -> QueryResult<usize> {
+        fn $step(conn: &mut $conn, dice: &mut Dice, kind: i32) -> QueryResult<usize> {
             use accounts::dsl as a;
             use badges::dsl as b;
             use members::dsl as m;
-            type Conn = SyncConnection<$connection>;
+            type Conn = $conn;
 
             let writer = dice.writer;
             let way = Way::draw(dice, 10);
@@ -289,8 +313,10 @@ macro_rules! steps {
     };
 }
 
-steps!(on_sqlite, one_on_sqlite, SqliteConnection, in_sqlite);
-steps!(on_postgres, one_on_postgres, PgConnection, in_postgres);
+steps!(on_sqlite, one_on_sqlite, SyncConnection<SqliteConnection>, in_sqlite);
+steps!(on_postgres, one_on_postgres, SyncConnection<PgConnection>, in_postgres);
+steps!(strange_on_sqlite, one_strange_on_sqlite, SqliteConnection, in_strange_sqlite);
+steps!(strange_on_postgres, one_strange_on_postgres, PgConnection, in_strange_postgres);
 
 /// Whether a step of this kind is a transaction already.
 fn begins_by_itself(kind: i32) -> bool {

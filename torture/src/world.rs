@@ -2,17 +2,22 @@
 
 use std::path::PathBuf;
 
+use diesel::connection::SimpleConnection;
+use diesel::pg::Pg;
+use diesel::sqlite::Sqlite;
+use kvsync::capture::Database;
 use tempfile::TempDir;
 use xtask::servers::{Postgres, Proxy, Redis, RedisCluster, RedisOptions};
 
-use diesel::connection::SimpleConnection;
-
 use crate::Outcome;
 use crate::job::{DatabaseAt, StoreAt};
-use crate::models::TABLES;
+use crate::models::{Account, Badge, Member, TABLES};
 use crate::open::{postgres, sqlite};
-use crate::options::{DatabaseKind, Options, StoreKind};
+use crate::options::{DatabaseKind, Delivery, Options, StoreKind};
 use crate::script::PRIMARIES;
+
+const SQLITE_OUTBOX: &str = include_str!("../../kvsync/migrations/sqlite/00000000000000_kvsync_outbox/up.sql");
+const POSTGRES_OUTBOX: &str = include_str!("../../kvsync/migrations/postgres/00000000000000_kvsync_outbox/up.sql");
 
 /// Where rows are synced to.
 pub(crate) enum Store {
@@ -23,7 +28,7 @@ pub(crate) enum Store {
 }
 
 /// Where rows are written.
-pub(crate) enum Database {
+pub(crate) enum Base {
     Sqlite(String),
     Postgres(Box<Postgres>, Proxy),
 }
@@ -31,7 +36,7 @@ pub(crate) enum Database {
 /// Everything that a run needs; gone when dropped.
 pub(crate) struct World {
     pub(crate) store: Store,
-    pub(crate) database: Database,
+    pub(crate) database: Base,
     folder: TempDir,
 }
 
@@ -56,17 +61,40 @@ impl World {
                 let mut conn = sqlite(&path)?;
                 conn.batch_execute(kvsync::capture::SQLITE_COUNTER)?;
                 TABLES.iter().try_for_each(|table| conn.batch_execute(table))?;
-                Database::Sqlite(path)
+                Base::Sqlite(path)
             }
             DatabaseKind::Postgres => {
                 let server = Postgres::start()?;
                 let mut conn = postgres(&server.url())?;
                 TABLES.iter().try_for_each(|table| conn.batch_execute(table))?;
                 let proxy = Proxy::start(server.port())?;
-                Database::Postgres(Box::new(server), proxy)
+                Base::Postgres(Box::new(server), proxy)
             }
         };
-        Ok(Self { store, database, folder })
+        let world = Self { store, database, folder };
+        if options.delivery != Delivery::Memory {
+            world.make_outbox(options.delivery == Delivery::Triggers)?;
+        }
+        Ok(world)
+    }
+
+    fn make_outbox(&self, triggers: bool) -> Outcome {
+        macro_rules! migrate {
+            ($backend:ty, $conn:expr, $outbox:expr) => {{
+                let mut conn = $conn;
+                conn.batch_execute($outbox)?;
+                if triggers {
+                    let database = Database::<$backend>::new("main", || Err::<_, String>("it is never opened".into()));
+                    let database = database.triggers::<Account>().triggers::<Badge>().triggers::<Member>();
+                    conn.batch_execute(&database.triggers_sql()?.up)?;
+                }
+            }};
+        }
+        match &self.database {
+            Base::Sqlite(path) => migrate!(Sqlite, sqlite(path)?, SQLITE_OUTBOX),
+            Base::Postgres(server, _) => migrate!(Pg, postgres(&server.url())?, POSTGRES_OUTBOX),
+        }
+        Ok(())
     }
 
     /// Where the owner of the store answers for it.
@@ -88,9 +116,9 @@ impl World {
     /// The database as writers reach it, through what goes wrong; or past that.
     pub(crate) fn database_at(&self, through_faults: bool) -> DatabaseAt {
         match &self.database {
-            Database::Sqlite(path) => DatabaseAt::Sqlite(path.clone()),
-            Database::Postgres(server, proxy) if through_faults => DatabaseAt::Postgres(proxy.url(&server.url())),
-            Database::Postgres(server, _) => DatabaseAt::Postgres(server.url()),
+            Base::Sqlite(path) => DatabaseAt::Sqlite(path.clone()),
+            Base::Postgres(server, proxy) if through_faults => DatabaseAt::Postgres(proxy.url(&server.url())),
+            Base::Postgres(server, _) => DatabaseAt::Postgres(server.url()),
         }
     }
 }

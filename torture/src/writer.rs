@@ -13,20 +13,19 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error};
 use diesel::sqlite::Sqlite;
-use kvsync::capture::{SyncBackend, SyncConnection};
 use kvsync::report::Outcome as Fate;
 use kvsync::{KvSync, Report};
 
 use crate::Outcome;
 use crate::dice::Dice;
 use crate::job::{DatabaseAt, Job, Singles};
-use crate::open::{open, patiently};
-use crate::repair::{refill, repair};
+use crate::open::{open, patiently, postgres, sqlite};
+use crate::repair::{refill, repair, replay};
 use crate::serve::serve;
 use crate::steps;
 
 /// How long everything that was written may take to reach the store once nothing is in the way.
-const QUIET: Duration = Duration::from_secs(90);
+pub(crate) const QUIET: Duration = Duration::from_secs(90);
 
 /// What the threads of the process share.
 #[derive(Debug, Default)]
@@ -68,10 +67,12 @@ pub(crate) fn run(job: &Job) -> Outcome {
     reporting.join().map_err(|_| "the reporting thread panicked")?;
     // Whoever started it ends it, by closing the pipe.
     while let Ok(command) = commands.recv() {
-        if command == "repair" {
-            repair(&kv, &job.database)?;
-            println!("repaired");
+        match command.as_str() {
+            "repair" => repair(&kv, &job.database)?,
+            "replay" => replay(&kv)?,
+            other => return Err(format!("no such command: {other}").into()),
         }
+        println!("done");
     }
     Ok(())
 }
@@ -92,25 +93,27 @@ fn start(kv: &KvSync, job: &Job, thread: usize, tally: &Arc<Tally>) -> Outcome<t
     let dice = Dice::new(job.seed.wrapping_add(thread as u64), job.rows, job.writer, job.singles != Singles::Never);
     let (kv, tally) = (kv.clone(), Arc::clone(tally));
     let name = format!("torture-writer-{thread}");
-    let postgres = matches!(job.database, DatabaseAt::Postgres(_));
-    Ok(thread::Builder::new().name(name).spawn(move || {
-        if postgres {
-            write::<Pg>(&kv, dice, &tally, steps::on_postgres);
-        } else {
-            write::<Sqlite>(&kv, dice, &tally, steps::on_sqlite);
-        }
+    let (database, stranger) = (job.database.clone(), job.stranger);
+    Ok(thread::Builder::new().name(name).spawn(move || match (&database, stranger) {
+        (DatabaseAt::Sqlite(_), false) => write(dice, &tally, || kv.connect::<Sqlite>("main"), steps::on_sqlite),
+        (DatabaseAt::Postgres(_), false) => write(dice, &tally, || kv.connect::<Pg>("main"), steps::on_postgres),
+        (DatabaseAt::Sqlite(path), true) => write(dice, &tally, || sqlite(path), steps::strange_on_sqlite),
+        (DatabaseAt::Postgres(url), true) => write(dice, &tally, || postgres(url), steps::strange_on_postgres),
     })?)
 }
 
-type Step<C> = fn(&mut SyncConnection<C>, &mut Dice) -> QueryResult<usize>;
-
 /// One step after another, on one connection for as long as it holds.
-fn write<DB: SyncBackend>(kv: &KvSync, mut dice: Dice, tally: &Tally, step: Step<DB::Connection>) {
-    let mut open: Option<SyncConnection<DB::Connection>> = None;
+fn write<C, E>(
+    mut dice: Dice,
+    tally: &Tally,
+    connect: impl Fn() -> Result<C, E>,
+    step: fn(&mut C, &mut Dice) -> QueryResult<usize>,
+) {
+    let mut open: Option<C> = None;
     let mut again = 0;
     while !tally.stop.load(Ordering::Relaxed) {
         let Some(conn) = &mut open else {
-            match kv.connect::<DB>("main") {
+            match connect() {
                 Ok(conn) => open = Some(conn),
                 Err(_) => thread::sleep(Duration::from_millis(20)),
             }

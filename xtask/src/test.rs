@@ -13,6 +13,7 @@ use crate::outcome::Outcome;
 use crate::run::{self, cargo};
 use crate::steps::Steps;
 use crate::suite::Suite;
+use crate::torture;
 
 /// Every task builds the whole workspace with every feature: with one feature set nothing is compiled twice.
 pub(crate) const EVERYTHING: [&str; 2] = ["--workspace", "--all-features"];
@@ -31,11 +32,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     steps.take("tests", || tests(&suite, arguments, &mut outcome))?;
     if arguments.is_empty() {
         examples(&suite, &mut steps)?;
+        torture::short_runs(&mut steps)?;
     }
     println!("\n== What ran\nAgainst:\n{}\nTests:\n{outcome}\nSteps:", suite.describe());
     let verdict = steps.finish();
     if !arguments.is_empty() {
-        println!("  the examples did not run, because arguments were given");
+        println!("  the examples and the torture did not run, because arguments were given");
     }
     verdict
 }

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 use xtask::{Error, Result};
 
 use crate::install;
 use crate::run::{self, cargo};
+use crate::steps::Steps;
 use crate::test::EVERYTHING;
 
 const PROGRAM: &str = "kvsync-torture";
@@ -16,6 +18,28 @@ const PROGRAM: &str = "kvsync-torture";
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     install::missing_tools()?;
     run::succeed(Command::new(program()?).args(arguments))
+}
+
+/// A few seconds for each of these, with scripts that are always the same; longer runs draw their own.
+const SHORT_RUNS: [&str; 3] = [
+    "--store redis --db postgres --seconds 4 --seed 1",
+    "--store redis --db sqlite --seconds 3 --seed 2",
+    "--store embedded --db postgres --seconds 3 --seed 3",
+];
+
+/// Longer than a short run takes on a slow machine.
+const SHORT_LIMIT: Duration = Duration::from_mins(3);
+
+/// Takes a step for each short run.
+pub(crate) fn short_runs(steps: &mut Steps) -> Result<()> {
+    let program = program()?;
+    for run in SHORT_RUNS {
+        steps.take(&format!("torture {run}"), || {
+            let status = run::finish(Command::new(&program).args(run.split(' ')), Some(SHORT_LIMIT))?;
+            if status.success() { Ok(()) } else { Err(Error::new(format!("it ended with {status}"))) }
+        })?;
+    }
+    Ok(())
 }
 
 /// Where the program is, built with the features that the tests have, so that nothing is compiled twice.
