@@ -74,7 +74,7 @@ pub(crate) fn compare(rows: &[Row], entries: &HashMap<String, Seen>, excuses: &E
     let by_key: HashMap<String, &Row> =
         rows.iter().flat_map(|row| row.keys().into_iter().map(move |key| (key, row))).collect();
     for (key, seen) in entries {
-        let about = format!("`{key}`");
+        let about = key.clone();
         let mut find = |wrong, excused: bool, why: &str| {
             if excused {
                 return verdict.excuse(about.clone());

@@ -1,5 +1,6 @@
 //! One run from beginning to end.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread;
@@ -16,11 +17,11 @@ use crate::faults::Stage;
 use crate::job::{Job, Singles, StoreAt, cluster, redis};
 use crate::open::open;
 use crate::options::{Delivery, End, Options, StoreKind};
-use crate::repair::repair;
+use crate::repair::Keeper;
 use crate::script::{Lane, RELAYS, script};
 use crate::serve::Remote;
 use crate::verdict::Verdict;
-use crate::view::{Direct, View};
+use crate::view::{Direct, Seen, View};
 use crate::watch::Watch;
 use crate::world::World;
 
@@ -77,26 +78,49 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
 /// Checks, mends what kills took with them, and checks again.
 fn settle(options: &Options, world: &World, crew: &Crew, layout: Layout, view: &dyn View) -> Outcome<Verdict> {
     let excuses = crew.excuses();
-    let allowed = match options.delivery {
-        Delivery::Memory => excuses,
+    let (allowed, cure) = match options.delivery {
+        Delivery::Memory => (excuses, "repair"),
         // Who is killed takes nothing along; but a store may still forget.
-        Delivery::Outbox | Delivery::Triggers => Excuses { forgot: excuses.forgot, ..Excuses::default() },
+        _ => (Excuses { forgot: excuses.forgot, ..Excuses::default() }, "replay"),
     };
     let truth = rows(&world.database_at(false))?;
     let stored = entries(view, &truth)?;
     let first = compare(&truth, &stored, &allowed);
     println!("{} rows, {} entries; before repair: {first}", truth.len(), stored.len());
+    let keeper = match (layout.owner, options.delivery) {
+        (Some(owner), _) => Keeper::Other(crew, owner),
+        (None, Delivery::Memory) => Keeper::Own(open(&job(world, options, false, 0))?.build()?),
+        (None, _) => Keeper::Other(crew, layout.relays),
+    };
+    agree(&first, &stored, &keeper)?;
     if first.is_clean() {
         return Ok(first);
     }
-    match layout.owner {
-        _ if options.delivery != Delivery::Memory => crew.ask(layout.owner.unwrap_or(layout.relays), "replay")?,
-        Some(owner) => crew.ask(owner, "repair")?,
-        None => repair(&open(&job(world, options, false, 0))?.build()?, &world.database_at(false))?,
-    }
+    println!("{cure}: {}", keeper.ask(cure)?);
+    let stored = entries(view, &truth)?;
+    let second = compare(&truth, &stored, &Excuses::default());
+    agree(&second, &stored, &keeper)?;
     let mut verdict = first.unexcused();
-    verdict.add(&compare(&truth, &entries(view, &truth)?, &Excuses::default()));
+    verdict.add(&second);
     Ok(verdict)
+}
+
+/// The verifier of kvsync has to find what this check finds, and nothing else.
+fn agree(verdict: &Verdict, stored: &HashMap<String, Seen>, keeper: &Keeper<'_>) -> Outcome {
+    let told = keeper.ask("verify")?;
+    let told: BTreeMap<&str, &str> = told.split('\x1e').filter_map(|line| line.split_once('\t')).collect();
+    let found = verdict.abouts();
+    let agreed = found.len() == told.len() && found.iter().all(|key| told.contains_key(key.as_str()));
+    if agreed {
+        return Ok(());
+    }
+    for (key, told) in told.iter().filter(|(key, _)| !found.contains(**key)).take(20) {
+        println!("  kv.verify alone: {told}; there stands {:?}", stored.get(*key));
+    }
+    for key in found.iter().filter(|key| !told.contains_key(key.as_str())).take(20) {
+        println!("  this check alone: `{key}`; there stands {:?}", stored.get(key));
+    }
+    Err("kv.verify and this check do not agree".into())
 }
 
 /// Lets faults happen until enough was written.
@@ -168,8 +192,7 @@ fn jobs(world: &World, options: &Options) -> (Vec<Job>, Layout) {
         return (vec![Job { threads: options.writers, singles, ..owner }], Layout { relays: 1, owner: Some(0) });
     }
     let stranger = |place: usize| options.delivery == Delivery::Triggers && place % 2 == 1;
-    let mut jobs: Vec<Job> =
-        (0..options.writers).map(|place| Job { stranger: stranger(place), ..of(place) }).collect();
+    let mut jobs: Vec<Job> = (0..options.writers).map(|place| Job { stranger: stranger(place), ..of(place) }).collect();
     let mut layout = Layout { relays: jobs.len(), owner: None };
     if options.delivery != Delivery::Memory {
         // Writers leave everything to the outbox; the store of an owner they could not even reach.

@@ -163,14 +163,15 @@ impl Crew {
         if unflushed.is_empty() { Ok(()) } else { Err(unflushed.join("; ").into()) }
     }
 
-    /// Asks the process at this place, which is quiet, for one thing more, and waits until it is done.
-    pub(crate) fn ask(&self, place: usize, command: &str) -> Outcome {
+    /// Asks the process at this place, which is quiet, for one thing more, and returns what it says when it is done.
+    pub(crate) fn ask(&self, place: usize, command: &str) -> Outcome<String> {
         let mut slot = self.places.get(place).ok_or("there is no such process")?.lock();
         let child = slot.as_mut().ok_or("the process is gone")?;
         child.tell(command)?;
-        match child.answer(QUIET)?.as_str() {
-            "done" => Ok(()),
-            other => Err(format!("process {} was asked to {command} and said `{other}`", child.writer).into()),
+        let answer = child.answer(QUIET)?;
+        match (answer.strip_prefix("done "), answer.as_str()) {
+            (Some(told), _) => Ok(told.to_owned()),
+            (None, other) => Err(format!("process {} was asked to {command} and said `{other}`", child.writer).into()),
         }
     }
 

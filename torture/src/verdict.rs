@@ -1,6 +1,6 @@
 //! What was found wrong, counted.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 
 /// A way in which the store was not the database's.
@@ -64,6 +64,11 @@ impl Verdict {
             *count += more;
         }
         self.excused += other.excused;
+    }
+
+    /// What the findings are about.
+    pub(crate) fn abouts(&self) -> BTreeSet<String> {
+        self.found.iter().map(|(_, about)| about.clone()).collect()
     }
 
     /// Whether nothing was found.

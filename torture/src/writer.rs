@@ -20,7 +20,7 @@ use crate::Outcome;
 use crate::dice::Dice;
 use crate::job::{DatabaseAt, Job, Singles};
 use crate::open::{open, patiently, postgres, sqlite};
-use crate::repair::{refill, repair, replay};
+use crate::repair::{perform, refill};
 use crate::serve::serve;
 use crate::steps;
 
@@ -67,12 +67,7 @@ pub(crate) fn run(job: &Job) -> Outcome {
     reporting.join().map_err(|_| "the reporting thread panicked")?;
     // Whoever started it ends it, by closing the pipe.
     while let Ok(command) = commands.recv() {
-        match command.as_str() {
-            "repair" => repair(&kv, &job.database)?,
-            "replay" => replay(&kv)?,
-            other => return Err(format!("no such command: {other}").into()),
-        }
-        println!("done");
+        say("done", &perform(&kv, &command)?);
     }
     Ok(())
 }

@@ -21,6 +21,7 @@ pub struct Builder {
     databases: Vec<Box<dyn Unattached>>,
     expiration: Option<Duration>,
     jitter: f64,
+    relays: bool,
     config: PipelineConfig,
     auto_backfill: u32,
 }
@@ -28,7 +29,7 @@ pub struct Builder {
 impl Builder {
     pub(super) fn new() -> Self {
         let config = PipelineConfig::new(Vec::new());
-        Self { databases: Vec::new(), expiration: None, jitter: 0.0, config, auto_backfill: 2000 }
+        Self { databases: Vec::new(), expiration: None, jitter: 0.0, relays: true, config, auto_backfill: 2000 }
     }
 
     /// A store to sync into. Call it again for more stores: each gets every change, and one that is down
@@ -104,6 +105,14 @@ impl Builder {
     /// call.
     pub fn upkeep_every(mut self, every: Duration) -> Self {
         self.config.upkeep_every = every;
+        self
+    }
+
+    /// Whether this process brings what waits in the outboxes of its databases to the stores; it does without
+    /// this call. A program that only writes may leave it to others: then its [`flush`](KvSync::flush) does not
+    /// wait for the outbox.
+    pub fn relay(mut self, relays: bool) -> Self {
+        self.relays = relays;
         self
     }
 
@@ -190,7 +199,9 @@ impl Builder {
             }
         }
         pipeline.set_sources(databases.values().map(|database| database.source()).collect());
-        pipeline.relay(databases.values().filter_map(|database| database.outbox()).collect())?;
+        if self.relays {
+            pipeline.relay(databases.values().filter_map(|database| database.outbox()).collect())?;
+        }
         if self.auto_backfill > 0 && !databases.is_empty() {
             let (filler, rate) = (pipeline.filler(), self.auto_backfill);
             pipeline.spawn("kvsync-backfill", move || mend_by_itself(&filler, rate))?;
