@@ -96,6 +96,22 @@ fn writes_past_kvsync() -> Tested {
 }
 
 #[test]
+fn a_key_that_another_row_has_by_now_is_left_to_it() -> Tested {
+    everywhere(|on| {
+        let mut rig = Rig::filled(on);
+        // Its record still lists the key.
+        rig.quietly("DELETE FROM users WHERE id = 1; DELETE FROM posts WHERE id = 1");
+        rig.run("UPDATE users SET email = 'ann@x' WHERE id = 2");
+        rig.run("UPDATE posts SET slug = 'first', hash = 'h1' WHERE id = 2");
+        rig.flush();
+        rig.finds(&[(Orphan, "user:id:1"), (Orphan, "~posts:Post:0:1")]);
+        assert_eq!(User::fetch_strict_by_email(&rig.kv, "ann@x").unwrap(), Some(user(2, "ann@x", "Bob")));
+        assert_eq!(Post::fetch_by_slug(&rig.kv, "first").unwrap().unwrap().id, 2);
+        assert_eq!(Post::fetch_by_hash(&rig.kv, "h1").unwrap().unwrap().id, 2);
+    })
+}
+
+#[test]
 fn deletes_past_kvsync_are_found_from_the_stores_side() -> Tested {
     everywhere(|on| {
         let rig = Rig::filled(on);

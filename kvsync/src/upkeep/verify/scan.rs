@@ -6,10 +6,10 @@ use super::Side;
 use super::call::{Call, Claim, stands_under};
 use super::compare::{Finding, could_be};
 use super::difference::DifferenceKind;
-use super::flight::{EntrySuspect, digest, read};
+use super::flight::{EntrySuspect, Unit, digest, read};
 use super::run::Run;
 use super::strays::Stray;
-use crate::envelope::{Envelope, State};
+use crate::envelope::{Body, Envelope, State};
 use crate::error::Result;
 use crate::key::{Key, Scope};
 use crate::model::{PrimaryKey, Schema};
@@ -192,7 +192,8 @@ impl Run {
         self.copies(at, copies, bounds)
     }
 
-    /// Takes copies that a record lists, and that do not stand under keys of its row, for what they are.
+    /// Takes copies that a record lists, and that do not stand under keys of its row, for what they are. Another
+    /// row may have such a key by now: its entry is none of this row's, and is looked at by itself.
     fn copies(
         &mut self,
         at: usize,
@@ -208,6 +209,10 @@ impl Run {
             let Some(envelope) = bytes.as_ref().and_then(|bytes| Envelope::parse(bytes).ok()) else { continue };
             let head = envelope.head;
             if head.state != State::Value || head.version > self.bound(unit, bounds) {
+                continue;
+            }
+            let Some(of) = self.units.get(unit) else { continue };
+            if !is_copy_of(of, &envelope, &primary_key) {
                 continue;
             }
             let digest = bytes.as_deref().map(digest).unwrap_or_default();
@@ -241,6 +246,17 @@ impl Run {
     pub(super) fn bound(&self, unit: usize, bounds: &[(Arc<str>, Version)]) -> Version {
         let database = self.units.get(unit).map(|unit| &unit.database);
         bounds.iter().find(|(name, _)| Some(name) == database).map_or(Version::ZERO, |(_, bound)| *bound)
+    }
+}
+
+/// Whether an entry holds this row, or points to it.
+fn is_copy_of(unit: &Unit, envelope: &Envelope, primary_key: &PrimaryKey) -> bool {
+    match envelope.body() {
+        Ok(Body::Pointer(home)) => primary_key.home().clone().within(&unit.scope).as_str() == home,
+        Ok(Body::Model { codec, bytes, .. }) if codec == unit.kind.codec => {
+            unit.kind.decode(bytes).is_ok_and(|row| row.home() == *primary_key.home())
+        }
+        _ => false,
     }
 }
 
