@@ -16,8 +16,8 @@ use crate::open::{postgres, sqlite};
 use crate::options::{DatabaseKind, Delivery, Options, StoreKind};
 use crate::script::PRIMARIES;
 
-const SQLITE_OUTBOX: &str = include_str!("../../kvsync/migrations/sqlite/00000000000000_kvsync_outbox/up.sql");
-const POSTGRES_OUTBOX: &str = include_str!("../../kvsync/migrations/postgres/00000000000000_kvsync_outbox/up.sql");
+const SQLITE_OUTBOX: &str = include_str!("../../kvsync/migrations/sqlite/20250101000000_kvsync_outbox/up.sql");
+const POSTGRES_OUTBOX: &str = include_str!("../../kvsync/migrations/postgres/20250101000000_kvsync_outbox/up.sql");
 
 /// Where rows are synced to.
 pub(crate) enum Store {
