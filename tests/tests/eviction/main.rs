@@ -10,6 +10,7 @@
     reason = "tests"
 )]
 
+mod expiring;
 mod failover;
 mod forgetting;
 mod policies;

@@ -15,12 +15,12 @@ const ROWS: i32 = 120;
 const VALUES: i32 = ROWS + ROWS / 2;
 const GENERATIONS: i32 = 4;
 /// What the server may use beside what it uses empty: less than the rows need.
-const ROOM: u64 = 700 << 10;
+const ROOM: u64 = 500 << 10;
 
 /// A row in a generation: all rows pass their unique values on at once.
 fn row(id: i32, n: i32) -> User {
     let email = Some(format!("e{}", (id + n * 7) % VALUES));
-    User { id, email, handle: format!("h{id}"), n, pad: format!("{n}").repeat(4000) }
+    User { id, email, handle: format!("h{id}"), n, pad: format!("{n}").repeat(3000) }
 }
 
 /// The row that stands under a value in a generation.
@@ -135,26 +135,22 @@ fn survives(policy: &str) -> Tested {
     assert!(number(&server, "evicted_keys")? > 0, "{policy} evicted nothing");
     let details = app.kv.health(LONG).details;
     assert!(details.iter().any(|detail| detail.contains("has evicted keys")), "{details:?}");
-    // With room again, everything is brought back.
+    // With room again, everything is brought back, and what was left behind is found. To a repair, what has
+    // an end and is missing may have ended.
     assert_eq!(server.cli(&["CONFIG", "SET", "maxmemory", "0"])?, "OK");
-    all_comes_back(&app)
+    app.kv.backfill::<User>().run()?;
+    app.kv.repair_all().run()?;
+    is_the_database(&app)
 }
 
-fn all_comes_back(app: &App) -> Tested {
-    for user in app.users() {
-        assert!(app.kv.sync(&user)?);
-    }
-    is_the_database(app)
-}
-
-/// Every key answers what the database holds; of those that no row has, a strict fetch.
+/// Every key answers what the database holds.
 fn is_the_database(app: &App) -> Tested {
     for number in 0..VALUES {
         let truth = owner(number, GENERATIONS);
         let email = format!("e{number}");
-        assert_eq!(User::fetch_strict_by_email(&app.kv, &email)?, truth);
+        assert_eq!(User::fetch_strict_by_email(&app.kv, &email)?, truth, "{email}");
+        assert_eq!(User::fetch_by_email(&app.kv, &email)?, truth, "{email}");
         let Some(truth) = truth else { continue };
-        assert_eq!(User::fetch_by_email(&app.kv, &email)?.as_ref(), Some(&truth));
         assert_eq!(User::fetch_by_handle(&app.kv, &truth.handle)?.as_ref(), Some(&truth));
         assert_eq!(User::fetch_by_id(&app.kv, truth.id)?, Some(truth));
     }

@@ -108,7 +108,6 @@ impl App {
         insert.execute(&mut self.conn).unwrap();
     }
 
-    #[allow(dead_code, reason = "the next tests")]
     pub fn delete(&mut self, id: i32) {
         diesel::delete(users::table.find(id)).execute(&mut self.conn).unwrap();
     }

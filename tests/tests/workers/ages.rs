@@ -11,6 +11,7 @@ use kvsync::envelope::State;
 use kvsync::model::Ttl;
 use kvsync::record::Terms;
 use kvsync::store::{Capabilities, Step, SyncStore};
+use kvsync::worker::Retention;
 
 use crate::rig::*;
 
@@ -93,6 +94,27 @@ fn a_deleted_row_does_not_come_back_after_its_record_has_gone() {
     assert_eq!(rig.store.get::<User>("user:email:a@x"), None);
     assert_eq!(rig.store.get::<Session>("session:id:1"), None);
     assert_eq!(rig.store.get::<Session>("session:token:t"), None);
+}
+
+#[test]
+fn with_a_short_d_a_change_is_read_again_that_may_be_as_old_as_a_lost_record() {
+    let clock = Arc::new(ManualClock::at(SystemTime::now()));
+    let own = Arc::clone(&clock);
+    let retention = Retention { left: Duration::from_mins(1), dead: Duration::from_mins(2) };
+    let rig = Rig::with(TestStore::new(true), |config| (config.clock, config.retention) = (own, retention));
+    let captured = clock.now();
+    clock.advance(Duration::from_secs(61));
+    // The newest change of the row came in time, its record was evicted, and an older change is late.
+    rig.database.insert(user(1, "b@x", "newest"));
+    rig.write([Change { captured_at: clock.now(), ..put(2, user(1, "b@x", "newest")) }]);
+    let home = Key::new("user:id:1");
+    let stands = rig.store.memory.get_many(std::slice::from_ref(&home)).unwrap().remove(0).unwrap();
+    let terms = Terms { now: millis(clock.now()), left: 60_000, dead: 120_000 };
+    rig.store.memory.execute(&[Step::Remove { key: home, stands }], &terms).remove(0).unwrap();
+    rig.write([Change { captured_at: captured, ..put(1, user(1, "a@x", "older")) }]);
+    assert_eq!(rig.store.get("user:id:1"), Some(user(1, "b@x", "newest")));
+    assert_eq!(rig.store.get("user:email:b@x"), Some(user(1, "b@x", "newest")));
+    assert_eq!(rig.store.get::<User>("user:email:a@x"), None);
 }
 
 #[test]
