@@ -135,6 +135,10 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     ) -> QueryResult<Ready>
     where
         Self: SyncBackend;
+    /// Takes the lock that a write of the table takes, so that what is read after it is what is written.
+    fn reserve<C: Inner<Backend = Self>>(conn: &mut C, table: &Table<Self>) -> QueryResult<()>
+    where
+        Self: SyncBackend;
     /// Runs as the first statement of the transaction that [`prepare`](Self::prepare) asked for, or of
     /// one that is open.
     fn lock<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Self::Session) -> QueryResult<()>

@@ -23,7 +23,8 @@ use crate::transport::Outbox;
 /// What becomes of a statement that writes a registered table in a way that cannot be captured: several
 /// statements in one string, a statement that writes inside another, MERGE, COPY FROM, EXPLAIN ANALYZE,
 /// DO, OR FAIL, a write through a view, a partition's own name or a trigger, ALTER TABLE and DROP TABLE,
-/// an UPDATE of the primary key, and whatever is not understood.
+/// an UPDATE of the primary key that joins other tables or begins with WITH, a DELETE or UPDATE that a foreign
+/// key carries on to rows of a registered table, and whatever is not understood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Policy {
     /// It is not run: an error says why.

@@ -129,6 +129,7 @@ mod fragment;
 mod hub;
 mod lend;
 mod look;
+mod moves;
 pub mod outbox;
 mod outboxed;
 mod pending;

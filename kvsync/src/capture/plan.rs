@@ -10,6 +10,7 @@ use super::backend::SyncBackend;
 use super::database::Policy;
 use super::fit::Level;
 use super::hub::Hub;
+use super::moves::finding;
 use super::statement::{Conflict, Or, Scanned, Verb, Write, rewrite, scan};
 use super::table::{ModelEntry, Table};
 use super::ways::{Strangers, sets};
@@ -124,6 +125,8 @@ pub struct Plan<DB: SyncBackend> {
     pub(super) qualified: bool,
     /// How many rows must come back.
     pub(super) rows: Option<usize>,
+    /// What finds the rows whose primary key it changes.
+    pub(super) moves: Option<Box<Plan<DB>>>,
     /// The columns that it sets in rows that were there.
     pub(super) sets: Vec<String>,
     /// How it is captured.
@@ -278,7 +281,8 @@ fn written<DB: SyncBackend>(
     cache: Caching,
     level: Level,
 ) -> Planned<DB> {
-    let concern = match concern(table, write).map(|missing| hub.policy.planned(missing)) {
+    let moves = if level == Level::Blind { None } else { moves(hub, sql, write, table) };
+    let concern = match concern(table, write, moves.is_some()).map(|missing| hub.policy.planned(missing)) {
         Some(Some(Planned::Report(missing))) => Some(missing),
         Some(Some(refused)) => return refused,
         Some(None) | None => None,
@@ -344,10 +348,64 @@ fn written<DB: SyncBackend>(
         replaces: is_replace(write),
         qualified: write.table.schema.is_some(),
         rows: if write.or.is_none() && write.conflict.is_none() { write.rows } else { None },
+        moves,
         sets: sets(write),
         level,
         asks: asked.is_some(),
     }))
+}
+
+/// The plan of what finds the rows whose primary key an update changes; nothing when it changes none, or
+/// when they cannot be found.
+fn moves<DB: SyncBackend>(
+    hub: &Hub<DB>,
+    sql: &str,
+    write: &Write<'_>,
+    table: &Arc<Table<DB>>,
+) -> Option<Box<Plan<DB>>> {
+    primary_key_set(table, write)?;
+    let name = DB::quote(&write.table.name);
+    let reference = write.alias.unwrap_or(&name);
+    let mut list: Vec<String> = table.models.iter().map(|model| model.key_columns(reference)).collect();
+    let own = table.models.iter().map(|model| model.schema.primary_key.len()).sum();
+    if hub.outbox {
+        list.push(DB::image(&table.primary_key, reference));
+    }
+    Some(Box::new(Plan {
+        sql: finding::<DB>(sql, write, &list.join(", "))?,
+        cache: Caching::Never,
+        table: Arc::clone(table),
+        action: Action::Delete,
+        places: Vec::new(),
+        owning: Mutex::default(),
+        hidden: 0,
+        image: hub.outbox.then_some(own),
+        concern: None,
+        replaces: false,
+        qualified: write.table.schema.is_some(),
+        rows: None,
+        moves: None,
+        sets: Vec::new(),
+        level: Level::Keys,
+        asks: false,
+    }))
+}
+
+/// A column of the primary key that a statement sets.
+fn primary_key_set<DB: SyncBackend>(table: &Arc<Table<DB>>, write: &Write<'_>) -> Option<&'static str> {
+    let set = write.columns_set();
+    if set.is_empty() {
+        return None;
+    }
+    let mut columns = table.models.iter().flat_map(|model| model.schema.primary_key);
+    columns.find(|column| set.contains(&DB::DIALECT.fold(Cow::Borrowed(column)))).copied()
+}
+
+/// What is reported of an update of the primary key whose rows could not be found before.
+pub(super) fn old_keys_stay(column: &str) -> String {
+    format!(
+        "a statement sets the primary-key column `{column}`: the row's old keys stay; delete the row and insert it anew"
+    )
 }
 
 fn is_replace(write: &Write<'_>) -> bool {
@@ -365,19 +423,16 @@ fn action(write: &Write<'_>) -> Action {
 }
 
 /// What a statement does that its returned rows do not show.
-fn concern<DB: SyncBackend>(table: &Arc<Table<DB>>, write: &Write<'_>) -> Option<Arc<Missing>> {
+fn concern<DB: SyncBackend>(table: &Arc<Table<DB>>, write: &Write<'_>, found: bool) -> Option<Arc<Missing>> {
     let set = write.columns_set();
     if set.is_empty() {
         return None;
     }
+    if !found && let Some(column) = primary_key_set(table, write) {
+        return Some(Missing::new(Some(table), old_keys_stay(column)));
+    }
     let sets = |column: &&&'static str| set.contains(&DB::DIALECT.fold(Cow::Borrowed(column)));
     let schemas = || table.models.iter().map(|model| model.schema);
-    if let Some(column) = schemas().flat_map(|schema| schema.primary_key).find(sets) {
-        let reason = format!(
-            "a statement sets the primary-key column `{column}`: the row's old keys stay; delete the row and insert it anew"
-        );
-        return Some(Missing::new(Some(table), reason));
-    }
     let column = schemas().flat_map(immutable_columns).find(|column| sets(column))?;
     let reason = format!(
         "a statement sets `{column}`, of a key declared `immutable`: if the value changes, the old key stays; \

@@ -12,9 +12,10 @@ use diesel::row::Row as _;
 use super::backend::{Inner, Inside, Ready};
 use super::check::ensure;
 use super::connection::{SyncConnection, clear_statements, depth_of};
+use super::database::Policy;
 use super::fragment::{Rewritten, Text};
 use super::look::text;
-use super::plan::{Caching, Caught, Missing, Plan, Planned, plan, uncaptured};
+use super::plan::{Caching, Caught, Missing, Plan, Planned, old_keys_stay, plan, uncaptured};
 use super::row::{SyncCursor, SyncRow, Wake};
 use super::statement::{Scanned, scan_all};
 use super::ways::Strangers;
@@ -185,7 +186,7 @@ impl<C: Inner> SyncConnection<C> {
         let hub = Arc::clone(&self.state.hub);
         let Ready { locks, elsewhere } = C::Backend::prepare(&mut self.inner, &mut self.state.session, plan)?;
         let outbox = self.outbox()?;
-        let begins = alone && (locks || hub.wraps || outbox.is_some());
+        let begins = alone && (locks || hub.wraps || outbox.is_some() || plan.moves.is_some());
         if begins {
             C::TransactionManager::begin_transaction(&mut self.inner)?;
         }
@@ -250,6 +251,11 @@ impl<C: Inner> SyncConnection<C> {
         if locks {
             C::Backend::lock(&mut self.inner, &mut self.state.session)?;
         }
+        let from = self.state.pending.len();
+        let found = match &plan.moves {
+            Some(find) => Some(self.find_moved(source, find)?),
+            None => None,
+        };
         let epoch = self.state.hub.publish.epoch();
         let mut count = 0;
         let mut now = None;
@@ -260,6 +266,13 @@ impl<C: Inner> SyncConnection<C> {
             self.state.capture(plan, &row, now, epoch);
             keep(row, plan.hidden);
             count += 1;
+        }
+        if let (Some(found), Some(now)) = (found, now) {
+            let all = found.is_some_and(|found| self.state.left(&plan.table, found, from, now));
+            if !all && self.state.hub.policy != Policy::Allow {
+                let reason = old_keys_stay(&plan.sets.join("`, `"));
+                self.state.hub.missed(Some(&plan.table.name), reason, &plan.sql);
+            }
         }
         Ok(count)
     }

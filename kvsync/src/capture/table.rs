@@ -90,6 +90,15 @@ impl<DB: SyncBackend> Table<DB> {
         self.displaces.store(displaces, Ordering::Relaxed);
     }
 
+    /// Whether a model reads one of these columns.
+    pub(super) fn reads(&self, columns: &[String]) -> bool {
+        let reads = |model: &ModelEntry<DB>, column: &String| {
+            let live_if = model.schema.live_if.unwrap_or_default().to_lowercase();
+            model.list.contains(&DB::quote(column)) || live_if.contains(&column.to_lowercase())
+        };
+        self.models.iter().any(|model| columns.iter().any(|column| reads(model, column)))
+    }
+
     pub(super) fn set_checked(&self, checked: bool) {
         self.checked.store(if checked { millis() } else { 0 }, Ordering::Relaxed);
     }

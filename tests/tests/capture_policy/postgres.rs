@@ -290,7 +290,8 @@ fn code_that_does_not_name_the_table_is_not_seen() {
 #[test]
 fn a_statement_that_sets_the_primary_key_obeys_the_policy() {
     let database = fresh();
-    let sql = "UPDATE users SET id = 9 WHERE id = 3";
+    // One whose rows cannot be found before: another table is joined.
+    let sql = "UPDATE users SET id = 9 FROM posts WHERE users.id = 3 AND posts.id = 1";
     let left = Session::new(Some(Policy::Error), database.connect().unwrap()).execute(sql);
     assert!(left.result.is_err_and(|error| error.contains("primary-key column")));
     let left = Session::new(None, database.connect().unwrap()).execute(sql);

@@ -321,12 +321,12 @@ fn for_one_row_the_order_of_versions_is_the_order_of_commits() {
 fn a_set_that_moves_a_row_from_its_keys_is_reported() {
     let (mut conn, recorder) = open();
     diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut conn).unwrap();
-    diesel::update(users::table).set(users::id.eq(2)).execute(&mut conn).unwrap();
+    diesel::sql_query("UPDATE OR REPLACE users SET id = 2").execute(&mut conn).unwrap();
     assert!(recorder.missed()[0].reason.contains("primary-key column"));
     diesel::replace_into(users::table).values(user(3, "a", "Cy")).execute(&mut conn).unwrap();
     assert!(recorder.missed()[0].reason.contains("replaced unseen"));
     let (mut conn, _) = open_with(database().policy(Policy::Error));
-    assert!(diesel::update(users::table).set(users::id.eq(2)).execute(&mut conn).is_err());
+    assert!(diesel::sql_query("UPDATE OR REPLACE users SET id = 2").execute(&mut conn).is_err());
 }
 
 #[test]

@@ -23,7 +23,8 @@ macro_rules! hazards {
 
         #[test]
         fn to_purge_a_row_that_was_deleted_softly_leaves_who_has_its_email_now() {
-            let tables = [&TABLE.replace(" UNIQUE", ""), "; CREATE UNIQUE INDEX u ON users (email) WHERE name <> 'gone'"];
+            let tables =
+                [&TABLE.replace(" UNIQUE", ""), "; CREATE UNIQUE INDEX u ON users (email) WHERE name <> 'gone'"];
             let mut app = $open(&tables.concat(), Database::model::<Live>);
             run!(app, "INSERT INTO users VALUES (1, 'a', 'ann')");
             run!(app, "UPDATE users SET name = 'gone' WHERE id = 1");
@@ -40,18 +41,19 @@ macro_rules! hazards {
         #[test]
         fn a_foreign_key_that_changes_rows_is_reported_when_it_may_have() {
             for action in ["ON DELETE CASCADE", "ON DELETE SET NULL", "ON DELETE SET DEFAULT", "ON UPDATE CASCADE"] {
-                let teams = "CREATE TABLE teams (id INTEGER PRIMARY KEY, title TEXT); INSERT INTO teams VALUES (1, 'a'), (2, 'b');";
-                let users = TABLE.replace("NULL)", &format!("NULL, team INTEGER REFERENCES teams {action})"));
+                let teams = "CREATE TABLE teams (id INTEGER PRIMARY KEY, title TEXT UNIQUE, more TEXT); \
+                             INSERT INTO teams VALUES (1, 'a', ''), (2, 'b', '');";
+                let users = TABLE.replace("UNIQUE", &format!("UNIQUE REFERENCES teams (title) {action}"));
                 let mut app = $open(&[teams, &users].concat(), Database::model::<User>);
-                run!(app, "INSERT INTO users VALUES (1, 'a', 'ann', 1)");
-                run!(app, "INSERT INTO teams VALUES (3, 'c')");
-                run!(app, "UPDATE teams SET title = 'new'");
+                run!(app, "INSERT INTO users VALUES (1, 'a', 'ann')");
+                run!(app, "INSERT INTO teams VALUES (3, 'c', '')");
+                run!(app, "UPDATE teams SET more = 'new'");
                 run!(app, "DELETE FROM teams WHERE id = 9");
                 assert_eq!(app.reasons(), [""; 0], "{action}");
                 if action.starts_with("ON DELETE") {
                     run!(app, "DELETE FROM teams WHERE id = 1");
                 } else {
-                    run!(app, "UPDATE teams SET id = 7 WHERE id = 1");
+                    run!(app, "UPDATE teams SET title = 'd' WHERE id = 1");
                 }
                 let reasons = app.reasons();
                 assert_eq!(reasons.len(), 1, "{action}: {reasons:?}");
@@ -61,7 +63,7 @@ macro_rules! hazards {
 
         #[test]
         fn a_foreign_key_on_a_synced_table_is_reported_too() {
-            let tables = TABLE.replace("NULL)", "NULL, boss INTEGER REFERENCES users ON DELETE SET NULL)");
+            let tables = TABLE.replace("NULL)", "NULL, boss INTEGER REFERENCES users ON DELETE CASCADE)");
             let mut app = $open(&tables, Database::model::<User>);
             run!(app, "INSERT INTO users VALUES (1, 'a', 'ann', NULL), (2, 'b', 'bob', 1)");
             run!(app, "UPDATE users SET name = 'eve'");
@@ -69,6 +71,16 @@ macro_rules! hazards {
             run!(app, "DELETE FROM users WHERE id = 1");
             assert_eq!(app.by_id(1), Lookup::Absent);
             assert!(app.reasons()[0].contains("on `users` may have deleted"), "its own rows, too");
+        }
+
+        #[test]
+        fn a_foreign_key_that_changes_what_no_model_reads_is_nobodys_business() {
+            let tables =
+                TABLE.replace("NULL)", "NULL, boss INTEGER REFERENCES users ON DELETE SET NULL ON UPDATE CASCADE)");
+            let mut app = $open(&tables, Database::model::<User>);
+            run!(app, "INSERT INTO users VALUES (1, 'a', 'ann', NULL), (2, 'b', 'bob', 1)");
+            run!(app, "DELETE FROM users WHERE id = 1");
+            assert_eq!(app.reasons(), [""; 0]);
         }
 
         #[test]
@@ -101,6 +113,60 @@ macro_rules! hazards {
             assert_eq!(app.by_id(1), Lookup::Found(user(1, "a", "ann")));
             let reasons = app.reasons();
             assert!(reasons.len() == 1 && reasons[0].contains("fewer rows"), "{reasons:?}");
+        }
+
+        #[test]
+        fn an_update_of_the_primary_key_moves_the_row() {
+            for within in [false, true] {
+                let mut app = $open(TABLE, Database::model::<User>);
+                run!(app, "INSERT INTO users VALUES (1, 'a', 'ann'), (2, 'b', 'bob'), (3, 'c', 'cyd')");
+                let moved = |conn: &mut SyncConnection<_>| -> QueryResult<usize> {
+                    let by_dsl = diesel::update(users::table.filter(users::name.eq("ann")));
+                    by_dsl.set((users::id.eq(11), users::name.eq("eve"), users::email.eq("e"))).execute(conn)?;
+                    let id: i32 = diesel::update(users::table.find(2))
+                        .set((users::name.eq("bo"), users::id.eq(22)))
+                        .returning(users::id)
+                        .get_result(conn)?;
+                    assert_eq!(id, 22);
+                    sql_query("UPDATE users SET id = 33 WHERE id = 77").execute(conn)
+                };
+                if within { app.conn.transaction(moved) } else { moved(&mut app.conn) }.unwrap();
+                app.kv.flush(SECONDS).unwrap();
+                assert_eq!(
+                    (app.by_id(1), app.by_id(2), app.by_email("a")),
+                    (Lookup::Absent, Lookup::Absent, Lookup::Absent)
+                );
+                assert_eq!(
+                    (app.by_id(11), app.by_email("e")),
+                    (Lookup::Found(user(11, "e", "eve")), Lookup::Found(user(11, "e", "eve")))
+                );
+                assert_eq!(app.by_email("b"), Lookup::Found(user(22, "b", "bo")));
+                // Two of them, one to the place that the other had.
+                run!(app, "UPDATE users SET id = id - 8 WHERE id < 20");
+                assert_eq!(app.by_id(3), Lookup::Found(user(3, "e", "eve")));
+                assert_eq!((app.by_id(-5), app.by_id(11)), (Lookup::Found(user(-5, "c", "cyd")), Lookup::Absent));
+                assert_eq!(app.by_email("c"), Lookup::Found(user(-5, "c", "cyd")));
+                run!(app, "INSERT INTO users VALUES (1, 'a', 'new')");
+                assert_eq!(app.by_email("a"), Lookup::Found(user(1, "a", "new")));
+                assert_eq!(app.reasons(), [""; 0]);
+            }
+        }
+
+        #[test]
+        fn an_update_of_the_primary_key_that_is_rolled_back_moves_nothing() {
+            let mut app = $open(TABLE, Database::model::<User>);
+            run!(app, "INSERT INTO users VALUES (1, 'a', 'ann'), (2, 'b', 'bob')");
+            assert!(sql_query("UPDATE users SET id = 2 WHERE id = 1").execute(&mut app.conn).is_err());
+            let undone: QueryResult<()> = app.conn.transaction(|conn| {
+                sql_query("UPDATE users SET id = 5 WHERE id = 1").execute(conn)?;
+                Err(diesel::result::Error::RollbackTransaction)
+            });
+            assert!(undone.is_err());
+            app.kv.flush(SECONDS).unwrap();
+            assert_eq!(
+                (app.by_id(1), app.by_id(5)),
+                (Lookup::Found(user(1, "a", "ann")), Lookup::Unknown(Miss::NotStored))
+            );
         }
 
         #[test]
@@ -145,6 +211,17 @@ mod on_sqlite {
         assert!(app.reasons()[0].contains("replaced unseen"));
         assert_eq!(app.by_email("a"), Lookup::Found(user(2, "a", "bob")));
     }
+}
+
+#[test]
+fn an_update_of_the_primary_key_under_an_alias_or_of_rows_that_come_meanwhile() {
+    let mut app = postgres(TABLE, Database::model::<User>);
+    run!(app, "INSERT INTO users VALUES (1, 'a', 'ann'), (2, 'b', 'bob')");
+    run!(app, "UPDATE ONLY users AS u SET id = 3 WHERE u.id = 1 RETURNING u.name");
+    assert_eq!((app.by_id(1), app.by_id(3)), (Lookup::Absent, Lookup::Found(user(3, "a", "ann"))));
+    assert_eq!(app.reasons(), [""; 0]);
+    run!(app, "UPDATE users SET id = 4 FROM (VALUES (2)) AS v (id) WHERE users.id = v.id");
+    assert!(app.reasons()[0].contains("the row's old keys stay"), "a join is not looked into");
 }
 
 #[test]

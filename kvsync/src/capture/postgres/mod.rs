@@ -167,6 +167,10 @@ impl Inside for Pg {
         Ok(Ready { locks: false, elsewhere: None })
     }
 
+    fn reserve<C: Inner<Backend = Self>>(_: &mut C, _: &Table<Self>) -> QueryResult<()> {
+        Ok(())
+    }
+
     fn lock<C: Inner<Backend = Self>>(_: &mut C, _: &mut Session) -> QueryResult<()> {
         Ok(())
     }

@@ -39,8 +39,14 @@ struct ForeignKey {
     deletes: bool,
     #[diesel(sql_type = Bool)]
     updates: bool,
+    /// Whether rows are deleted with those that they refer to.
+    #[diesel(sql_type = Bool)]
+    removes: bool,
     #[diesel(sql_type = Array<Text>)]
     columns: Vec<String>,
+    /// The columns that refer to these.
+    #[diesel(sql_type = Array<Text>)]
+    own: Vec<String>,
 }
 
 #[derive(QueryableByName)]
@@ -91,11 +97,13 @@ pub(super) fn ways<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>) -> Query
     let mut ways: Vec<Way> = dependents.into_iter().filter_map(|dependent| by_catalog(hub, dependent)).collect();
     ways.extend(triggers.into_iter().flat_map(|trigger| by_trigger(hub, &trigger)));
     let keys: Vec<ForeignKey> = sql_query(
-        "SELECT n.nspname::text AS schema, p.relname::text AS name, m.nspname::text AS child_schema, \
+        "SELECT n.nspname::text AS schema, p.relname::text AS name, m.nspname::text AS child_schema, k.confdeltype = 'c' AS removes, \
              c.relname::text AS child, k.conname::text AS key, k.confdeltype IN ('c', 'n', 'd') AS deletes, \
              k.confupdtype IN ('c', 'n', 'd') AS updates, \
              ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a \
-                 WHERE a.attrelid = p.oid AND a.attnum = ANY (k.confkey)) AS columns \
+                 WHERE a.attrelid = p.oid AND a.attnum = ANY (k.confkey)) AS columns, \
+             ARRAY(SELECT a.attname::text FROM pg_catalog.pg_attribute a \
+                 WHERE a.attrelid = c.oid AND a.attnum = ANY (k.conkey)) AS own \
          FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class p ON p.oid = k.confrelid \
          JOIN pg_catalog.pg_namespace n ON n.oid = p.relnamespace JOIN pg_catalog.pg_class c ON c.oid = k.conrelid \
          JOIN pg_catalog.pg_namespace m ON m.oid = c.relnamespace \
@@ -109,7 +117,7 @@ pub(super) fn ways<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>) -> Query
 }
 
 fn by_foreign_key(hub: &Hub<Pg>, found: ForeignKey) -> Vec<Way> {
-    let ForeignKey { schema, name, child_schema, child, key, deletes, updates, columns } = found;
+    let ForeignKey { schema, name, child_schema, child, key, deletes, updates, removes, columns, own } = found;
     let child = TableName { schema: Some(child_schema.into()), name: child.into() };
     // What triggers catch is not unseen.
     let Some(table) = hub.table(&child).filter(|table| !table.triggers) else { return Vec::new() };
@@ -117,8 +125,10 @@ fn by_foreign_key(hub: &Hub<Pg>, found: ForeignKey) -> Vec<Way> {
         let (schema, name) = (schema.clone(), name.clone());
         Way { reason: cascade(&table.name, &key, &name), schema, name, table: table.name.clone(), counts: true, by }
     };
-    let by_delete = deletes.then(|| way(By::Delete));
-    by_delete.into_iter().chain(updates.then(|| way(By::Set(columns.clone())))).collect()
+    // What no model reads, no store holds.
+    let reads = table.reads(&own);
+    let by_delete = (removes || (deletes && reads)).then(|| way(By::Delete));
+    by_delete.into_iter().chain((updates && reads).then(|| way(By::Set(columns.clone())))).collect()
 }
 
 fn by_catalog(hub: &Hub<Pg>, dependent: Dependent) -> Option<Way> {

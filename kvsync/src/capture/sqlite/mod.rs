@@ -177,6 +177,11 @@ impl Inside for Sqlite {
         Ok(Ready { locks, elsewhere })
     }
 
+    /// A transaction that has read before it writes may find that another has written since.
+    fn reserve<C: Inner<Backend = Self>>(conn: &mut C, table: &Table<Self>) -> QueryResult<()> {
+        conn.batch_execute(&format!("DELETE FROM {} WHERE 0", table.sql))
+    }
+
     fn lock<C: Inner<Backend = Self>>(conn: &mut C, session: &mut Session) -> QueryResult<()> {
         session.counter.take(conn)
     }

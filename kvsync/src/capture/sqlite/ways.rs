@@ -9,6 +9,7 @@ use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 use super::super::backend::Inner;
 use super::super::hub::Hub;
 use super::super::statement::{Dialect, TableName, tables_written};
+use super::super::table::Table;
 use super::super::ways::{By, Way, cascade};
 
 /// A column of a foreign key.
@@ -22,6 +23,12 @@ struct ForeignKey {
     deletes: bool,
     #[diesel(sql_type = Bool)]
     updates: bool,
+    /// Whether rows are deleted with those that they refer to.
+    #[diesel(sql_type = Bool)]
+    removes: bool,
+    /// The column that refers to it.
+    #[diesel(sql_type = Text)]
+    own: String,
 }
 
 #[derive(QueryableByName)]
@@ -46,7 +53,8 @@ pub(super) fn ways<C: Inner<Backend = Sqlite>>(conn: &mut C, hub: &Hub<Sqlite>) 
     for table in hub.tables.iter().filter(|table| enforced != 0 && !table.triggers) {
         let keys: Vec<ForeignKey> = sql_query(
             "SELECT lower(k.\"table\") AS parent, lower(coalesce(k.\"to\", p.name)) AS referred, \
-             k.seq = 0 AND k.on_delete IN ('CASCADE', 'SET NULL', 'SET DEFAULT') AS deletes, \
+             k.on_delete IN ('SET NULL', 'SET DEFAULT') AS deletes, \
+             k.seq = 0 AND k.on_delete = 'CASCADE' AS removes, lower(k.\"from\") AS own, \
              k.on_update IN ('CASCADE', 'SET NULL', 'SET DEFAULT') AS updates \
              FROM pragma_foreign_key_list(?, ?) k LEFT JOIN pragma_table_info(k.\"table\") p \
              ON k.\"to\" IS NULL AND p.pk = k.seq + 1 ORDER BY k.id, k.seq",
@@ -54,22 +62,28 @@ pub(super) fn ways<C: Inner<Backend = Sqlite>>(conn: &mut C, hub: &Hub<Sqlite>) 
         .bind::<Text, _>(&table.name)
         .bind::<Text, _>(table.schema.as_deref().unwrap_or("main"))
         .get_results(conn)?;
-        ways.extend(keys.into_iter().flat_map(|key| by_foreign_key(&table.name, &key)));
+        ways.extend(keys.into_iter().flat_map(|key| by_foreign_key(table, &key)));
     }
     Ok(ways)
 }
 
-fn by_foreign_key(table: &str, ForeignKey { parent, referred, deletes, updates }: &ForeignKey) -> Vec<Way> {
+fn by_foreign_key(table: &Table<Sqlite>, key: &ForeignKey) -> Vec<Way> {
+    let ForeignKey { parent, referred, deletes, updates, removes, own } = key;
+    // What no model reads, no store holds.
+    let reads = table.reads(std::slice::from_ref(own));
     let way = |by| Way {
         schema: "main".to_owned(),
         name: parent.clone(),
-        table: table.to_owned(),
-        reason: cascade(table, referred.as_deref().unwrap_or_default(), parent),
+        table: table.name.clone(),
+        reason: cascade(&table.name, referred.as_deref().unwrap_or_default(), parent),
         counts: true,
         by,
     };
-    let by_delete = deletes.then(|| way(By::Delete));
-    by_delete.into_iter().chain(updates.then(|| way(By::Set(referred.clone().into_iter().collect())))).collect()
+    let by_delete = (*removes || (*deletes && reads)).then(|| way(By::Delete));
+    by_delete
+        .into_iter()
+        .chain((*updates && reads).then(|| way(By::Set(referred.clone().into_iter().collect()))))
+        .collect()
 }
 
 fn by_trigger(hub: &Hub<Sqlite>, trigger: &Trigger) -> Vec<Way> {

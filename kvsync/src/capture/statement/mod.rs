@@ -21,7 +21,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 pub(crate) use self::classify::{scan, tables_written};
-use self::lexer::Lexer;
+use self::lexer::{Kind, Lexer};
 pub(crate) use self::name::TableName;
 pub(crate) use self::rewrite::rewrite;
 pub(crate) use self::split::scan_all;
@@ -89,6 +89,10 @@ pub(crate) struct Write<'a> {
     /// Where a RETURNING clause goes, or more of its list: in front of trailing `;` and comments, and
     /// of SQLite's ORDER BY and LIMIT.
     pub(crate) end: usize,
+    /// Of an UPDATE: its target, from behind the verb to SET.
+    pub(crate) target: Range<usize>,
+    /// Of an UPDATE or DELETE: its WHERE, keyword included; empty where there is none.
+    pub(crate) filter: Range<usize>,
     /// Stands behind the first top-level SET.
     set: Option<Lexer<'a>>,
 }
@@ -131,6 +135,17 @@ pub(crate) enum Conflict {
 }
 
 impl<'a> Write<'a> {
+    /// The tokens from SET to WHERE or the end that are numbers or placeholders.
+    pub(crate) fn values_set(&self) -> Vec<&'a str> {
+        let Some(set) = self.set.clone() else { return Vec::new() };
+        let end = if self.filter.is_empty() { self.end } else { self.filter.start };
+        let text = set.clone();
+        set.take_while(|token| token.start < end)
+            .filter(|token| token.kind == Kind::Value)
+            .map(|token| text.text(token))
+            .collect()
+    }
+
     /// The columns that UPDATE or DO UPDATE sets, folded as the database folds them.
     pub(crate) fn columns_set(&self) -> Vec<Cow<'a, str>> {
         self.set.clone().map(write::columns_set).unwrap_or_default()

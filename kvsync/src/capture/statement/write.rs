@@ -33,6 +33,7 @@ fn target<'a>(cursor: &mut Cursor<'a>, with: bool) -> Option<Write<'a>> {
         _ => Verb::Replace,
     };
     cursor.advance();
+    let from = cursor.behind;
     let or = if verb != Verb::Delete && cursor.eat("or") { Some(or(cursor)?) } else { None };
     if verb == Verb::Insert && or == Some(Or::Replace) {
         verb = Verb::Replace;
@@ -59,6 +60,8 @@ fn target<'a>(cursor: &mut Cursor<'a>, with: bool) -> Option<Write<'a>> {
         rows: None,
         returning: None,
         end: 0,
+        target: from..from,
+        filter: 0..0,
         set: None,
     })
 }
@@ -100,6 +103,7 @@ fn first_clause<'a>(cursor: &mut Cursor<'a>, write: &mut Write<'a>) -> Result<()
     }
     let fits = match write.verb {
         Verb::Update => {
+            write.target.end = cursor.behind;
             let set = cursor.eat("set");
             write.set = cursor.lexer_here();
             set
@@ -168,6 +172,11 @@ impl Clauses {
         }
         write.end = self.tail.unwrap_or(cursor.behind);
         write.returning = self.returning.map(|start| start..write.end);
+        write.filter = match (self.filtered, self.returning) {
+            (false, _) => 0..0,
+            (true, None) => write.filter.start..write.end,
+            (true, Some(_)) => write.filter.clone(),
+        };
         if write.returning.as_ref().is_some_and(Range::is_empty) {
             return Err(Stopped::NotUnderstood);
         }
@@ -183,6 +192,7 @@ impl Clauses {
                 return Err(Stopped::NotUnderstood);
             }
             self.returning = list;
+            write.filter.end = cursor.behind;
             self.source = Source::Other;
             return Ok(());
         }
@@ -192,8 +202,9 @@ impl Clauses {
             Verb::Update | Verb::Delete => {
                 if cursor.dialect == Dialect::Sqlite && self.tail.is_none() && cursor.is_any(&["order", "limit"]) {
                     self.tail = Some(cursor.behind);
-                } else if cursor.is("where") {
+                } else if cursor.is("where") && !self.filtered {
                     self.filtered = true;
+                    write.filter.start = cursor.token.map_or(0, |token| token.start);
                 } else if !self.filtered && self.returning.is_none() {
                     write.joined |= cursor.is(if write.verb == Verb::Update { "from" } else { "using" });
                 }
