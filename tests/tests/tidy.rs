@@ -78,6 +78,28 @@ fn a_file_uses_only_what_stands_above_it() {
     assert!(broken.is_empty(), "{broken}");
 }
 
+/// The README names a test for each promise: `file::test`, or `file` for all of it.
+#[test]
+fn every_test_that_the_readme_names_is_there() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let begin = readme.find("## What it promises").unwrap();
+    let promises = &readme[begin..begin + readme[begin..].find("## What it does not do").unwrap()];
+    let cells = promises.lines().filter(|line| line.starts_with("| |")).skip(1);
+    let mut named = 0;
+    for name in cells.flat_map(|line| line.split('`').skip(1).step_by(2)).filter(|name| !name.contains(' ')) {
+        named += 1;
+        let (file, test) = name.split_once("::").unwrap_or((name, ""));
+        if file == "worker" {
+            assert!(root().join("kvsync/src").join(name.replace("::", "/")).is_dir(), "README.md names {name}");
+            continue;
+        }
+        let tests = tests_of(file);
+        assert!(!tests.is_empty(), "README.md names {name}, and there are no tests of that name");
+        assert!(test.is_empty() || tests.contains(&format!("fn {test}(")), "README.md names {name}, which is no test");
+    }
+    assert!(named > 20, "the table of promises was not found");
+}
+
 #[test]
 fn every_file_has_a_floor() {
     let homeless: Vec<String> =
@@ -128,6 +150,22 @@ fn a_long_file_says_why() {
         .map(|(file, text)| format!("{file}: {} lines", text.lines().count()))
         .collect();
     assert!(long.is_empty(), "over 400 lines and no sentence `long because ..` in the head: {long:?}");
+}
+
+/// The repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// All the text of a test binary.
+fn tests_of(name: &str) -> String {
+    let tests = root().join("tests/tests");
+    let mut files = Vec::new();
+    if tests.join(name).is_dir() {
+        collect(&tests.join(name), &mut files);
+    }
+    files.push(tests.join(name).with_extension("rs"));
+    files.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
 }
 
 /// Every source file of the library, by its path below `src` without `.rs` and `/mod`.
