@@ -24,12 +24,21 @@ pub struct Builder {
     relays: bool,
     config: PipelineConfig,
     auto_backfill: u32,
+    replays: bool,
 }
 
 impl Builder {
     pub(super) fn new() -> Self {
         let config = PipelineConfig::new(Vec::new());
-        Self { databases: Vec::new(), expiration: None, jitter: 0.0, relays: true, config, auto_backfill: 2000 }
+        Self {
+            databases: Vec::new(),
+            expiration: None,
+            jitter: 0.0,
+            relays: true,
+            config,
+            auto_backfill: 2000,
+            replays: false,
+        }
     }
 
     /// A store to sync into. Call it again for more stores: each gets every change, and one that is down
@@ -145,6 +154,16 @@ impl Builder {
         self
     }
 
+    /// Delivers all rows that the outboxes have kept once more, whenever a store may have forgotten what it
+    /// acknowledged: it was restarted without its data, replaced, emptied or set back. For stores that keep
+    /// nothing over a restart; without this call it is left to [`Outbox::replay`](crate::Outbox::replay).
+    /// One of several processes is enough: each of them would deliver all rows. Tables stay dirty until
+    /// they are verified, because what was delivered before the retention is not there to be replayed.
+    pub fn outbox_replays(mut self) -> Self {
+        self.replays = true;
+        self
+    }
+
     /// How long dropping the last handle waits for what is queued; 5 s without this call. To wait for
     /// longer, and to learn what was left, call [`KvSync::shutdown`].
     pub fn drop_deadline(mut self, deadline: Duration) -> Self {
@@ -201,6 +220,9 @@ impl Builder {
         pipeline.set_sources(databases.values().map(|database| database.source()).collect());
         if self.relays {
             pipeline.relay(databases.values().filter_map(|database| database.outbox()).collect())?;
+        }
+        if self.replays {
+            pipeline.replay_what_is_forgotten();
         }
         if self.auto_backfill > 0 && !databases.is_empty() {
             let (filler, rate) = (pipeline.filler(), self.auto_backfill);

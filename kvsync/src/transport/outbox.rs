@@ -162,7 +162,7 @@ pub struct Failure {
     pub retry_in: Option<Duration>,
 }
 
-/// What an outbox holds.
+/// What an outbox holds. Of each kind, a million rows are counted at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct OutboxDepth {
@@ -172,7 +172,7 @@ pub struct OutboxDepth {
     pub dead: u64,
     /// Rows that were delivered and are kept for a replay.
     pub delivered: u64,
-    /// When the oldest row that waits was captured.
+    /// When the row was captured that is the first to be delivered.
     pub oldest: Option<SystemTime>,
 }
 

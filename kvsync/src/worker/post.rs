@@ -30,6 +30,8 @@ pub(crate) struct Post {
     pub(crate) outbox: Arc<dyn Outbox>,
     /// Rows have been committed: the relay is to look at once.
     rung: AtomicBool,
+    /// All that the retention has kept is to be delivered once more.
+    replay: AtomicBool,
     seen: Mutex<PostSeen>,
 }
 
@@ -47,12 +49,26 @@ pub(crate) struct PostSeen {
 
 impl Post {
     pub(crate) fn new(outbox: Arc<dyn Outbox>) -> Arc<Self> {
-        Arc::new(Self { outbox, rung: AtomicBool::new(true), seen: Mutex::default() })
+        Arc::new(Self { outbox, rung: AtomicBool::new(true), replay: AtomicBool::new(false), seen: Mutex::default() })
     }
 
     /// Whether it was rung since the last question.
     pub(crate) fn take_ring(&self) -> bool {
         self.rung.swap(false, Ordering::AcqRel)
+    }
+
+    /// Asks for all that the retention has kept to be delivered once more.
+    pub(crate) fn replay(&self) {
+        self.replay.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn wants_replay(&self) -> bool {
+        self.replay.load(Ordering::Acquire)
+    }
+
+    /// Whether that was asked for since the last question.
+    pub(crate) fn take_replay(&self) -> bool {
+        self.replay.swap(false, Ordering::AcqRel)
     }
 
     pub(crate) fn seen(&self) -> PostSeen {
@@ -136,6 +152,17 @@ impl Pipeline {
     /// Rows may be claimed from the outbox of this database: there are new ones, or some were let go of.
     pub fn ring(&self, database: &str) {
         self.shared.ring(database);
+    }
+
+    /// Delivers all that the outboxes have kept once more, whenever a store may have forgotten what it
+    /// acknowledged.
+    pub fn replay_what_is_forgotten(&self) {
+        let shared = Arc::downgrade(&self.shared);
+        self.on_forgot(move |_, _| {
+            let Some(shared) = shared.upgrade() else { return };
+            shared.posts().iter().for_each(|post| post.replay());
+            shared.commits.touch();
+        });
     }
 
     /// Waits until the rows that are committed now in any outbox have been dealt with.

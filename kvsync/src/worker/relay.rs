@@ -4,7 +4,7 @@
 //! Rows are durable, so nothing of them is ever let go of: what there is no room for waits in its table.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use backon::ExponentialBackoff;
 
@@ -86,8 +86,10 @@ impl Relay {
             }
         }
         // Whatever fails here ends when the claims run out.
+        let mut held = self.flights.ids();
+        held.append(&mut self.postponed);
         let _ = self.tell();
-        let _ = self.post.outbox.release(&self.flights.ids(), Duration::ZERO);
+        let _ = self.post.outbox.release(&held, Duration::ZERO);
     }
 
     /// What is due with the outbox.
@@ -104,7 +106,14 @@ impl Relay {
             self.look = now + self.config.poll;
             self.claim()?;
         }
+        if self.post.take_replay()
+            && let Err(error) = self.post.outbox.replay(SystemTime::UNIX_EPOCH)
+        {
+            self.post.replay();
+            return Err(error);
+        }
         if now >= self.upkeep {
+            self.upkeep = now + UPKEEP;
             self.put_in_order()?;
         }
         Ok(())
@@ -164,7 +173,7 @@ impl Relay {
 
     /// A row has failed: an outage says nothing about it, anything else counts.
     fn failed(&mut self, id: i64, attempts: u32, table: &str, error: &Error) {
-        if error.is_retryable() {
+        if error.is_retryable() || error.kind() == ErrorKind::Closed {
             return self.postponed.push(id);
         }
         let attempts = attempts.saturating_add(1);
@@ -204,6 +213,8 @@ impl Relay {
     fn put_in_order(&mut self) -> Result<()> {
         let outbox = &*self.post.outbox;
         if outbox.purge(self.config.retention, PURGE)? == PURGE {
+            // There is more; rows that wait come first.
+            self.upkeep = Instant::now();
             return Ok(());
         }
         let strangers = outbox.strangers(self.config.strangers)?;
@@ -213,7 +224,6 @@ impl Relay {
         }
         let depth = outbox.depth()?;
         self.post.see(|seen| (seen.depth, seen.strangers) = (Some(depth), strangers));
-        self.upkeep = Instant::now() + UPKEEP;
         Ok(())
     }
 
@@ -241,7 +251,11 @@ impl Relay {
     fn has_work(&self) -> bool {
         let told = self.delivered.is_empty() && self.failed.is_empty() && self.postponed.is_empty();
         let now = Instant::now();
-        self.again.is_none() && (!told || self.upkeep <= now || (self.look <= now && self.flights.room().0 > 0))
+        self.again.is_none()
+            && (!told
+                || self.post.wants_replay()
+                || self.upkeep <= now
+                || (self.look <= now && self.flights.room().0 > 0))
     }
 
     /// When there will be something to do, if nothing happens.

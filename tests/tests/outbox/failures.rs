@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use diesel::connection::SimpleConnection;
+use diesel::pg::Pg;
+use diesel::prelude::*;
 use kvsync::store::redis::RedisStore;
 use kvsync::store::{MemoryStore, Status};
 use kvsync::worker::Backoff;
 use kvsync::{ErrorKind, KvSync, Lookup};
-use kvsync_tests::servers::{Redis, RedisOptions};
+use kvsync_tests::servers::{Postgres, Redis, RedisOptions};
 
 use super::setup::*;
 
@@ -98,6 +101,45 @@ fn a_store_that_is_down_loses_nothing_fills_no_memory_and_holds_up_no_other() {
         assert!(User::fetch_many_by_id(&reader, ids()).unwrap().iter().all(Option::is_some));
         assert!(kv.health(LONG).pipeline.dirty.is_empty());
     });
+}
+
+#[test]
+fn a_store_that_forgot_is_filled_again_by_whoever_was_told_to() {
+    let base = Base::postgres();
+    let redis = Redis::start(RedisOptions::default()).unwrap();
+    let store = RedisStore::builder([redis.url()]).command_timeout(Duration::from_millis(300)).connect().unwrap();
+    let builder = KvSync::builder().store(store).upkeep_every(Duration::from_millis(50)).outbox_replays();
+    let kv = builder.database(base.database()).build().unwrap();
+    base.insert(&users(50));
+    kv.flush(LONG).unwrap();
+    // The mark by which it is noticed is written at the next upkeep.
+    let marked = || redis.cli(&["KEYS", "*incarnation"]).unwrap().contains("incarnation");
+    until("the store is marked", marked);
+    redis.kill().unwrap();
+    redis.restart().unwrap();
+    let stored =
+        || User::fetch_many_by_id(&kv, (1..=50).collect::<Vec<_>>()).is_ok_and(|rows| rows.iter().all(Option::is_some));
+    until("it is filled again", stored);
+}
+
+#[test]
+fn a_database_that_is_down_for_a_while_is_asked_again() {
+    let server = Postgres::start().unwrap();
+    let url = server.create_database("app").unwrap();
+    let mut conn = PgConnection::establish(&url).unwrap();
+    conn.batch_execute(include_str!("../../../kvsync/migrations/postgres/20250101000000_kvsync_outbox/up.sql"))
+        .unwrap();
+    conn.batch_execute(TABLES).unwrap();
+    let kv = KvSync::builder().store(MemoryStore::new()).database(database("postgres", &url)).build().unwrap();
+    kv.flush(LONG).unwrap();
+    server.stop_immediate().unwrap();
+    until("health tells", || kv.health(LONG).details.iter().any(|detail| detail.contains("cannot be asked")));
+    server.restart().unwrap();
+    let mut conn = kv.connect::<Pg>("main").unwrap();
+    diesel::insert_into(users::table).values((users::id.eq(1), users::name.eq("ann"))).execute(&mut conn).unwrap();
+    kv.wait(conn.last_commit().unwrap(), LONG).unwrap();
+    assert_eq!(User::fetch_by_id(&kv, 1).unwrap().map(|user| user.name.0), Some("ann".to_owned()));
+    until("health is well", || !kv.health(LONG).details.iter().any(|detail| detail.contains("cannot be asked")));
 }
 
 #[test]

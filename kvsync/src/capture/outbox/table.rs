@@ -28,6 +28,9 @@ const ADOPT: Duration = Duration::from_mins(2);
 /// How many rows are let go of for a replay in one transaction.
 const REPLAYED: i64 = 5000;
 
+/// Beyond this rows are not counted: that would take too long.
+const COUNTED: u32 = 1_000_000;
+
 const PENDING: &str = "delivered_at IS NULL AND dead_at IS NULL";
 
 /// The outbox of a database, on a connection of its own.
@@ -257,9 +260,11 @@ impl<DB: SyncBackend> Outbox for OutboxTable<DB> {
     }
 
     fn depth(&self) -> Result<OutboxDepth> {
-        let count = |condition: &str| format!("(SELECT count(*) FROM kvsync_outbox WHERE {condition})");
+        let count = |condition: &str| {
+            format!("(SELECT count(*) FROM (SELECT 1 FROM kvsync_outbox WHERE {condition} LIMIT {COUNTED}) AS counted)")
+        };
         let question = Statement::new(format!(
-            "SELECT {}, {}, {}, (SELECT min(captured_at) FROM kvsync_outbox WHERE {PENDING})",
+            "SELECT {}, {}, {}, (SELECT captured_at FROM kvsync_outbox WHERE {PENDING} ORDER BY due_at, id LIMIT 1)",
             count(PENDING),
             count("dead_at IS NOT NULL"),
             count("delivered_at IS NOT NULL"),
