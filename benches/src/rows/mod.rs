@@ -3,6 +3,7 @@
 mod fetch;
 mod lag;
 mod memory;
+mod outbox;
 mod postgres;
 mod size;
 mod sqlite;
@@ -28,6 +29,8 @@ pub(crate) const ALL: &[Row] = &[
     row("wal-update", "UPDATE, autocommit, SQLite file in WAL mode", sqlite::wal_update),
     row("postgres-insert", "INSERT, autocommit, Postgres", postgres::insert),
     row("postgres-update", "UPDATE, autocommit, Postgres", postgres::update),
+    row("wal-outbox", "the price of the outbox and of triggers, SQLite file in WAL mode", outbox::wal),
+    row("postgres-outbox", "the price of the outbox and of triggers, Postgres", outbox::on_postgres),
     row("store-one-key", "rows per second into Redis, one key a model", store::one_key),
     row("store-three-keys", "rows per second into Redis, three keys a model", store::three_keys),
     row("store-cluster", "rows per second into Redis Cluster, three keys a model", store::cluster),

@@ -29,11 +29,11 @@ pub(crate) fn update(options: &Options) -> Result<Vec<Figure>> {
     Ok(vec![rounds.times("UPDATE, autocommit: wrapped ÷ plain (wall)", Goal::AtMost(1.10))])
 }
 
-fn turns(options: &Options) -> Turns {
+pub(super) fn turns(options: &Options) -> Turns {
     Turns { clock: Clock::Wall, rounds: options.rounds(40), each: 20, operations: 20 }
 }
 
-fn plain(schema: &str, statement: fn(&mut PgConnection, i32, &NewUser) -> QueryResult<()>) -> Result<impl Side> {
+pub(super) fn plain(schema: &str, statement: fn(&mut PgConnection, i32, &NewUser) -> QueryResult<()>) -> Result<impl Side> {
     Ok(Statements::plain(filled(schema)?, statement))
 }
 
@@ -48,7 +48,7 @@ fn wrapped(schema: &str, statement: fn(&mut Wrapped, i32, &NewUser) -> QueryResu
 }
 
 /// A connection whose tables stand in a schema of its own, so that no side writes the other's.
-fn filled(schema: &str) -> Result<PgConnection> {
+pub(super) fn filled(schema: &str) -> Result<PgConnection> {
     PgConnection::establish(&servers::postgres()?)?.batch_execute(&format!(
         "SET client_min_messages = warning; DROP SCHEMA IF EXISTS bench_{schema} CASCADE; CREATE SCHEMA bench_{schema}"
     ))?;
@@ -59,6 +59,6 @@ fn filled(schema: &str) -> Result<PgConnection> {
 }
 
 /// Sessions that begin in this schema.
-fn url(schema: &str) -> Result<String> {
+pub(super) fn url(schema: &str) -> Result<String> {
     Ok(format!("{}?options=-csearch_path%3Dbench_{schema}", servers::postgres()?))
 }

@@ -55,7 +55,7 @@ fn memory_turns(options: &Options) -> Turns {
     Turns { clock: Clock::Thread, rounds: options.rounds(60), each: 10, operations: 200 }
 }
 
-fn file_turns(options: &Options) -> Turns {
+pub(super) fn file_turns(options: &Options) -> Turns {
     Turns { clock: Clock::Wall, rounds: options.rounds(40), each: 20, operations: 10 }
 }
 
@@ -67,7 +67,7 @@ fn memory_wrapped(statement: fn(&mut Wrapped, i32, &NewUser) -> QueryResult<()>)
     wrapped(":memory:".to_owned(), statement)
 }
 
-fn file_plain(dir: &Path, statement: fn(&mut SqliteConnection, i32, &NewUser) -> QueryResult<()>) -> Result<impl Side> {
+pub(super) fn file_plain(dir: &Path, statement: fn(&mut SqliteConnection, i32, &NewUser) -> QueryResult<()>) -> Result<impl Side> {
     Ok(Statements::plain(filled(&dir.join("plain.db").to_string_lossy())?, statement))
 }
 
@@ -85,7 +85,7 @@ fn wrapped(url: String, statement: fn(&mut Wrapped, i32, &NewUser) -> QueryResul
     Ok(Statements::wrapped(kv, conn, statement))
 }
 
-fn filled(url: &str) -> Result<SqliteConnection> {
+pub(super) fn filled(url: &str) -> Result<SqliteConnection> {
     let mut conn = SqliteConnection::establish(url)?;
     if url != ":memory:" {
         conn.batch_execute("PRAGMA journal_mode = WAL")?;
