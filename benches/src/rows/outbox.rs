@@ -20,8 +20,8 @@ use crate::ratio::Side;
 use crate::statements::{Statements, postgres, sqlite};
 use crate::table::{Figure, Goal};
 
-const SQLITE: &str = include_str!("../../../kvsync/migrations/sqlite/00000000000000_kvsync_outbox/up.sql");
-const POSTGRES: &str = include_str!("../../../kvsync/migrations/postgres/00000000000000_kvsync_outbox/up.sql");
+const SQLITE: &str = include_str!("../../../kvsync/migrations/sqlite/20250101000000_kvsync_outbox/up.sql");
+const POSTGRES: &str = include_str!("../../../kvsync/migrations/postgres/20250101000000_kvsync_outbox/up.sql");
 
 type Write<C> = fn(&mut C, i32, &NewUser) -> QueryResult<()>;
 type OnSqlite = SyncConnection<SqliteConnection>;
@@ -42,7 +42,7 @@ pub(crate) fn wal(options: &Options) -> Result<Vec<Figure>> {
             let mut theirs = lite::file_plain(dir.path(), plain)?;
             let rounds = lite::file_turns(options).measure(&mut ours, &mut theirs)?;
             figures.push(rounds.times(
-                &format!("{name}, autocommit, file in WAL mode, {}: wrapped ÷ plain (wall)", by.name()),
+                format!("{name}, autocommit, file in WAL mode, {}: wrapped ÷ plain (wall)", by.name()),
                 Goal::Reported,
             ));
         }
@@ -65,7 +65,7 @@ pub(crate) fn on_postgres(options: &Options) -> Result<Vec<Figure>> {
             let mut theirs = pg::plain("theirs", plain)?;
             let rounds = pg::turns(options).measure(&mut ours, &mut theirs)?;
             figures.push(
-                rounds.times(&format!("{name}, autocommit, {}: wrapped ÷ plain (wall)", by.name()), Goal::Reported),
+                rounds.times(format!("{name}, autocommit, {}: wrapped ÷ plain (wall)", by.name()), Goal::Reported),
             );
         }
     }

@@ -33,7 +33,10 @@ pub(super) fn turns(options: &Options) -> Turns {
     Turns { clock: Clock::Wall, rounds: options.rounds(40), each: 20, operations: 20 }
 }
 
-pub(super) fn plain(schema: &str, statement: fn(&mut PgConnection, i32, &NewUser) -> QueryResult<()>) -> Result<impl Side> {
+pub(super) fn plain(
+    schema: &str,
+    statement: fn(&mut PgConnection, i32, &NewUser) -> QueryResult<()>,
+) -> Result<impl Side> {
     Ok(Statements::plain(filled(schema)?, statement))
 }
 

@@ -67,7 +67,10 @@ fn memory_wrapped(statement: fn(&mut Wrapped, i32, &NewUser) -> QueryResult<()>)
     wrapped(":memory:".to_owned(), statement)
 }
 
-pub(super) fn file_plain(dir: &Path, statement: fn(&mut SqliteConnection, i32, &NewUser) -> QueryResult<()>) -> Result<impl Side> {
+pub(super) fn file_plain(
+    dir: &Path,
+    statement: fn(&mut SqliteConnection, i32, &NewUser) -> QueryResult<()>,
+) -> Result<impl Side> {
     Ok(Statements::plain(filled(&dir.join("plain.db").to_string_lossy())?, statement))
 }
 

@@ -114,8 +114,9 @@ macro_rules! run {
         let depth = kv.outbox("main").unwrap().depth().unwrap();
         assert_eq!((depth.pending, depth.dead), (0, 0));
         assert!(depth.delivered > 50, "{depth:?}");
+        // Without triggers nobody sees what a foreign key does, and that is reported.
         let health = kv.health(Duration::from_secs(5));
-        assert!(health.pipeline.dirty.is_empty(), "{:?}", health.pipeline.dirty);
+        assert_eq!(health.pipeline.dirty.is_empty(), $moves, "{:?}", health.pipeline.dirty);
         (kv, conn)
     }};
 }

@@ -5,7 +5,7 @@ use diesel::prelude::*;
 use diesel::result::Error as DbError;
 use diesel::sql_query;
 use diesel::sqlite::Sqlite;
-use kvsync::capture::{Attached, Database, Severity, SyncConnection, Unattached};
+use kvsync::capture::{Attached, BatchResults as _, Database, Severity, SyncConnection, Unattached};
 use kvsync::change::{Action, Publish};
 use kvsync_tests::collect::Collector;
 
@@ -168,4 +168,19 @@ fn many_rows_are_written_by_parts_and_large_ones_without_content() {
     assert!(with > 10 && with < 500, "{with}");
     assert!(entries.iter().enumerate().all(|(at, entry)| entry.primary_key.as_deref() == Some(&*(at + 1).to_string())));
     assert_eq!(lines(&entries).len(), 1000);
+}
+
+#[test]
+fn capture_by_key_and_batches_go_into_the_outbox() {
+    let collector = Collector::new();
+    let declared = Database::<Sqlite>::new("main", || SqliteConnection::establish(":memory:"));
+    let mut conn = attach(declared.model_by_key::<User>().outbox(), &collector).connect().unwrap();
+    conn.batch_execute(&format!("{SQLITE_OUTBOX}{TABLES}")).unwrap();
+    let rows = vec![user(1, "a", "Ann"), user(2, "b", "Bob")];
+    let insert = diesel::insert_into(users::table).values(rows).returning(users::id);
+    let ids: Vec<i32> = insert.batch_results(&mut conn).unwrap();
+    assert_eq!(ids, [1, 2]);
+    let entries = entries!(*conn.unsynced());
+    assert!(entries.iter().all(|entry| !entry.content), "{entries:?}");
+    assert_eq!(lines(&entries), ["insert 1", "insert 2"]);
 }
