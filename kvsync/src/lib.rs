@@ -78,12 +78,15 @@
 //! | `embedded` | a store on disk, in the process (fjall) | |
 //! | `json`, `bson` | these codecs | |
 //! | `uuid` | `Uuid` as a part of a key | |
+//! | `cli` | the command line that a program of yours mounts | |
 //! | `conformance` | the suite that every store passes; not under semantic versioning | |
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 pub mod capture;
 pub mod change;
+#[cfg(feature = "cli")]
+pub mod cli;
 pub mod clock;
 pub mod codec;
 pub mod envelope;

@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use super::backend::{Inner, SyncBackend};
 use super::connection::SyncConnection;
+use super::finding::Finding;
 use super::hub::{Factory, Hub, Scopes};
 use super::outbox::OutboxTable;
 use super::primary::loses_keys;
 use super::reread::Rereader;
 use super::table::{SyncModel, Table, table_of};
+use super::triggers::{TriggersSql, triggers_of};
 use crate::change::Publish;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
@@ -298,6 +300,16 @@ pub trait AnyDatabase: Any + Send + Sync {
 
     /// Its outbox, if changes wait in one; on a connection of its own, too.
     fn outbox(&self) -> Option<Arc<dyn Outbox>>;
+
+    /// What the catalog shows of its tables; see [`SyncConnection::audit`]. Opens a connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`Attached::connect`] and [`SyncConnection::audit`].
+    fn audit(&self) -> Result<Vec<Finding>>;
+
+    /// The triggers of its tables; see [`Database::triggers_sql`].
+    fn triggers_sql(&self) -> TriggersSql;
 }
 
 impl dyn AnyDatabase {
@@ -359,6 +371,14 @@ impl<DB: SyncBackend> AnyDatabase for Attached<DB> {
 
     fn outbox(&self) -> Option<Arc<dyn Outbox>> {
         self.outbox.clone()
+    }
+
+    fn audit(&self) -> Result<Vec<Finding>> {
+        self.connect()?.audit()
+    }
+
+    fn triggers_sql(&self) -> TriggersSql {
+        triggers_of(self.hub.tables.iter().map(|table| &**table))
     }
 }
 

@@ -49,14 +49,19 @@ impl<DB: SyncBackend> Database<DB> {
     ///
     /// [`ErrorKind::Config`] when a model cannot be synced as it was registered.
     pub fn triggers_sql(&self) -> Result<TriggersSql> {
-        let mut all = TriggersSql { up: String::new(), down: String::new() };
-        for table in self.tables()?.iter().filter(|table| table.triggers) {
-            let TriggersSql { up, down } = DB::triggers_sql(table);
-            all.up.push_str(&up);
-            all.down.push_str(&down);
-        }
-        Ok(all)
+        Ok(triggers_of(self.tables()?.iter()))
     }
+}
+
+/// The triggers of those of these tables that have them.
+pub(super) fn triggers_of<'a, DB: SyncBackend>(tables: impl Iterator<Item = &'a Table<DB>>) -> TriggersSql {
+    let mut all = TriggersSql { up: String::new(), down: String::new() };
+    for table in tables.filter(|table| table.triggers) {
+        let TriggersSql { up, down } = DB::triggers_sql(table);
+        all.up.push_str(&up);
+        all.down.push_str(&down);
+    }
+    all
 }
 
 impl<C: Inner> SyncConnection<C> {

@@ -1,5 +1,7 @@
 //! The builder and the handle: the only part that knows every other.
 
+#[cfg(feature = "cli")]
+mod admin;
 mod backfill;
 mod builder;
 mod by_hand;

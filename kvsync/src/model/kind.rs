@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Model, Schema, Syncable};
+use super::{Model, PrimaryKey, Schema, Syncable};
 use crate::codec::{Codec, MessagePack};
 use crate::error::Result;
 
@@ -14,6 +14,7 @@ pub struct Kind {
     /// The id of its codec.
     pub codec: u8,
     decode: fn(&[u8]) -> Result<Box<dyn Model>>,
+    rekey: fn(&PrimaryKey) -> Option<PrimaryKey>,
     plain: fn(&dyn Model) -> Option<Vec<u8>>,
 }
 
@@ -25,6 +26,7 @@ impl Kind {
             schema: M::SCHEMA,
             codec: M::Codec::ID,
             decode: |bytes| Ok(Box::new(M::Codec::decode::<M>(bytes)?)),
+            rekey: |row| Some(PrimaryKey::of::<M>(row.values::<M>()?.clone())),
             plain: |row| {
                 let mut bytes = Vec::new();
                 MessagePack::encode_into(row.downcast_ref::<M>()?, &mut bytes).ok()?;
@@ -40,6 +42,12 @@ impl Kind {
     /// Whatever the codec says; see [`Codec::decode`].
     pub fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Model>> {
         (self.decode)(bytes)
+    }
+
+    /// The primary key of the same row, as another generation of the model has it.
+    #[must_use]
+    pub fn primary_key(&self, of: &PrimaryKey) -> Option<PrimaryKey> {
+        (self.rekey)(of)
     }
 
     /// Whether two rows of the model say the same. The order in which their maps were written does not

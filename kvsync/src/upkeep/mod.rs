@@ -5,6 +5,7 @@ mod mend;
 mod pace;
 mod repair;
 mod summary;
+mod verifier;
 mod verify;
 
 pub use self::backfill::Backfill;
@@ -12,4 +13,5 @@ pub(crate) use self::backfill::Target;
 pub(crate) use self::mend::{mend, run as mend_by_itself};
 pub use self::repair::{Repair, Repaired};
 pub use self::summary::{Checkpoint, Interrupted, Progress, Summary};
+pub use self::verifier::{Verifier, VerifierBuilder, VerifierReport};
 pub use self::verify::{Difference, DifferenceKind, Side, Verified, Verify, VerifyProgress};

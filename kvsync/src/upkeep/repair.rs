@@ -16,7 +16,7 @@ use crate::change::{Row, Unknown};
 use crate::envelope::{Envelope, Head, State, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
-use crate::model::{PrimaryKey, Reread, Wanted};
+use crate::model::{Kind, PrimaryKey, Reread, Wanted};
 use crate::record::{Content, Delta, Order, Record, Write};
 use crate::store::Step;
 use crate::transport::failure_text;
@@ -162,7 +162,7 @@ impl Mender {
                 match unit.source.reread(&wanted, deadline) {
                     Ok(read) if read.len() == some.len() => {
                         for (fault, read) in some.iter().zip(read) {
-                            let mended = self.row(access, unit, fault, read);
+                            let mended = self.row(access, unit, fault, read, deadline);
                             self.note(fault.findings.iter().map(|finding| &finding.key), mended);
                         }
                     }
@@ -203,7 +203,7 @@ impl Mender {
         }
     }
 
-    fn row(&self, access: &Access, unit: &Unit, fault: &RowFault, read: Reread) -> Result<()> {
+    fn row(&self, access: &Access, unit: &Unit, fault: &RowFault, read: Reread, deadline: Duration) -> Result<()> {
         for finding in &fault.findings {
             if finding.kind == DifferenceKind::Foreign && !self.remove_foreign {
                 return Err(left_alone());
@@ -213,7 +213,8 @@ impl Mender {
                 self.clear(access, fault.store, &finding.key, stands)?;
             }
         }
-        write(access, fault.store, unit, &fault.primary_key, read).map(drop)
+        write(access, fault.store, unit, &fault.primary_key, read)?;
+        catch_up(access, fault.store, unit, &fault.primary_key, deadline)
     }
 
     fn entry(&self, access: &Access, unit: &Unit, fault: &EntryFault, deadline: Duration) -> Result<()> {
@@ -227,6 +228,7 @@ impl Mender {
                 own.is_some_and(|own| own.within(&unit.scope) == finding.key)
             });
             write(access, *store, unit, primary_key, read)?;
+            catch_up(access, *store, unit, primary_key, deadline)?;
             return if came_back { Ok(()) } else { release(access, *store, unit, finding.stored, &finding.key) };
         }
         if self.clear(access, *store, &finding.key, stands)? {
@@ -293,6 +295,28 @@ fn write(access: &Access, store: usize, unit: &Unit, primary_key: &PrimaryKey, r
     };
     let change = access.reread((unit.kind.schema, &unit.database, &unit.scope), read.version, row);
     access.apply(store, &[change])
+}
+
+/// Generations of a model share the key that is made of the primary key: a copy of the one, the record of the
+/// other. What was written to the copy is newer than that record, which has to catch up.
+fn catch_up(access: &Access, store: usize, unit: &Unit, row: &PrimaryKey, deadline: Duration) -> Result<()> {
+    let own = unit.kind.schema;
+    let shares = |kind: &Kind| {
+        let schema = kind.schema;
+        (schema.table, schema.model) == (own.table, own.model)
+            && schema.generation != own.generation
+            && schema.home().is_some()
+            && schema.has_mutable_key()
+    };
+    for kind in unit.source.kinds().into_iter().filter(shares) {
+        let Some(row) = kind.primary_key(row) else { continue };
+        let other = Unit { kind, ..unit.clone() };
+        let read = unit.source.reread(&[wanted(&other, &row, Version::ZERO)], deadline)?.pop();
+        if let Some(read) = read {
+            write(access, store, &other, &row, read)?;
+        }
+    }
+    Ok(())
 }
 
 /// Releases a key from a copy, at the copy's own version: what is newer stays.

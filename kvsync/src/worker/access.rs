@@ -7,6 +7,7 @@ use super::after;
 use super::apply::{self, Job};
 use super::encode::Form;
 use super::lane::{Lane, Shared};
+use super::post::Patience;
 use crate::change::{Action, Change, Row};
 use crate::clock::millis;
 use crate::error::Result;
@@ -73,12 +74,17 @@ impl Access {
         schema.ttl.or(self.shared.default_ttl)
     }
 
-    /// Waits until everything that was committed in this process before the call is in every store.
-    /// Whether it is.
+    /// Waits until everything that was committed in this process before the call, and all that waits in an
+    /// outbox, is in every store. Whether it is.
     pub(crate) fn drain(&self, deadline: Duration) -> bool {
         let last = self.shared.commits.last();
+        let deadline = after(deadline);
+        if let Err(error) = self.shared.drain_outboxes(Patience { deadline, outages: true }) {
+            tracing::warn!(%error, "an outbox was not drained");
+            return false;
+        }
         let held_up = || self.lanes.iter().any(|lane| lane.unsettled.holds_up_any(last));
-        self.shared.commits.flush(last, after(deadline), held_up)
+        self.shared.commits.flush(last, deadline, held_up)
     }
 
     /// Writes changes at once into one store, and returns when they are there.

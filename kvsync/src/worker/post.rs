@@ -167,18 +167,7 @@ impl Pipeline {
 
     /// Waits until the rows that are committed now in any outbox have been dealt with.
     pub(super) fn drain_outboxes(&self, patience: Patience) -> Result<()> {
-        let ranges: Result<Vec<_>> = self
-            .shared
-            .posts()
-            .iter()
-            .map(|post| Ok((post, self.shared.asked_again(patience, || post.outbox.range(), |_| true)?)))
-            .collect();
-        for (post, range) in ranges? {
-            if let Some(range) = range {
-                self.shared.wait_for_range(&*post.outbox, &range, patience)?;
-            }
-        }
-        Ok(())
+        self.shared.drain_outboxes(patience)
     }
 
     /// Waits until the rows of this range have been dealt with; of an open one, those that are committed now.
@@ -211,5 +200,22 @@ impl Pipeline {
 impl fmt::Debug for Post {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Post").field("outbox", &self.outbox).field("seen", &self.seen()).finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    /// Waits until the rows that are committed now in any outbox have been dealt with.
+    pub(super) fn drain_outboxes(&self, patience: Patience) -> Result<()> {
+        let ranges: Result<Vec<_>> = self
+            .posts()
+            .iter()
+            .map(|post| Ok((post, self.asked_again(patience, || post.outbox.range(), |_| true)?)))
+            .collect();
+        for (post, range) in ranges? {
+            if let Some(range) = range {
+                self.wait_for_range(&*post.outbox, &range, patience)?;
+            }
+        }
+        Ok(())
     }
 }

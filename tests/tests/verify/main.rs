@@ -10,8 +10,11 @@
     reason = "tests"
 )]
 
+mod cli;
 mod differences;
 mod foreign;
 mod live;
 mod models;
+mod places;
 mod rig;
+mod verifier;

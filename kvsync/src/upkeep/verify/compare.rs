@@ -251,7 +251,8 @@ impl Standing<'_> {
             wrong(kind, Some(version), detail.to_owned());
         } else if let Some((kind, detail)) = self.body(&envelope, &self.pointed(place)) {
             wrong(kind, Some(version), detail);
-        } else if record.is_some_and(|record| record.version < version) {
+        } else if envelope.ledger.is_none() && record.is_some_and(|record| record.version < version) {
+            // What carries a ledger is the record of another generation of the model's keys.
             let detail = "the copy is newer than its record, which could not release it".to_owned();
             wrong(DifferenceKind::Ledger, Some(version), detail);
         }

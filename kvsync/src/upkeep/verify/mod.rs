@@ -17,12 +17,13 @@ mod rows;
 mod run;
 mod scan;
 mod strays;
+mod units;
 
 use std::fmt;
 use std::time::Duration;
 
 pub use self::difference::{Difference, DifferenceKind, Side, Verified, VerifyProgress};
-pub(crate) use self::flight::{EntryFault, RowFault, Unit};
+pub(crate) use self::flight::{EntryFault, RowFault, Unit, digest, read};
 pub(crate) use self::run::{Run, Settings};
 use crate::error::Result;
 use crate::key::Scope;

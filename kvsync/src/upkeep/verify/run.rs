@@ -8,12 +8,14 @@ use super::compare::{Finding, Measure};
 use super::difference::{Difference, DifferenceKind, Side, Verified, VerifyProgress};
 use super::flight::{EntryFault, EntrySuspect, Flight, RowFault, RowSuspect, Unit, WAITING, digest, read, second_look};
 use super::strays::Strays;
+use super::units::{covered, plain, units};
 use super::{OnDifference, OnProgress, Verify};
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::{Key, Scope};
+use crate::key::Key;
 use crate::model::{Kind, PrimaryKey};
 use crate::report::DirtyTable;
 use crate::upkeep::repair::Mender;
+use crate::upkeep::verifier::Shared;
 use crate::version::Version;
 use crate::worker::Access;
 
@@ -60,6 +62,8 @@ pub(crate) struct Run {
     dirty: Vec<DirtyTable>,
     on_progress: Option<OnProgress>,
     on_difference: Option<OnDifference>,
+    /// Who follows what is found, and may say when to stop.
+    watch: Option<Arc<Shared>>,
     began: Instant,
     done: u64,
 }
@@ -85,6 +89,7 @@ impl Run {
             dirty,
             on_progress,
             on_difference,
+            watch: None,
             began: Instant::now(),
             done: 0,
         })
@@ -107,6 +112,13 @@ impl Run {
         self.strays()?;
         self.land()?;
         self.check_ahead()
+    }
+
+    /// Compares both sides, watched over by a verifier.
+    pub(crate) fn watched(mut self, watch: &Arc<Shared>) -> Result<Verified> {
+        self.watch = Some(Arc::clone(watch));
+        self.all()?;
+        Ok(self.ended())
     }
 
     /// What was found. Tables that turned out to be clean are dirty no longer.
@@ -149,6 +161,9 @@ impl Run {
         }
         if self.flight.due().is_some_and(|due| due <= Instant::now()) {
             self.judge()?;
+        }
+        if let Some(watch) = &self.watch {
+            watch.note(&self.access, &self.report);
         }
         let found = self.report.found();
         if let Some(told) = &mut self.on_progress {
@@ -209,11 +224,14 @@ impl Run {
                 if self.accused.len() < REMEMBERED {
                     self.accused.insert(accusation(fault.store, &finding.key));
                 }
-                self.accuse((fault.store, fault.unit, fault.bound), Some(&fault.primary_key), finding);
+                let stands = fault.stands.iter().find(|(key, _)| *key == finding.key);
+                let digest = stands.map_or(0, |(_, bytes)| digest(bytes));
+                self.accuse((fault.store, fault.unit, fault.bound), Some(&fault.primary_key), finding, digest);
             }
         }
         for fault in &entry_faults {
-            self.accuse((fault.store, fault.unit, fault.bound), fault.primary_key.as_ref(), &fault.finding);
+            let digest = digest(&fault.stands);
+            self.accuse((fault.store, fault.unit, fault.bound), fault.primary_key.as_ref(), &fault.finding, digest);
         }
         if let Some(mender) = &mut self.mender {
             mender.rows(&self.access, &self.units, &row_faults, self.settings.deadline);
@@ -268,7 +286,13 @@ impl Run {
     }
 
     /// Names a difference.
-    fn accuse(&mut self, (store, unit, bound): (usize, usize, Version), row: Option<&PrimaryKey>, finding: &Finding) {
+    fn accuse(
+        &mut self,
+        (store, unit, bound): (usize, usize, Version),
+        row: Option<&PrimaryKey>,
+        finding: &Finding,
+        digest: u64,
+    ) {
         let Some((name, unit)) = self.access.store(store).map(|(name, _)| name).zip(self.units.get(unit)) else {
             return;
         };
@@ -290,6 +314,9 @@ impl Run {
         if let Some(told) = &mut self.on_difference {
             told(&difference);
         }
+        if let Some(watch) = &self.watch {
+            watch.found(&difference, store, digest);
+        }
         if self.report.differences.len() < self.settings.samples {
             self.report.differences.push(difference);
         }
@@ -308,7 +335,7 @@ impl Run {
                 "the database stands at {now}; if it was restored or failed over, raise the epoch, then repair"
             );
             let finding = Finding { kind: DifferenceKind::Ahead, index: None, key, stored: Some(version), detail };
-            self.accuse((store, unit, now), None, &finding);
+            self.accuse((store, unit, now), None, &finding, 0);
             if let Some(mender) = &mut self.mender {
                 mender.leave(&finding.key, &finding.detail);
             }
@@ -317,7 +344,11 @@ impl Run {
     }
 
     fn pause(&self, long: Duration) -> Result<()> {
-        if self.access.pause(long) {
+        let stopped = match &self.watch {
+            Some(watch) => watch.pause(&self.access, long),
+            None => self.access.pause(long),
+        };
+        if stopped {
             return Err(Error::new(ErrorKind::Closed, "kvsync was shut down before everything was compared"));
         }
         Ok(())
@@ -329,62 +360,4 @@ const REMEMBERED: usize = 65_536;
 
 fn accusation(store: usize, key: &Key) -> u64 {
     digest(format!("{store} {key}").as_bytes())
-}
-
-/// The models to compare, in each scope that their databases know; and every model there is.
-fn units(
-    access: &Access,
-    scope: &Scope,
-    chosen: Option<&[Kind]>,
-    deadline: Duration,
-) -> Result<(Vec<Unit>, Vec<Kind>)> {
-    let (mut units, mut registered) = (Vec::new(), Vec::new());
-    for source in access.sources() {
-        for kind in source.kinds() {
-            registered.push(kind);
-            if chosen.is_some_and(|chosen| !chosen.iter().any(|one| one.is(kind.schema))) {
-                continue;
-            }
-            let own = if scope.is_none() { source.scopes(kind.schema, deadline)? } else { Vec::new() };
-            for scope in if own.is_empty() { vec![scope.clone()] } else { own } {
-                units.push(Unit { database: source.name().into(), source: Arc::clone(source), kind, scope });
-            }
-        }
-    }
-    if units.is_empty() {
-        let names: Vec<String> =
-            chosen.unwrap_or_default().iter().map(|kind| format!("`{}`", kind.schema.model)).collect();
-        let message = if names.is_empty() {
-            "there is nothing to compare: no model was registered; call `.model::<..>()` on a database".to_owned()
-        } else {
-            format!("{} is registered in no database; call `.model::<..>()` on one", names.join(", "))
-        };
-        return Err(Error::new(ErrorKind::Config, message));
-    }
-    Ok((units, registered))
-}
-
-/// The dirty tables of which every model is compared.
-fn covered(dirty: &[DirtyTable], units: &[Unit], access: &Access) -> Vec<DirtyTable> {
-    let whole = |table: &&DirtyTable| {
-        let Some(source) = access.source(&table.database) else { return false };
-        let mut concerned = source
-            .kinds()
-            .into_iter()
-            .filter(|kind| table.table.as_deref().is_none_or(|name| name == kind.schema.table));
-        concerned.all(|kind| units.iter().any(|unit| *unit.database == *table.database && unit.kind.is(kind.schema)))
-    };
-    dirty.iter().filter(whole).cloned().collect()
-}
-
-/// A primary key as people write it: what the home key is made of, without the text around it.
-fn plain(kind: &Kind, row: &PrimaryKey) -> String {
-    let (schema, home) = (kind.schema, row.home().as_str());
-    let hidden = format!("~{}:{}:{}:", schema.table, schema.model, schema.generation);
-    if let Some(plain) = home.strip_prefix(&hidden) {
-        return plain.to_owned();
-    }
-    let literals = schema.home().and_then(|home| schema.keys.get(home)).map_or(&[][..], |key| key.literals);
-    let after = literals.first().and_then(|first| home.strip_prefix(first)).unwrap_or(home);
-    literals.last().and_then(|last| after.strip_suffix(last)).unwrap_or(after).to_owned()
 }

@@ -1,0 +1,245 @@
+//! A command line for a program of yours: it fills, compares and mends the stores, and tells how they are.
+//!
+//! The models are known to your program only, so it mounts the commands:
+//!
+//! ```no_run
+//! # #[cfg(feature = "sqlite")]
+//! # mod app {
+//! # use diesel::prelude::*;
+//! use std::process::ExitCode;
+//!
+//! use diesel::sqlite::Sqlite;
+//! use kvsync::KvSync;
+//! use kvsync::capture::Database;
+//! use kvsync::store::memory::MemoryStore;
+//!
+//! fn build() -> kvsync::Result<KvSync> {
+//!     // .. the store, the database and the models of your application
+//!     let database = Database::<Sqlite>::new("main", || SqliteConnection::establish("app.db"));
+//!     KvSync::builder().store(MemoryStore::new()).database(database).build()
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     kvsync::cli::run(build)
+//! }
+//! # }
+//! # fn main() {}
+//! ```
+//!
+//! ```text
+//! admin backfill [MODEL..]                          fill the stores from the tables
+//! admin verify [MODEL..]                            compare both, and name every difference
+//! admin repair [MODEL..] [--remove-foreign]         compare both, and mend every difference
+//! admin health                                      how the stores and the way to them are
+//! admin audit                                       what the catalog shows of the tables
+//! admin outbox depth|dead|retry|drop|replay         what waits in the outbox, and what was given up
+//! admin triggers [--down]                           the SQL of the triggers that fill the outbox
+//! admin epoch raise --yes                           let everything stored read as unknown
+//! ```
+//!
+//! # Exit codes
+//!
+//! 0: all is well. 1: something was found: a difference, one that could not be mended, a finding that weakens
+//! a promise, a dead letter, a health that is not up. 2: it could not be done.
+//!
+//! # JSON
+//!
+//! With `--json` there is one document on the standard output, whose fields keep their names:
+//!
+//! | command | fields |
+//! |---|---|
+//! | `verify`, `repair` | `clean`, `rows`, `keys`, `entries`, `counts` (of each kind), `differences` (`kind`, `store`, `database`, `table`, `model`, `key_name`, `key`, `primary_key`, `stored`, `read_at`, `detail`), `moving`, `expired`, `unreadable`, `unjudged`, `seconds` |
+//! | `repair` | also `mended`, `left`, `reasons` (`key`, `reason`) |
+//! | `backfill` | `complete`, `models` (`database`, `model`, `scope`, `rows`, `written`, `superseded`, `masked`, `failed`, `nameless`, `seconds`, `next`) |
+//! | `health` | `status`, `details`, `lag_ms`, `written`, `stores` (`store`, `queued`, `queued_bytes`, `unsettled`, `last_error`), `dirty` (`database`, `table`, `lost`, `reason`) |
+//! | `audit` | `findings` (`severity`, `database`, `table`, `message`, `advice`) |
+//! | `outbox depth` | `outboxes` (`database`, `pending`, `dead`, `delivered`, `oldest_seconds`) |
+//! | `outbox dead` | `dead_letters` (`database`, `id`, `table`, `model`, `action`, `primary_key`, `attempts`, `age_seconds`, `error`) |
+//! | `outbox retry`, `drop`, `replay` | `count` |
+//! | `triggers` | `sql` |
+//! | `epoch raise` | `epoch` |
+//! | any, when it could not be done | `error`, `retryable` |
+
+mod bar;
+mod outbox;
+mod tell;
+mod work;
+
+use std::error::Error as StdError;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use self::tell::{Told, Voice};
+use crate::error::Result;
+use crate::key::Scope;
+use crate::kvsync::KvSync;
+
+/// Reads the program's arguments, builds the handle, and runs the command. Ends the program by itself for
+/// `--help` and for arguments that it does not understand.
+pub fn run<E>(build: impl FnOnce() -> Result<KvSync, E>) -> ExitCode
+where
+    E: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let command = Command::from_args();
+    match build() {
+        Ok(kv) => {
+            let code = command.run(&kv);
+            kv.shutdown(Duration::from_secs(10));
+            code
+        }
+        Err(error) => command.voice().failed(&*error.into(), false),
+    }
+}
+
+/// A command, for programs that have others beside it: flatten it into your own `clap` parser, or begin with
+/// [`run`].
+#[derive(Debug, Clone, Parser)]
+#[command(about = "Fills, compares and mends the stores that kvsync keeps")]
+pub struct Command {
+    /// Write one JSON document
+    #[arg(long, global = true)]
+    json: bool,
+    /// The scope, where the connections choose it
+    #[arg(long, global = true, value_name = "NAME")]
+    scope: Option<String>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Verb {
+    /// Fill the stores from the tables, beside live traffic
+    Backfill(Filling),
+    /// Compare the databases and the stores from both sides, and name every difference
+    Verify(Comparing),
+    /// Compare, and mend every difference; never writes over anything newer
+    Repair {
+        #[command(flatten)]
+        comparing: Comparing,
+        /// Take away what was not written by kvsync under keys of the models
+        #[arg(long)]
+        remove_foreign: bool,
+    },
+    /// How the stores and the way to them are
+    Health {
+        /// How long a store may take to answer
+        #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
+        deadline: f64,
+    },
+    /// What the catalog shows of the tables: misfits, and what writes rows unseen
+    Audit {
+        /// One database
+        #[arg(long, value_name = "NAME")]
+        database: Option<String>,
+    },
+    /// What waits in the outboxes, and what was given up
+    #[command(subcommand)]
+    Outbox(outbox::Verb),
+    /// The SQL of the triggers that fill the outbox
+    Triggers {
+        /// One database
+        #[arg(long, value_name = "NAME")]
+        database: Option<String>,
+        /// The SQL that removes them
+        #[arg(long)]
+        down: bool,
+    },
+    /// The epoch of the stores
+    #[command(subcommand)]
+    Epoch(Epoch),
+}
+
+#[derive(Debug, Clone, Subcommand)]
+enum Epoch {
+    /// Let everything that is stored read as unknown: once, after a database was restored
+    Raise {
+        /// It is meant
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+struct Filling {
+    /// The models; all without any
+    models: Vec<String>,
+    /// Rows a second, at most
+    #[arg(long, value_name = "ROWS")]
+    rate: Option<u32>,
+    /// Rows that are read at once
+    #[arg(long, value_name = "ROWS", default_value_t = 500)]
+    page: usize,
+    /// How long each reading may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
+    deadline: f64,
+    /// Go on from where an earlier run ended: the `next` that it told
+    #[arg(long, value_name = "POSITION")]
+    resume: Option<String>,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Comparing {
+    /// The models; all without any
+    models: Vec<String>,
+    /// Rows or entries a second, at most
+    #[arg(long, value_name = "ROWS")]
+    rate: Option<u32>,
+    /// Rows or entries that are read at once
+    #[arg(long, value_name = "ROWS", default_value_t = 500)]
+    page: usize,
+    /// How long a change may be on its way: longer than the lag of every process that writes
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    in_flight: f64,
+    /// How long each reading may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
+    deadline: f64,
+    /// How many differences are listed
+    #[arg(long, value_name = "COUNT", default_value_t = 1000)]
+    samples: usize,
+}
+
+impl Command {
+    /// The command of the program's arguments. Ends the program for `--help`, and with code 2 for arguments
+    /// that it does not understand.
+    #[must_use]
+    pub fn from_args() -> Self {
+        Self::parse()
+    }
+
+    /// Runs the command, tells what came of it, and returns the exit code. Blocks until it is done.
+    #[must_use]
+    pub fn run(&self, kv: &KvSync) -> ExitCode {
+        let kv = match &self.scope {
+            Some(scope) => kv.scoped(Scope::named(scope)),
+            None => kv.clone(),
+        };
+        match self.work(&kv) {
+            Ok(told) => self.voice().tell(&told),
+            Err(error) => self.voice().failed(&error, error.is_retryable()),
+        }
+    }
+
+    fn voice(&self) -> Voice {
+        Voice { json: self.json }
+    }
+
+    fn work(&self, kv: &KvSync) -> Result<Told> {
+        match &self.verb {
+            Verb::Backfill(filling) => work::backfill(kv, filling, !self.json),
+            Verb::Verify(comparing) => work::verify(kv, comparing, !self.json),
+            Verb::Repair { comparing, remove_foreign } => work::repair(kv, comparing, *remove_foreign, !self.json),
+            Verb::Health { deadline } => Ok(work::health(kv, seconds(*deadline))),
+            Verb::Audit { database } => work::audit(kv, database.as_deref()),
+            Verb::Outbox(verb) => outbox::work(kv, verb),
+            Verb::Triggers { database, down } => work::triggers(kv, database.as_deref(), *down),
+            Verb::Epoch(Epoch::Raise { yes }) => work::raise_epoch(kv, *yes),
+        }
+    }
+}
+
+/// A time that somebody wrote; what makes no sense is none.
+fn seconds(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+}
