@@ -17,6 +17,7 @@ use super::lend::Shared;
 use super::state::State;
 use super::transaction::SyncTransactionManager;
 use crate::change::{Change, CommitToken};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
 
 /// A Diesel connection that catches what is written through it.
@@ -52,6 +53,20 @@ impl<C: Inner> SyncConnection<C> {
     pub fn unsynced(&mut self) -> &mut C {
         C::Backend::unwatched(&mut self.state.session);
         &mut self.inner
+    }
+
+    /// Whether something may be written to this database past capture, to be filled in afterwards.
+    pub(crate) fn ready_for_bulk(&mut self, database: &str) -> Result<()> {
+        if depth_of(&mut self.inner) != Some(0) {
+            let message = "a bulk cannot begin while a transaction is open on the connection, or broken";
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        if *self.state.hub.name != *database {
+            let message =
+                format!("the model is registered in `{database}`, the connection is one of `{}`", self.state.hub.name);
+            return Err(Error::new(ErrorKind::Config, message));
+        }
+        Ok(())
     }
 
     /// The wrapped connection, for good. Changes of an open transaction are lost.

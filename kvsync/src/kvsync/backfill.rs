@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
 use super::KvSync;
+use crate::capture::{Inner as Connection, SyncConnection};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
 use crate::model::{Schema, Syncable};
-use crate::upkeep::{Backfill, Interrupted, Summary, Target, mend};
+use crate::upkeep::{Backfill, Interrupted, Summary, Target, clean, fill};
 
 impl KvSync {
     /// Fills every store with the rows of this model, from the database, beside live traffic: before the
@@ -44,7 +45,7 @@ impl KvSync {
     /// Fills in every dirty table of [`health`](Self::health): all models of it, one after another. A table
     /// that is not marked again meanwhile is clean then, unless a deletion may have been lost: its rows are
     /// the database's again, but entries of deleted rows may still stand, and the mark stays for these
-    /// ([`DirtyTable::filled`](crate::report::DirtyTable::filled)).
+    /// ([`DirtyTable::filled`](crate::report::DirtyTable::filled)) until a [`repair`](Self::repair).
     ///
     /// Tables of which changes were lost for want of room are filled in without this call; see
     /// [`Builder::auto_backfill`](super::Builder::auto_backfill).
@@ -67,13 +68,71 @@ impl KvSync {
     pub fn backfill_dirty(&self, mut configure: impl FnMut(Backfill) -> Backfill) -> Result<Vec<Summary>, Interrupted> {
         let filler = self.inner.pipeline.filler();
         let mut done = Vec::new();
-        for mut marked in filler.dirty(false) {
+        for mut marked in filler.dirty(false).into_iter().filter(|marked| !marked.filled) {
             if std::mem::take(&mut marked.unscoped) && !marked.scopes.contains(&self.scope) {
                 marked.scopes.push(self.scope.clone());
             }
-            done.extend(mend(&filler, &marked, &mut configure)?);
+            done.extend(fill(&filler, &marked, &mut configure)?);
         }
         Ok(done)
+    }
+
+    /// Runs something on the wrapped connection, past capture, and then brings the stores to what the database
+    /// says of this model's table: for writes of so many rows that capturing each is too much. The table is
+    /// dirty ([`health`](Self::health)) from before the work until after that.
+    ///
+    /// When the work has ended, also with an error, the table is filled in as a whole
+    /// ([`backfill`](Self::backfill)), then the stores are searched for entries of rows that were deleted
+    /// ([`repair`](Self::repair)): both take their time in proportion to the whole table, and not to what was
+    /// written. Readers may see older rows until this returns; no reader ever sees a row that was not
+    /// committed. Should the process die on the way, the mark is gone with it, and a
+    /// [`repair`](Self::repair) does the same. Where only rows are inserted, `unsynced()` and a
+    /// [`backfill`](Self::backfill) do with less.
+    ///
+    /// ```
+    /// # #[cfg(feature = "sqlite")]
+    /// # fn load<User: kvsync::Syncable>(kv: &kvsync::KvSync) -> Result<(), Box<dyn std::error::Error>> {
+    /// use diesel::prelude::*;
+    ///
+    /// let mut conn = kv.connect::<diesel::sqlite::Sqlite>("main")?;
+    /// kv.bulk::<User, _, _, Box<dyn std::error::Error>>(&mut conn, |conn| {
+    ///     diesel::sql_query("UPDATE users SET credit = credit + 1").execute(conn)?;
+    ///     Ok(())
+    /// })?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The work's own. [`ErrorKind::Config`] before it is run, when a transaction is open on the connection
+    /// (what is not committed cannot be filled in), or the connection or the model is not of the same
+    /// database. The failure of the database or of a store: then the table stays dirty.
+    pub fn bulk<M, C, T, E>(
+        &self,
+        conn: &mut SyncConnection<C>,
+        work: impl FnOnce(&mut C) -> Result<T, E>,
+    ) -> Result<T, E>
+    where
+        M: Syncable,
+        C: Connection,
+        E: From<Error>,
+    {
+        let target = self.target_of(M::SCHEMA)?;
+        conn.ready_for_bulk(&target.database)?;
+        let filler = self.inner.pipeline.filler();
+        let reason = "rows are being written past capture, in a bulk";
+        let scope = conn.scope().clone();
+        filler.soil(&target.database, target.schema.table, &scope, reason);
+        let worked = work(conn.unsynced());
+        // Marked anew: what was filled in while the work was going on does not count.
+        if let Some(marked) = filler.soil(&target.database, target.schema.table, &scope, reason) {
+            let cleaned = clean(&filler, &self.inner.pipeline.access(), &marked, None);
+            if worked.is_ok() {
+                cleaned?;
+            }
+        }
+        worked
     }
 
     /// The scopes that the database gives to rows of this model: those of its schemas. Empty where

@@ -97,8 +97,9 @@ impl Builder {
 
     /// How many rows a second a table is filled in with that lost changes because the store was down or slow
     /// for longer than there was room, or because a transaction wrote too many rows to remember: on a thread
-    /// of its own, once the stores keep up again. 2,000 without this call; 0 leaves it to
-    /// [`KvSync::backfill_dirty`].
+    /// of its own, once the stores keep up again. If a deletion may have been lost, it then compares the
+    /// stores with the database at the same rate ([`KvSync::repair`]). 2,000 without this call; 0 leaves it
+    /// to [`KvSync::backfill_dirty`] and [`KvSync::repair`].
     pub fn auto_backfill(mut self, rows_per_second: u32) -> Self {
         self.auto_backfill = rows_per_second;
         self
@@ -225,8 +226,8 @@ impl Builder {
             pipeline.replay_what_is_forgotten();
         }
         if self.auto_backfill > 0 && !databases.is_empty() {
-            let (filler, rate) = (pipeline.filler(), self.auto_backfill);
-            pipeline.spawn("kvsync-backfill", move || mend_by_itself(&filler, rate))?;
+            let (filler, access, rate) = (pipeline.filler(), pipeline.access(), self.auto_backfill);
+            pipeline.spawn("kvsync-backfill", move || mend_by_itself(&filler, &access, rate))?;
         }
         let reader = Reader::new(Arc::clone(&store), pipeline.epoch(), Arc::clone(&clock));
         let inner = Inner { store, reader, pipeline, databases, schemas, clock };

@@ -1,45 +1,79 @@
-//! Fills in dirty tables: those of which changes were lost because there was no room for them, as soon as
-//! stores keep up again; others when asked to.
+//! Sees to dirty tables: fills them in from the database, then looks in the stores for entries of deleted
+//! rows, if a deletion may have been lost. Those that lost changes for want of room are seen to as soon as
+//! stores keep up again, others when asked to.
 
 use std::time::Duration;
 
 use super::backfill::{Backfill, Target};
+use super::repair::Repair;
 use super::summary::{Interrupted, Summary};
+use super::verify::Verify;
 use crate::error::Result;
-use crate::model::Schema;
-use crate::worker::{Filler, Marked};
+use crate::key::Scope;
+use crate::model::{Kind, Schema};
+use crate::worker::{Access, Filler, Marked};
 
 /// How long the database may take to name its scopes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Waits for tables that have to be filled in, and does it at this rate, until it is time to stop. A failure
+/// Waits for tables that have to be seen to, and does it at this rate, until it is time to stop. A failure
 /// is tried again.
-pub(crate) fn run(filler: &Filler, rows_per_second: u32) {
+pub(crate) fn run(filler: &Filler, access: &Access, rows_per_second: u32) {
     let mut attempts = 0;
     while attempts > 0 || filler.wait_for_dirt() {
-        let mut failed = false;
         for marked in filler.dirty(true) {
-            match mend(filler, &marked, &mut |backfill| backfill.rows_per_second(rows_per_second)) {
-                Ok(done) => {
-                    let rows: u64 = done.iter().map(|summary| summary.rows).sum();
-                    tracing::info!(database = &*marked.database, table = marked.table, rows, "filled in");
-                }
-                Err(error) => {
-                    failed = true;
-                    tracing::warn!(database = &*marked.database, table = marked.table, %error, "will be filled in later");
-                }
+            let (database, table) = (&*marked.database, marked.table.as_deref());
+            match clean(filler, access, &marked, Some(rows_per_second)) {
+                Ok(()) => tracing::info!(database, table, "a dirty table was seen to"),
+                Err(error) => tracing::warn!(database, table, %error, "a dirty table will be seen to later"),
             }
         }
-        attempts = if failed || !filler.dirty(true).is_empty() { attempts + 1 } else { 0 };
+        attempts = if filler.dirty(true).is_empty() { 0 } else { attempts + 1 };
         if attempts > 0 && filler.wait(filler.pause(attempts)) {
             return;
         }
     }
 }
 
+/// Fills in one dirty table, and takes out what stands in the stores for rows that were deleted.
+pub(crate) fn clean(filler: &Filler, access: &Access, marked: &Marked, rate: Option<u32>) -> Result<()> {
+    if !marked.filled {
+        let paced = &mut |backfill: Backfill| match rate {
+            Some(rate) => backfill.rows_per_second(rate),
+            None => backfill,
+        };
+        fill(filler, marked, paced)?;
+    }
+    let as_it_was = |now: &Marked| now.is_still(marked) && now.filled;
+    if !filler.dirty(false).iter().any(as_it_was) {
+        return Ok(());
+    }
+    let source = filler.source(&marked.database)?;
+    let of_table = |schema: &Schema| marked.table.as_deref().is_none_or(|table| schema.table == table);
+    let kinds: Vec<Kind> = source.kinds().into_iter().filter(|kind| of_table(kind.schema)).collect();
+    // Without a scope, those of all schemas are compared, where schemas have scopes.
+    let mut scopes = marked.scopes.clone();
+    for kind in &kinds {
+        if !source.scopes(kind.schema, PATIENCE)?.is_empty() {
+            scopes = vec![Scope::NONE];
+        }
+    }
+    let mut left = false;
+    for scope in scopes {
+        let verify = Verify::new(access.clone(), scope, Some(kinds.clone()));
+        let verify = match rate {
+            Some(rate) => verify.rate(rate),
+            None => verify,
+        };
+        left |= !Repair::new(verify).run()?.is_clean();
+    }
+    filler.mended(marked, left);
+    Ok(())
+}
+
 /// Fills in one dirty table: every model of it, in every scope that it may be dirty in. `None` for a table
 /// means all of its database.
-pub(crate) fn mend(
+pub(crate) fn fill(
     filler: &Filler,
     marked: &Marked,
     configure: &mut dyn FnMut(Backfill) -> Backfill,

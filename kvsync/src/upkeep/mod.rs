@@ -10,7 +10,7 @@ mod verify;
 
 pub use self::backfill::Backfill;
 pub(crate) use self::backfill::Target;
-pub(crate) use self::mend::{mend, run as mend_by_itself};
+pub(crate) use self::mend::{clean, fill, run as mend_by_itself};
 pub use self::repair::{Repair, Repaired};
 pub use self::summary::{Checkpoint, Interrupted, Progress, Summary};
 pub use self::verifier::{Verifier, VerifierBuilder, VerifierReport};

@@ -60,7 +60,16 @@ pub(crate) struct Marked {
     pub(crate) scopes: Vec<Scope>,
     /// Whether it may be dirty in other scopes, too. Whoever sees to these says so by taking it away.
     pub(crate) unscoped: bool,
+    /// Whether it was filled in since it was marked last, so that entries of deleted rows are all that is wrong.
+    pub(crate) filled: bool,
     marks: u64,
+}
+
+impl Marked {
+    /// Whether this is the same table, not marked again since the other was looked at.
+    pub(crate) fn is_still(&self, other: &Self) -> bool {
+        (&self.database, &self.table, self.marks) == (&other.database, &other.table, other.marks)
+    }
 }
 
 impl DirtyTables {
@@ -113,16 +122,16 @@ impl DirtyTables {
         self.tables.lock().values().map(|entry| entry.told.clone()).collect()
     }
 
-    /// The tables that have not been filled in since they were marked; with `wanted`, those that are
-    /// filled in without being asked to.
+    /// The dirty tables; with `wanted`, those that are seen to without being asked to.
     pub(crate) fn marked(&self, wanted: bool) -> Vec<Marked> {
         let tables = self.tables.lock();
-        let open = tables.iter().filter(|(_, entry)| !entry.told.filled && (entry.wanted || !wanted));
+        let open = tables.iter().filter(|(_, entry)| entry.wanted || !wanted);
         let marked = |((database, table), entry): (&Name, &Entry)| Marked {
             database: Arc::clone(database),
             table: table.clone(),
             scopes: entry.scopes.clone(),
             unscoped: entry.unscoped,
+            filled: entry.told.filled,
             marks: entry.marks,
         };
         open.map(marked).collect()
@@ -134,17 +143,32 @@ impl DirtyTables {
     }
 
     /// A table was filled in, all of it after it was looked at. Unless it was marked again meanwhile, its
-    /// rows are the database's; and if no deletion was lost, that is all.
-    pub(crate) fn filled(&self, seen: &Marked) {
+    /// rows are the database's; and if no deletion was lost, that is all. Whether it is clean.
+    pub(crate) fn filled(&self, seen: &Marked) -> bool {
         let key = (Arc::clone(&seen.database), seen.table.clone());
         let mut tables = self.tables.lock();
-        let Some(entry) = tables.get_mut(&key).filter(|entry| entry.marks == seen.marks) else { return };
-        entry.wanted = false;
+        let Some(entry) = tables.get_mut(&key).filter(|entry| entry.marks == seen.marks) else { return false };
         if seen.unscoped {
+            entry.wanted = false;
             tracing::warn!("{}: filled in again in the scopes that are known", entry.told);
         } else if entry.told.deletes {
             entry.told.filled = true;
-            tracing::warn!("{}: filled in again; entries of deleted rows may still stand", entry.told);
+        } else {
+            tables.remove(&key);
+            return true;
+        }
+        false
+    }
+
+    /// A table that was filled in was compared with the stores, and entries of deleted rows were taken out;
+    /// with `left`, not all of what is wrong could be mended.
+    pub(crate) fn mended(&self, seen: &Marked, left: bool) {
+        let key = (Arc::clone(&seen.database), seen.table.clone());
+        let mut tables = self.tables.lock();
+        let Some(entry) = tables.get_mut(&key).filter(|entry| entry.marks == seen.marks) else { return };
+        if left {
+            entry.wanted = false;
+            tracing::error!("{}: some of it could not be mended; run a repair and read what it says", entry.told);
         } else {
             tables.remove(&key);
         }
@@ -187,18 +211,23 @@ mod tests {
         assert!(tables.wanted().try_recv().is_ok());
         let seen = tables.marked(true).remove(0);
         mark(&tables, false);
-        tables.filled(&seen);
-        assert_eq!(tables.list().len(), 1, "it was marked again");
+        assert!(!tables.filled(&seen), "it was marked again");
+        assert_eq!(tables.list().len(), 1);
         let seen = tables.marked(true).remove(0);
         assert_eq!(seen.scopes, [Scope::named("t")]);
-        tables.filled(&seen);
-        assert!(tables.list().is_empty());
+        assert!(tables.filled(&seen) && tables.list().is_empty());
 
         mark(&tables, true);
         let seen = tables.marked(true).remove(0);
-        tables.filled(&seen);
-        assert!(tables.list()[0].filled && tables.marked(false).is_empty());
+        assert!(!tables.filled(&seen) && tables.list()[0].filled);
         mark(&tables, false);
         assert!(!tables.list()[0].filled && tables.list()[0].deletes);
+        tables.mended(&seen, false);
+        assert_eq!(tables.list().len(), 1, "it was marked again");
+        let seen = tables.marked(true).remove(0);
+        tables.mended(&seen, true);
+        assert!(tables.marked(true).is_empty() && tables.marked(false).len() == 1);
+        tables.mended(&seen, false);
+        assert!(tables.list().is_empty());
     }
 }

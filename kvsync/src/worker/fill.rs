@@ -7,12 +7,13 @@ use std::time::{Duration, Instant, SystemTime};
 use crossbeam_channel::select;
 
 use super::apply::{Applier, Beaten, Job};
-use super::dirty::Marked;
+use super::dirty::{Loss, Marked};
 use super::encode::{unknown_form, unknown_of};
 use super::lane::{Lane, Shared, Telling};
 use super::settle::{Row, Stage};
 use crate::change::Change;
 use crate::error::{Error, ErrorKind, Result};
+use crate::key::Scope;
 use crate::model::Source;
 use crate::report::Outcome;
 use crate::version::Version;
@@ -97,15 +98,29 @@ impl Filler {
         true
     }
 
-    /// The tables that were not filled in since they were marked; with `wanted`, those that are without
-    /// being asked for.
+    /// The dirty tables; with `wanted`, those that are seen to without being asked to.
     pub(crate) fn dirty(&self, wanted: bool) -> Vec<Marked> {
         self.shared.dirty.marked(wanted)
     }
 
-    /// A table was filled in, all of it after this was asked for.
-    pub(crate) fn filled(&self, marked: &Marked) {
-        self.shared.dirty.filled(marked);
+    /// Marks a table, because something is about to be written to it that nobody captures. Returns it as it
+    /// is from now on.
+    pub(crate) fn soil(&self, database: &Arc<str>, table: &str, scope: &Scope, reason: &str) -> Option<Marked> {
+        let loss =
+            Loss { database, table: Some(table), scope: Some(scope), changes: 0, deletes: true, overflow: false };
+        self.shared.dirty.lose(&loss, self.now(), reason);
+        let is = |marked: &Marked| marked.database == *database && marked.table.as_deref() == Some(table);
+        self.dirty(false).into_iter().find(is)
+    }
+
+    /// A table was filled in, all of it after this was asked for. Whether it is clean.
+    pub(crate) fn filled(&self, marked: &Marked) -> bool {
+        self.shared.dirty.filled(marked)
+    }
+
+    /// A table that was filled in was compared with the stores; with `left`, something could not be mended.
+    pub(crate) fn mended(&self, marked: &Marked, left: bool) {
+        self.shared.dirty.mended(marked, left);
     }
 
     /// Writes what was read into every store, each row as it is; one that has no form is masked. A store

@@ -10,6 +10,7 @@
 )]
 
 mod beside_writers;
+mod bulk;
 mod filling;
 mod huge;
 mod overflow;

@@ -135,19 +135,21 @@ fn a_table_that_lost_changes_is_filled_in_by_itself() {
 }
 
 #[test]
-fn a_lost_deletion_keeps_the_mark() {
+fn a_lost_deletion_is_found_in_the_store() {
     let (on, store) = (Lite::new(), Switched::new());
-    let kv = kv(&on, &store, |builder| builder);
+    let kv = kv(&on, &store, |builder| builder.auto_backfill(100_000));
     let mut conn = kv.connect::<Sqlite>("main").unwrap();
+    conn.batch_execute(&insert(0..10)).unwrap();
+    kv.flush(LONG).unwrap();
     store.switch(false);
-    conn.batch_execute(&insert(0..ROWS)).unwrap();
+    conn.batch_execute(&insert(10..ROWS)).unwrap();
     conn.batch_execute("DELETE FROM accounts WHERE id = 7").unwrap();
+    assert_eq!(Account::fetch_by_email(&kv, "e7").unwrap(), Some(account(7, "e7", 7)));
+    assert!(kv.health(LONG).pipeline.dirty[0].deletes);
     store.switch(true);
-    until("filled", || kv.health(LONG).pipeline.dirty.iter().all(|table| table.filled));
-    let dirty = kv.health(LONG).pipeline.dirty;
-    assert!(dirty[0].deletes, "{dirty:?}");
-    kv.clear_dirty("main", Some("accounts"));
-    assert!(kv.health(LONG).pipeline.dirty.is_empty());
+    until("clean", || kv.health(LONG).pipeline.dirty.is_empty());
+    kv.flush(LONG).unwrap();
+    assert_eq!(differences(&kv, &truth(&on), 0..ROWS, &emails()), [""; 0]);
 }
 
 #[test]
@@ -170,4 +172,8 @@ fn without_it_the_table_waits_to_be_filled_in() {
     let dirty = kv.health(LONG).pipeline.dirty;
     assert!(dirty[0].deletes && dirty[0].filled, "{dirty:?}");
     assert_eq!(Account::fetch_by_id(&kv, 2).unwrap().unwrap().amount, 0);
+    assert_eq!(Account::fetch_by_id(&kv, 1).unwrap(), Some(account(1, "e1", 1)), "what a backfill cannot see");
+    assert!(kv.repair::<Account>().run().unwrap().is_clean());
+    assert!(kv.health(LONG).pipeline.dirty.is_empty());
+    assert_eq!(Account::fetch_by_id(&kv, 1).unwrap(), None);
 }
