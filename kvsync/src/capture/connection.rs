@@ -48,8 +48,8 @@ impl<C: Inner> SyncConnection<C> {
         Self { inner, state: State::new(hub) }
     }
 
-    /// The wrapped connection. Nothing that is written through it is caught or reported; verify the
-    /// tables that it writes. Do not begin or end a transaction on it.
+    /// The wrapped connection. Nothing that is written through it is caught or reported, unless triggers
+    /// catch it; verify the tables that it writes. Do not begin or end a transaction on it.
     pub fn unsynced(&mut self) -> &mut C {
         C::Backend::unwatched(&mut self.state.session);
         &mut self.inner

@@ -35,7 +35,7 @@
 //! With [`Database::outbox`] what is captured is written into the [`outbox`], right behind the statement and
 //! in its transaction; a statement without a transaction gets one. So it goes where the statement goes: with
 //! a savepoint, a rollback, a COMMIT whose answer was lost. Nothing of it stays in memory. Where a row cannot
-//! be written into the outbox the statement fails, with the database's own kind of error, and a transaction
+//! be written into the outbox (the role needs INSERT on it, and SELECT of its `id`) the statement fails, with the database's own kind of error, and a transaction
 //! in which that was overlooked cannot be committed. A row beyond
 //! [`max_transaction_bytes`](Database::max_transaction_bytes) in one statement, or one that cannot be read as
 //! its model, is written with its primary key alone, and read again when it is delivered. After such a

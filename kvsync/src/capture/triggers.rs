@@ -26,8 +26,10 @@ impl<DB: SyncBackend> Database<DB> {
     /// [`SyncConnection`] on such a table are run as they are, and cost what the trigger costs.
     ///
     /// The triggers come from a migration with [`triggers_sql`](Self::triggers_sql), or from
-    /// [`SyncConnection::install_triggers`]. Where they are missing or out of date, the first write of
-    /// the table through a [`SyncConnection`] fails, and `check` tells. All models of the table are
+    /// [`SyncConnection::install_triggers`]. Where they are missing, disabled or emptied, the first write of
+    /// the table through a [`SyncConnection`] fails, and `check` tells. Where they were made for other columns
+    /// or models, as while one program replaces another, `check` warns: every write is caught all the same,
+    /// but an update may not show the row as it was. All models of the table are
     /// synced by way of its triggers, also those that were registered by [`model`](Self::model).
     #[must_use]
     pub fn triggers<M: SyncModel<DB>>(mut self) -> Self {

@@ -55,6 +55,15 @@ struct User {
     name: String,
 }
 
+/// What a newer program keeps of the same table, under a key of its own.
+#[derive(Queryable, Selectable, Identifiable, Serialize, Deserialize, Syncable)]
+#[diesel(table_name = users)]
+#[sync_key(name = "name", fmt = "user:name:<name>", assume_unique)]
+struct Newer {
+    id: i32,
+    name: String,
+}
+
 fn user(id: i32, email: &str, name: &str) -> User {
     User { id, email: Some(email.into()), name: name.into() }
 }

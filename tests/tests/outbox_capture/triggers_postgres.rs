@@ -256,11 +256,11 @@ fn a_table_without_its_triggers_is_not_written() {
         ("ALTER TABLE users ENABLE REPLICA TRIGGER \"0_kvsync_outbox\"", "is disabled"),
         ("DROP TRIGGER \"0_kvsync_outbox\" ON users", "lacks a trigger"),
         ("DROP TRIGGER \"0_kvsync_outbox_truncate\" ON users", "lacks a trigger"),
-        ("ALTER FUNCTION kvsync_outbox_users() SECURITY INVOKER", "does not fit"),
-        ("ALTER FUNCTION kvsync_outbox_users() RESET ALL", "does not fit"),
+        ("ALTER FUNCTION kvsync_outbox_users() SECURITY INVOKER", "does not fill"),
+        ("ALTER FUNCTION kvsync_outbox_users() RESET ALL", "does not fill"),
         (
             "CREATE OR REPLACE FUNCTION kvsync_outbox_users() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
-            "does not fit",
+            "does not fill",
         ),
     ] {
         on.plain.batch_execute(breaks).unwrap();
@@ -274,6 +274,21 @@ fn a_table_without_its_triggers_is_not_written() {
     assert!(found[0].severity == Severity::Warning && found[0].message.contains("not enabled ALWAYS"), "{found:?}");
     on.plain.batch_execute("DROP TABLE kvsync_outbox CASCADE").unwrap();
     assert!(wrong(&mut on).contains("no table `kvsync_outbox`"));
+}
+
+#[test]
+fn while_a_program_is_replaced_both_write() {
+    let mut on = Fixture::new();
+    let newer = declared(&on.database).triggers::<User>().triggers::<Newer>();
+    attach(newer, &on.collector).connect().unwrap().install_triggers().unwrap();
+    let found = on.conn.check().unwrap();
+    assert!(found.len() == 1 && found[0].severity == Severity::Warning, "{found:?}");
+    assert!(found[0].message.contains("other columns or models"), "{found:?}");
+    let mut older = attach(declared(&on.database).triggers::<User>(), &on.collector).connect().unwrap();
+    diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut older).unwrap();
+    diesel::update(users::table).set(users::name.eq("Bob")).execute(&mut older).unwrap();
+    let was = old(1, "a", "Ann");
+    assert_eq!(lines(&entries!(on.plain)), ["insert 1".to_owned(), format!("update 1 was {was}")]);
 }
 
 #[test]

@@ -207,14 +207,14 @@ fn a_table_without_its_triggers_is_not_written() {
         assert_eq!(ran.is_err(), wrong.is_some(), "{ran:?}");
         wrong.unwrap_or_default()
     };
-    assert!(wrong(&mut on).contains("lacks the triggers of kvsync"));
+    assert!(wrong(&mut on).contains("lacks triggers of kvsync"));
     on.conn.install_triggers().unwrap();
     assert_eq!(wrong(&mut on), "");
     for (breaks, says) in [
-        ("DROP TRIGGER kvsync_outbox_users_move", "do not fit"),
+        ("DROP TRIGGER kvsync_outbox_users_move", "lacks triggers"),
         (
             "DROP TRIGGER kvsync_outbox_users_delete; CREATE TRIGGER kvsync_outbox_users_delete AFTER DELETE ON users BEGIN SELECT 1; END",
-            "do not fit",
+            "lacks triggers",
         ),
     ] {
         on.plain.batch_execute(breaks).unwrap();
@@ -231,6 +231,22 @@ fn a_table_without_its_triggers_is_not_written() {
     assert_eq!(wrong(&mut on), "");
     on.plain.batch_execute(&format!("{} DROP TABLE kvsync_outbox", sql.down)).unwrap();
     assert!(wrong(&mut on).contains("no outbox"));
+}
+
+#[test]
+fn while_a_program_is_replaced_both_write() {
+    let mut on = Fixture::new();
+    let newer = declared().triggers::<User>().triggers::<Newer>();
+    attach(newer, &on.collector).wrap(establish(&on.directory)).unwrap().install_triggers().unwrap();
+    on.conn.batch_execute("PRAGMA recursive_triggers = ON").unwrap();
+    let found = on.conn.check().unwrap();
+    assert!(found.len() == 1 && found[0].severity == Severity::Warning, "{found:?}");
+    assert!(found[0].message.contains("other columns or models"), "{found:?}");
+    diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut on.conn).unwrap();
+    diesel::update(users::table).set(users::name.eq("Bob")).execute(&mut on.conn).unwrap();
+    assert_eq!(lines(&entries!(on.plain)), ["insert 1".to_owned(), format!("update 1 was {}", old(1, "a", "Ann"))]);
+    on.conn.install_triggers().unwrap();
+    assert_eq!(on.conn.check().unwrap(), []);
 }
 
 #[test]

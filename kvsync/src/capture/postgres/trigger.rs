@@ -257,6 +257,9 @@ struct Trigger {
     enabled: Option<String>,
     #[diesel(sql_type = Bool)]
     sound: bool,
+    /// Whether its function is the one that these models need.
+    #[diesel(sql_type = Bool)]
+    current: bool,
     #[diesel(sql_type = Bool)]
     may: bool,
 }
@@ -286,8 +289,9 @@ fn of_target<C: Inner<Backend = Pg>>(
         "SELECT r.oid::pg_catalog.regclass::text AS relation, t.tgenabled::text AS enabled, \
          coalesce(t.tgtype = k.type AND t.tgqual IS NULL AND t.tgattr = '' AND p.prosecdef \
              AND p.proconfig = ARRAY['search_path=pg_catalog, pg_temp', 'row_security=off'] \
-             AND p.prosrc = replace(replace(replace($1, {to_outbox}, o.name), {to_table}, $2), \
-                 {to_schema}, pg_catalog.quote_literal($3)), false) AS sound, \
+             AND pg_catalog.strpos(p.prosrc, 'INSERT INTO ' || o.name || E'\\n') > 0, false) AS sound, \
+         coalesce(p.prosrc = replace(replace(replace($1, {to_outbox}, o.name), {to_table}, $2), \
+             {to_schema}, pg_catalog.quote_literal($3)), false) AS current, \
          coalesce(pg_catalog.has_table_privilege(p.proowner, o.oid, 'INSERT'), false) AS may \
          FROM (SELECT c.oid, pg_catalog.format('%I.%I', n.nspname, c.relname) AS name FROM pg_catalog.pg_class c \
              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -307,19 +311,25 @@ fn of_target<C: Inner<Backend = Pg>>(
     .bind::<Oid, _>(target.oid)
     .get_results(conn)?;
     let fault = |trigger: &Trigger| {
-        let Trigger { relation, enabled, sound, may } = trigger;
+        let Trigger { relation, enabled, sound, current, may } = trigger;
         let mend = "run the migration of `Database::triggers_sql`, or `install_triggers`";
         let message = match enabled.as_deref() {
             None => format!("`{relation}` lacks a trigger of kvsync, so what is written to it may be lost; {mend}"),
             Some(_) if !sound => {
-                format!(
-                    "a trigger of kvsync on `{relation}` does not fit the table, its models or the outbox; {mend} anew"
-                )
+                format!("a trigger of kvsync on `{relation}` does not fill the outbox as it should; {mend} anew")
             }
             Some(_) if !may => format!(
                 "the owner of the trigger of kvsync on `{relation}` may not write the outbox; GRANT INSERT ON {OUTBOX}"
             ),
-            Some("A") => return None,
+            Some("A") if *current => return None,
+            Some("A" | "O") if !current => {
+                // Rows and primary keys are written all the same, and while a program is replaced two want their own.
+                let message = format!(
+                    "a trigger of kvsync on `{relation}` was made for other columns or models: a row that leaves a key \
+                     may not say so; {mend} anew"
+                );
+                return Some((Severity::Warning, message));
+            }
             Some("O") => {
                 let message = format!(
                     "a trigger of kvsync on `{relation}` is not enabled ALWAYS: nothing is caught under \

@@ -118,7 +118,7 @@ fn literal(text: &str) -> String {
 }
 
 pub(super) fn install<C: Inner<Backend = Sqlite>>(conn: &mut C, table: &Table<Sqlite>) -> QueryResult<()> {
-    if is_there(conn, table)? && faults(conn, table)?.iter().any(|(severity, _)| *severity == Severity::Error) {
+    if is_there(conn, table)? && state(&stored(conn, table)?, table) != State::Current {
         conn.transaction(|conn| conn.batch_execute(&triggers_sql(table).up))?;
     }
     Ok(())
@@ -144,6 +144,46 @@ struct Stored {
     sql: String,
 }
 
+fn stored<C: Inner<Backend = Sqlite>>(conn: &mut C, table: &Table<Sqlite>) -> QueryResult<Vec<Stored>> {
+    sql_query(
+        "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = ? AND name LIKE 'kvsync\\_outbox\\_%' ESCAPE '\\'",
+    )
+    .bind::<Text, _>(&table.name)
+    .get_results(conn)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// There are none, or one is missing or empty.
+    Missing,
+    /// They were made for other columns or models.
+    Outdated,
+    Current,
+}
+
+fn state(stored: &[Stored], table: &Table<Sqlite>) -> State {
+    let state = |Trigger { name, rest }: &Trigger| {
+        let begins = format!("CREATE TRIGGER {name} AFTER ");
+        let Some(found) = stored.iter().find(|stored| stored.sql.starts_with(&begins)) else { return State::Missing };
+        if found.sql == format!("CREATE TRIGGER {name} {rest}") {
+            State::Current
+        } else if found.sql.contains("INSERT INTO kvsync_outbox") {
+            State::Outdated
+        } else {
+            State::Missing
+        }
+    };
+    let states: Vec<State> = triggers(table).iter().map(state).collect();
+    let is = |wanted| states.contains(&wanted);
+    if is(State::Missing) {
+        State::Missing
+    } else if is(State::Outdated) {
+        State::Outdated
+    } else {
+        State::Current
+    }
+}
+
 /// Whether rows that REPLACE displaces are deleted with their triggers.
 pub(super) fn is_recursive<C: Inner<Backend = Sqlite>>(conn: &mut C) -> QueryResult<bool> {
     sql::<Bool>("PRAGMA recursive_triggers").get_result(conn)
@@ -162,27 +202,26 @@ pub(super) fn faults<C: Inner<Backend = Sqlite>>(conn: &mut C, table: &Table<Sql
     if found.n < 2 {
         return error("its triggers have no outbox to fill; run the migration that makes it".to_owned());
     }
-    let stored: Vec<Stored> = sql_query(
-        "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = ? AND name LIKE 'kvsync\\_outbox\\_%' ESCAPE '\\'",
-    )
-    .bind::<Text, _>(&table.name)
-    .get_results(conn)?;
-    let wanted = triggers(table);
-    let fits = |Trigger { name, rest }: &Trigger| {
-        let text = format!("CREATE TRIGGER {name} {rest}");
-        stored.iter().any(|stored| stored.sql == text)
-    };
     let mend = "run the migration of `Database::triggers_sql`, or `install_triggers`";
-    if stored.is_empty() {
-        return error(format!("it lacks the triggers of kvsync, so what is written to it may be lost; {mend}"));
-    }
-    if stored.len() != wanted.len() || !wanted.iter().all(fits) {
-        return error(format!("the triggers of kvsync do not fit it or its models; {mend} anew"));
+    let mut faults = Faults::new();
+    match state(&stored(conn, table)?, table) {
+        State::Current => {}
+        State::Missing => {
+            return error(format!("it lacks triggers of kvsync, so what is written to it may be lost; {mend}"));
+        }
+        // Rows and primary keys are written all the same, and while a program is replaced two want their own.
+        State::Outdated => faults.push((
+            Severity::Warning,
+            format!(
+                "its triggers of kvsync were made for other columns or models: a row that leaves a key may not say so; \
+                 {mend} anew"
+            ),
+        )),
     }
     if table.displaces() && !is_recursive(conn)? {
         let message = "it has a second unique key, and rows that REPLACE displaces by it are deleted without a trigger; \
                        use an upsert, or set `PRAGMA recursive_triggers = ON` on every connection";
-        return Ok(vec![(Severity::Warning, message.to_owned())]);
+        faults.push((Severity::Warning, message.to_owned()));
     }
-    Ok(Faults::new())
+    Ok(faults)
 }
