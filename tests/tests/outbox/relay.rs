@@ -193,9 +193,9 @@ fn when_a_relay_is_killed_in_the_middle_another_delivers_what_it_held() {
         let redis_url = env::redis_url().unwrap();
         let port = redis_url.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
         let prefix = format!("outbox:{:x}:", rand::random::<u64>());
-        base.insert(&users(600));
+        base.insert(&users(1500));
         let slow = Proxy::start(port).unwrap();
-        slow.set(Fault::Delay(Duration::from_millis(30)));
+        slow.set(Fault::Delay(Duration::from_millis(100)));
         let mut child = Killed(child(base, &slow.url(&redis_url), &prefix));
         let delivered = || base.number("SELECT count(*) FROM kvsync_outbox WHERE delivered_at IS NOT NULL");
         until("the child delivers", || delivered() > 0);
@@ -207,8 +207,8 @@ fn when_a_relay_is_killed_in_the_middle_another_delivers_what_it_held() {
         let store = RedisStore::builder([redis_url]).prefix(prefix).connect().unwrap();
         let kv = handle(base, KvSync::builder().store(store));
         kv.flush(LONG).unwrap();
-        assert_stored(&kv, &users(600));
-        assert_eq!(delivered(), 600);
+        assert_stored(&kv, &users(1500));
+        assert_eq!(delivered(), 1500);
     });
 }
 
