@@ -1,5 +1,6 @@
 //! Changes that cannot be delivered, stores and databases that are down.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
@@ -18,6 +19,33 @@ const QUICK: Backoff = Backoff { min: Duration::from_millis(1), max: Duration::f
 fn handle(base: &Base, store: MemoryStore) -> KvSync {
     let builder = KvSync::builder().store(store).outbox_poll(Duration::from_millis(20));
     builder.outbox_attempts(3, QUICK).database(base.database()).build().unwrap()
+}
+
+#[test]
+fn connections_that_break_cost_no_attempts() {
+    let base = Base::postgres();
+    let Base::Postgres(fresh) = &base else { unreachable!() };
+    let kv =
+        KvSync::builder().store(MemoryStore::new()).database(base.database()).outbox_poll(Duration::from_millis(1));
+    let kv = kv.build().unwrap();
+    let mut conn = fresh.connect().unwrap();
+    for round in 0..40 {
+        let mut statements = "BEGIN;".to_owned();
+        for id in round * 50..round * 50 + 50 {
+            let row = base.trigger_row_sql("users", "insert", &base.user_key(id), None);
+            write!(statements, "INSERT INTO users (id, name) VALUES ({id}, 'ann'); {row};").unwrap();
+        }
+        conn.batch_execute(&format!("{statements} COMMIT")).unwrap();
+        for _ in 0..10 {
+            conn.batch_execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                 WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+            .unwrap();
+        }
+    }
+    kv.flush(LONG).unwrap();
+    assert_eq!(base.number("SELECT count(*) FROM kvsync_outbox WHERE attempts > 0 OR delivered_at IS NULL"), 0);
 }
 
 #[test]

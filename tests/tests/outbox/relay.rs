@@ -98,6 +98,21 @@ fn two_relays_share_the_rows_and_do_none_twice() {
 }
 
 #[test]
+fn a_process_that_relays_nothing_leaves_rows_to_others() {
+    on_both(|base| {
+        let store = MemoryStore::new();
+        let writer = handle(base, KvSync::builder().store(store.clone()).relay(false));
+        base.insert(&users(20));
+        writer.flush(LONG).unwrap();
+        assert_eq!((base.pending(), store.len()), (20, 0));
+        let relay = handle(base, KvSync::builder().store(store.clone()));
+        relay.flush(LONG).unwrap();
+        assert_eq!(base.pending(), 0);
+        assert_stored(&writer, &users(20));
+    });
+}
+
+#[test]
 fn a_transaction_that_commits_late_is_not_overlooked() {
     let base = Base::postgres();
     let kv = handle(&base, KvSync::builder().store(MemoryStore::new()));
