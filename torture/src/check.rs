@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
+use diesel::dsl::sql;
 use diesel::prelude::*;
+use diesel::sql_types::BigInt;
 
 use crate::Outcome;
 use crate::job::DatabaseAt;
@@ -50,6 +52,18 @@ pub(crate) fn rows(database: &DatabaseAt) -> Outcome<Vec<Row>> {
         DatabaseAt::Sqlite(path) => load!(sqlite(path)?),
         DatabaseAt::Postgres(url) => load!(postgres(url)?),
     }
+}
+
+/// How many rows of the outbox are in no store yet, and how many were given up.
+pub(crate) fn outbox(database: &DatabaseAt) -> Outcome<(i64, i64)> {
+    let counts = sql::<(BigInt, BigInt)>(
+        "SELECT CAST(coalesce(sum(CASE WHEN delivered_at IS NULL AND dead_at IS NULL THEN 1 ELSE 0 END), 0) AS bigint), \
+         CAST(coalesce(sum(CASE WHEN dead_at IS NOT NULL THEN 1 ELSE 0 END), 0) AS bigint) FROM kvsync_outbox",
+    );
+    Ok(match database {
+        DatabaseAt::Sqlite(path) => counts.get_result(&mut sqlite(path)?)?,
+        DatabaseAt::Postgres(url) => counts.get_result(&mut postgres(url)?)?,
+    })
 }
 
 /// Every entry of the store, those that these rows should have included.

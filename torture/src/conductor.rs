@@ -10,7 +10,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag::{register, register_conditional_shutdown};
 
 use crate::Outcome;
-use crate::check::{Excuses, compare, entries, rows};
+use crate::check::{Excuses, compare, entries, outbox, rows};
 use crate::crew::{Crew, Layout};
 use crate::dice::Dice;
 use crate::faults::Stage;
@@ -83,6 +83,12 @@ fn settle(options: &Options, world: &World, crew: &Crew, layout: Layout, view: &
         // Who is killed takes nothing along; but a store may still forget.
         _ => (Excuses { forgot: excuses.forgot, ..Excuses::default() }, "replay"),
     };
+    if options.delivery != Delivery::Memory {
+        match outbox(&world.database_at(false))? {
+            (0, 0) => {}
+            (pending, dead) => println!("the outbox still holds {pending} rows, and {dead} dead letters"),
+        }
+    }
     let truth = rows(&world.database_at(false))?;
     let stored = entries(view, &truth)?;
     let first = compare(&truth, &stored, &allowed);
@@ -111,8 +117,8 @@ fn agree(verdict: &Verdict, stored: &HashMap<String, Seen>, keeper: &Keeper<'_>)
     let told = keeper.ask("verify")?;
     let told: BTreeMap<&str, &str> = told.split('\x1e').filter_map(|line| line.split_once('\t')).collect();
     let found = verdict.abouts();
-    let hidden = |key: &str| key.starts_with('~');
-    let more: Vec<_> = told.iter().filter(|(key, _)| !hidden(key) && !found.contains(**key)).collect();
+    let hidden = |key: &str, told: &str| key.starts_with('~') || told.starts_with("ledger:");
+    let more: Vec<_> = told.iter().filter(|(key, told)| !hidden(key, told) && !found.contains(**key)).collect();
     if more.is_empty() && found.iter().all(|key| told.contains_key(key.as_str())) {
         return Ok(());
     }

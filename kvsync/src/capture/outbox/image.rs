@@ -123,7 +123,10 @@ fn read<DB: SyncBackend>(conn: &mut DB::Connection, images: &[&Image<'_, DB>]) -
         };
         Some((place, seen))
     });
-    let read = read.map_err(|error| told(&error, images))?;
+    let read = match read {
+        Ok(read) => read,
+        Err(error) => return Err(told(conn, &error, images)),
+    };
     let mut seen: Vec<Option<Result<Seen>>> = images.iter().map(|_| None).collect();
     for (place, one) in read.into_iter().flatten() {
         if let Some(empty) = seen.get_mut(place) {
@@ -137,9 +140,12 @@ fn read<DB: SyncBackend>(conn: &mut DB::Connection, images: &[&Image<'_, DB>]) -
         .collect())
 }
 
-fn told<DB: SyncBackend>(error: &DieselError, images: &[&Image<'_, DB>]) -> Error {
+/// What is wrong: the rows, or a connection that is gone, whatever it says of that. Nothing of a row may be given up
+/// because of an outage.
+fn told<DB: SyncBackend>(conn: &mut DB::Connection, error: &DieselError, images: &[&Image<'_, DB>]) -> Error {
     let text = error.to_string();
-    let closed = matches!(error, DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _));
+    let closed = matches!(error, DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _))
+        || Statement::new("SELECT 1").load(conn, |_| ()).is_err();
     if closed || ["locked", "busy", "lock timeout", "statement timeout"].iter().any(|word| text.contains(word)) {
         return Error::new(ErrorKind::Unavailable, "the database did not read rows of the outbox in time");
     }
