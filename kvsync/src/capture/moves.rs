@@ -1,6 +1,7 @@
 //! Finds the rows that an UPDATE of the primary key moves, before it moves them: what it returns are the
 //! new keys only.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,12 +10,15 @@ use diesel::QueryResult;
 use diesel::connection::{DefaultLoadingMode, LoadConnection, TransactionManager};
 use diesel::query_builder::QueryFragment;
 use diesel::row::Row as _;
+use parking_lot::Mutex;
 
 use super::backend::{Inner, Inside, SyncBackend};
 use super::connection::SyncConnection;
+use super::fit::Level;
 use super::fragment::Rewritten;
+use super::hub::Hub;
 use super::pending::Beside;
-use super::plan::Plan;
+use super::plan::{Caching, Plan};
 use super::state::State;
 use super::statement::{Dialect, Verb, Write};
 use super::table::Table;
@@ -27,9 +31,62 @@ pub(super) struct Moved {
     beside: Option<Beside>,
 }
 
+/// The plan of what finds the rows whose primary key an update changes; nothing when it changes none, or
+/// when they cannot be found.
+pub(super) fn moves<DB: SyncBackend>(
+    hub: &Hub<DB>,
+    sql: &str,
+    write: &Write<'_>,
+    table: &Arc<Table<DB>>,
+) -> Option<Box<Plan<DB>>> {
+    primary_key_set(table, write)?;
+    let name = DB::quote(&write.table.name);
+    let reference = write.alias.unwrap_or(&name);
+    let mut list: Vec<String> = table.models.iter().map(|model| model.key_columns(reference)).collect();
+    let own = table.models.iter().map(|model| model.schema.primary_key.len()).sum();
+    if hub.outbox {
+        list.push(DB::image(&table.primary_key, reference));
+    }
+    Some(Box::new(Plan {
+        sql: finding::<DB>(sql, write, &list.join(", "))?,
+        cache: Caching::Never,
+        table: Arc::clone(table),
+        action: Action::Delete,
+        places: Vec::new(),
+        owning: Mutex::default(),
+        hidden: 0,
+        image: hub.outbox.then_some(own),
+        concern: None,
+        replaces: false,
+        qualified: write.table.schema.is_some(),
+        rows: None,
+        moves: None,
+        sets: Vec::new(),
+        level: Level::Keys,
+        asks: false,
+    }))
+}
+
+/// A column of the primary key that a statement sets.
+pub(super) fn primary_key_set<DB: SyncBackend>(table: &Arc<Table<DB>>, write: &Write<'_>) -> Option<&'static str> {
+    let set = write.columns_set();
+    if set.is_empty() {
+        return None;
+    }
+    let mut columns = table.models.iter().flat_map(|model| model.schema.primary_key);
+    columns.find(|column| set.contains(&DB::DIALECT.fold(Cow::Borrowed(column)))).copied()
+}
+
+/// What is reported of an update of the primary key whose rows could not be found before.
+pub(super) fn old_keys_stay(column: &str) -> String {
+    format!(
+        "a statement sets the primary-key column `{column}`: the row's old keys stay; delete the row and insert it anew"
+    )
+}
+
 /// The statement that finds and locks them, with the binds of the update; nothing where it would not
 /// certainly be right.
-pub(super) fn finding<DB: SyncBackend>(sql: &str, write: &Write<'_>, list: &str) -> Option<String> {
+fn finding<DB: SyncBackend>(sql: &str, write: &Write<'_>, list: &str) -> Option<String> {
     if write.verb != Verb::Update || write.or.is_some() || write.joined || write.with {
         return None;
     }

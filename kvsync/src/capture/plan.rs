@@ -10,7 +10,7 @@ use super::backend::SyncBackend;
 use super::database::Policy;
 use super::fit::Level;
 use super::hub::Hub;
-use super::moves::finding;
+use super::moves::{moves, old_keys_stay, primary_key_set};
 use super::statement::{Conflict, Or, Scanned, Verb, Write, rewrite, scan};
 use super::table::{ModelEntry, Table};
 use super::ways::{Strangers, sets};
@@ -353,59 +353,6 @@ fn written<DB: SyncBackend>(
         level,
         asks: asked.is_some(),
     }))
-}
-
-/// The plan of what finds the rows whose primary key an update changes; nothing when it changes none, or
-/// when they cannot be found.
-fn moves<DB: SyncBackend>(
-    hub: &Hub<DB>,
-    sql: &str,
-    write: &Write<'_>,
-    table: &Arc<Table<DB>>,
-) -> Option<Box<Plan<DB>>> {
-    primary_key_set(table, write)?;
-    let name = DB::quote(&write.table.name);
-    let reference = write.alias.unwrap_or(&name);
-    let mut list: Vec<String> = table.models.iter().map(|model| model.key_columns(reference)).collect();
-    let own = table.models.iter().map(|model| model.schema.primary_key.len()).sum();
-    if hub.outbox {
-        list.push(DB::image(&table.primary_key, reference));
-    }
-    Some(Box::new(Plan {
-        sql: finding::<DB>(sql, write, &list.join(", "))?,
-        cache: Caching::Never,
-        table: Arc::clone(table),
-        action: Action::Delete,
-        places: Vec::new(),
-        owning: Mutex::default(),
-        hidden: 0,
-        image: hub.outbox.then_some(own),
-        concern: None,
-        replaces: false,
-        qualified: write.table.schema.is_some(),
-        rows: None,
-        moves: None,
-        sets: Vec::new(),
-        level: Level::Keys,
-        asks: false,
-    }))
-}
-
-/// A column of the primary key that a statement sets.
-fn primary_key_set<DB: SyncBackend>(table: &Arc<Table<DB>>, write: &Write<'_>) -> Option<&'static str> {
-    let set = write.columns_set();
-    if set.is_empty() {
-        return None;
-    }
-    let mut columns = table.models.iter().flat_map(|model| model.schema.primary_key);
-    columns.find(|column| set.contains(&DB::DIALECT.fold(Cow::Borrowed(column)))).copied()
-}
-
-/// What is reported of an update of the primary key whose rows could not be found before.
-pub(super) fn old_keys_stay(column: &str) -> String {
-    format!(
-        "a statement sets the primary-key column `{column}`: the row's old keys stay; delete the row and insert it anew"
-    )
 }
 
 fn is_replace(write: &Write<'_>) -> bool {
