@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 
 use super::backend::{Inner, Inside, SyncBackend};
 use super::connection::SyncConnection;
+use super::database::Policy;
 use super::fit::Level;
 use super::fragment::Rewritten;
 use super::hub::Hub;
@@ -147,9 +148,17 @@ impl<C: Inner> SyncConnection<C> {
 }
 
 impl<DB: SyncBackend> State<DB> {
+    /// After an update that moves rows: lets their old keys go, or reports that they stay.
+    pub(super) fn moved(&mut self, plan: &Plan<DB>, found: Option<Vec<Moved>>, from: usize, now: SystemTime) {
+        let all = found.is_some_and(|found| self.left(&plan.table, found, from, now));
+        if !all && self.hub.policy != Policy::Allow {
+            self.hub.missed(Some(&plan.table.name), old_keys_stay(&plan.sets.join("`, `")), &plan.sql);
+        }
+    }
+
     /// Of the rows that were found, those whose primary key no row has any more are gone. `from` is where
     /// the changes of the update begin. Returns whether there are as many of these as there were rows.
-    pub(super) fn left(&mut self, table: &Arc<Table<DB>>, found: Vec<Moved>, from: usize, now: SystemTime) -> bool {
+    fn left(&mut self, table: &Arc<Table<DB>>, found: Vec<Moved>, from: usize, now: SystemTime) -> bool {
         let changes = self.pending.changes().get(from..).unwrap_or_default();
         let Some(last) = changes.last() else { return true };
         let (version, scope) = (last.version, last.scope.clone());

@@ -12,10 +12,8 @@ use diesel::row::Row as _;
 use super::backend::{Inner, Inside, Ready};
 use super::check::ensure;
 use super::connection::{SyncConnection, clear_statements, depth_of};
-use super::database::Policy;
 use super::fragment::{Rewritten, Text};
 use super::look::text;
-use super::moves::old_keys_stay;
 use super::plan::{Caching, Caught, Missing, Plan, Planned, plan, uncaptured};
 use super::row::{SyncCursor, SyncRow, Wake};
 use super::statement::{Scanned, scan_all};
@@ -269,11 +267,7 @@ impl<C: Inner> SyncConnection<C> {
             count += 1;
         }
         if let (Some(found), Some(now)) = (found, now) {
-            let all = found.is_some_and(|found| self.state.left(&plan.table, found, from, now));
-            if !all && self.state.hub.policy != Policy::Allow {
-                let reason = old_keys_stay(&plan.sets.join("`, `"));
-                self.state.hub.missed(Some(&plan.table.name), reason, &plan.sql);
-            }
+            self.state.moved(plan, found, from, now);
         }
         Ok(count)
     }

@@ -114,9 +114,9 @@ macro_rules! run {
         let depth = kv.outbox("main").unwrap().depth().unwrap();
         assert_eq!((depth.pending, depth.dead), (0, 0));
         assert!(depth.delivered > 50, "{depth:?}");
-        // Without triggers nobody sees what a foreign key does, and that is reported.
+        // What the foreign keys change here without triggers, no model reads.
         let health = kv.health(Duration::from_secs(5));
-        assert_eq!(health.pipeline.dirty.is_empty(), $moves, "{:?}", health.pipeline.dirty);
+        assert!(health.pipeline.dirty.is_empty(), "{:?}", health.pipeline.dirty);
         (kv, conn)
     }};
 }
