@@ -44,7 +44,7 @@ pub struct User {
 #[diesel(table_name = sessions)]
 #[sync_key(name = "id", fmt = "session:id:<id>")]
 #[sync_key(name = "token", fmt = "session:token:<token>", immutable)]
-#[sync_key(name = "pointer", fmt = "session:pointer:<token>", immutable, pointer)]
+#[sync_key(name = "pointer", fmt = "session:pointer:<token>", pointer, immutable)]
 pub struct Session {
     pub id: i32,
     pub token: String,

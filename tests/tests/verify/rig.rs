@@ -229,6 +229,7 @@ impl Rig {
 }
 
 /// Runs a test on every database and store, and says where it fails.
+#[allow(clippy::unnecessary_wraps, reason = "a test is this one expression")]
 pub fn everywhere(test: impl Fn(On)) -> Tested {
     for on in EVERYWHERE {
         println!("on {on:?}");
