@@ -22,9 +22,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
 
 /// A few seconds for each of these, with scripts that are always the same; longer runs draw their own.
 const SHORT_RUNS: [&str; 3] = [
-    "--store redis --db postgres --seconds 4 --seed 1",
-    "--store redis --db sqlite --seconds 3 --seed 2",
-    "--store embedded --db postgres --seconds 3 --seed 3",
+    "--store redis --db postgres --delivery memory --seconds 4 --seed 1",
+    "--store redis --db postgres --delivery triggers --seconds 4 --seed 2",
+    "--store embedded --db sqlite --delivery outbox --seconds 3 --seed 3",
 ];
 
 /// Longer than a short run takes on a slow machine.

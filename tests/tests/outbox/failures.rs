@@ -28,22 +28,30 @@ fn connections_that_break_cost_no_attempts() {
     let kv =
         KvSync::builder().store(MemoryStore::new()).database(base.database()).outbox_poll(Duration::from_millis(1));
     let kv = kv.build().unwrap();
-    let mut conn = fresh.connect().unwrap();
-    for round in 0..40 {
+    let (mut conn, url) = (fresh.connect().unwrap(), fresh.url());
+    // Breaks connections while they read what rows of the outbox show.
+    let breaker = std::thread::spawn(move || {
+        let mut conn = PgConnection::establish(&url).unwrap();
+        let (mut broken, deadline) = (0, std::time::Instant::now() + LONG);
+        while broken < 3 && std::time::Instant::now() < deadline {
+            let broke = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE state = 'active' \
+                         AND datname = current_database() AND pid <> pg_backend_pid() \
+                         AND query LIKE '%SELECT CAST(0 AS bigint)%'";
+            broken += diesel::dsl::sql::<diesel::sql_types::BigInt>(broke).get_result::<i64>(&mut conn).unwrap();
+        }
+        broken
+    });
+    let mut id = 0;
+    while !breaker.is_finished() {
         let mut statements = "BEGIN;".to_owned();
-        for id in round * 50..round * 50 + 50 {
+        for _ in 0..50 {
+            id += 1;
             let row = base.trigger_row_sql("users", "insert", &base.user_key(id), None);
             write!(statements, "INSERT INTO users (id, name) VALUES ({id}, 'ann'); {row};").unwrap();
         }
         conn.batch_execute(&format!("{statements} COMMIT")).unwrap();
-        for _ in 0..10 {
-            conn.batch_execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                 WHERE datname = current_database() AND pid <> pg_backend_pid()",
-            )
-            .unwrap();
-        }
     }
+    assert!(breaker.join().unwrap() >= 3);
     kv.flush(LONG).unwrap();
     assert_eq!(base.number("SELECT count(*) FROM kvsync_outbox WHERE attempts > 0 OR delivered_at IS NULL"), 0);
 }
