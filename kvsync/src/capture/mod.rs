@@ -10,7 +10,8 @@
 //! Inserts (single, batch, from a select, or-ignore, upsert, replace), updates (by filter, boxed,
 //! `save_changes`) and deletes, run by `execute`, `load`, `load_iter` or `get_result`, with a
 //! `returning` of the caller's or without, and the same statements through `sql_query` and
-//! `batch_execute`. On Postgres each row's `tableoid` decides which table it belongs to, so a search
+//! `batch_execute`. An UPDATE of the primary key moves the row: its old keys are found under lock before
+//! it runs. On Postgres each row's `tableoid` decides which table it belongs to, so a search
 //! path or a temporary table never mixes two.
 //!
 //! # What is not
