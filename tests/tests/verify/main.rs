@@ -5,6 +5,7 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::duplicated_attributes,
     missing_docs,
     unreachable_pub,
     reason = "tests"
