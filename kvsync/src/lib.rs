@@ -63,6 +63,7 @@
 //! - [`codec`]: MessagePack, JSON, BSON, or your own.
 //! - [`guarantees`]: what holds when a store evicts, forgets or fails over, and when the database is restored.
 //! - [`Report`], [`Health`] and [`Shutdown`]: what became of what.
+//! - [`upkeep`]: backfill, verify and repair: stores brought back to the database's truth.
 //! - [`worker`], [`transport`] and [`change`]: what stands between capture and the stores, for those who
 //!   put their own parts together.
 //! - [`envelope`] and [`record`]: the bytes that are stored, for those who read them from elsewhere.

@@ -230,9 +230,9 @@ impl KvSync {
     }
 
     /// Says that a table's rows in the store are the database's again, or that it does not matter: the
-    /// table counts as dirty no longer. `None` is for writes of which the table was not known. Rows are
-    /// brought up to date by [`sync`](Self::sync), or all at once by [`raise_epoch`](Self::raise_epoch),
-    /// after which they read as unknown until they are written again.
+    /// table counts as dirty no longer. `None` is for writes of which the table was not known. Nothing is
+    /// brought up to date by this: [`backfill_dirty`](Self::backfill_dirty) and [`repair`](Self::repair) do
+    /// that and take the mark away themselves.
     pub fn clear_dirty(&self, database: &str, table: Option<&str>) {
         self.inner.pipeline.clear_dirty(database, table);
     }

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::process::Command;
+use std::time::Instant;
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -55,7 +56,9 @@ fn what_a_huge_transaction_wrote_is_filled_in() {
     let token = conn.last_commit().unwrap().clone();
     let error = kv.wait(&token, LONG).unwrap_err();
     assert!(std::error::Error::source(&error).unwrap().to_string().contains("max_transaction_bytes"), "{error:?}");
+    let deadline = Instant::now() + LONG;
     while !kv.health(LONG).pipeline.dirty.is_empty() {
+        assert!(Instant::now() < deadline, "never filled in");
         std::thread::yield_now();
     }
     kv.flush(LONG).unwrap();
