@@ -141,11 +141,11 @@ impl Crew {
     /// last, as they wait for what is there when they are asked.
     pub(crate) fn quiet(&self, layout: Layout) -> Outcome {
         let (writers, others) = self.places.split_at(layout.relays.min(self.places.len()));
-        self.flushed(writers)?;
-        self.flushed(others)
+        Self::flushed(writers)?;
+        Self::flushed(others)
     }
 
-    fn flushed(&self, places: &[Mutex<Option<Child>>]) -> Outcome {
+    fn flushed(places: &[Mutex<Option<Child>>]) -> Outcome {
         let mut unflushed = Vec::new();
         for slot in places {
             if let Some(child) = &mut *slot.lock() {
