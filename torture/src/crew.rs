@@ -80,7 +80,9 @@ impl Crew {
                 }
             };
             if answer != "flushed" {
-                return Err(format!("process {} stopped in good order and said `{answer}`", child.writer).into());
+                // Faults go on meanwhile: it ends with what it could not write, as if it had been killed, and says so.
+                println!("  process {} stopped in good order and said `{answer}`", child.writer);
+                self.excuses.lock().killed.insert(child.writer);
             }
             if child.is_dirty() {
                 self.excuses.lock().dirty.insert(child.writer);
