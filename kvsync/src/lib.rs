@@ -104,6 +104,7 @@ pub mod model;
 pub mod record;
 pub mod report;
 pub mod store;
+mod sync;
 pub mod transport;
 pub mod upkeep;
 mod version;

@@ -29,6 +29,11 @@ pub(crate) fn run() -> Result<()> {
     }
     steps.take("fuzz targets", || succeed(&mut cargo(&["check", "--quiet", "--manifest-path", "fuzz/Cargo.toml"])))?;
     steps.take("quickstart, as a newcomer runs it", || succeed(&mut cargo(&["run", "--example", "quickstart"])))?;
+    steps.take("concurrency, under shuttle", || {
+        let mut models = cargo(&["test", "--package", "kvsync", "--lib", "--no-default-features", "models::"]);
+        // A target folder of its own, because other flags compile everything again.
+        succeed(models.env("RUSTFLAGS", "--cfg kvsync_shuttle").env("CARGO_TARGET_DIR", "target/shuttle"))
+    })?;
     steps.take("test", || test::run(&[]))?;
     println!("\n== Steps of ci");
     steps.finish()

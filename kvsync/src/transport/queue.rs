@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
-use parking_lot::{Condvar, Mutex};
 
 use super::{Delivery, Depth, Origin, Part, Transport};
+use crate::sync::{AtomicBool, Condvar, Mutex};
 
 /// A queue in memory, bounded in bytes. What it holds is lost with the process.
 ///
@@ -202,12 +202,12 @@ mod tests {
 
     use super::*;
 
-    fn part(commit: u64) -> Part {
+    pub(super) fn part(commit: u64) -> Part {
         Part { commit, published: Instant::now(), changes: Arc::new([]) }
     }
 
     /// A queue with room for this many parts.
-    fn queue(parts: usize) -> Queue {
+    pub(super) fn queue(parts: usize) -> Queue {
         Queue::new(parts * part(0).size())
     }
 
@@ -286,5 +286,75 @@ mod tests {
         });
         drop(held);
         assert!(queue.receive(Duration::ZERO).is_none() && publish(&queue, 3).is_err());
+    }
+}
+
+/// The wait in the channel itself is crossbeam's and not modelled: receivers look again and again.
+#[cfg(all(test, kvsync_shuttle))]
+mod models {
+    use shuttle::rand::{Rng, thread_rng};
+    use shuttle::thread::{spawn, yield_now};
+
+    use super::tests::{part, queue};
+    use super::*;
+    use crate::sync::model::{explore, never};
+
+    #[test]
+    fn every_part_is_delivered_until_it_is_acknowledged_and_its_bytes_come_back() {
+        explore(|| {
+            let queue = Arc::new(queue(2));
+            let publishers = [[1, 2], [3, 4]].map(|commits| {
+                let queue = Arc::clone(&queue);
+                spawn(move || commits.map(|commit| queue.publish(part(commit), never()).unwrap()))
+            });
+            let acked = Arc::new(shuttle::sync::Mutex::new(Vec::new()));
+            let workers = [(); 2].map(|()| {
+                let (queue, acked) = (Arc::clone(&queue), Arc::clone(&acked));
+                spawn(move || {
+                    while acked.lock().unwrap().len() < 4 {
+                        let Some(delivery) = queue.receive(Duration::ZERO) else {
+                            yield_now();
+                            continue;
+                        };
+                        assert!(queue.depth().bytes <= 2 * part(0).size() && queue.depth().bytes > 0);
+                        match thread_rng().gen_range(0..4) {
+                            0 => drop(delivery),
+                            1 => delivery.nack(),
+                            _ => {
+                                let commit = delivery.part().commit;
+                                delivery.ack();
+                                acked.lock().unwrap().push(commit);
+                            }
+                        }
+                    }
+                })
+            });
+            for publisher in publishers {
+                publisher.join().unwrap();
+            }
+            for worker in workers {
+                worker.join().unwrap();
+            }
+            let mut acked = std::mem::take(&mut *acked.lock().unwrap());
+            acked.sort_unstable();
+            assert_eq!(acked, [1, 2, 3, 4]);
+            assert_eq!(queue.depth(), Depth::default());
+            assert!(queue.receive(Duration::ZERO).is_none());
+        });
+    }
+
+    #[test]
+    fn closing_wakes_the_publishers_that_wait_for_room() {
+        explore(|| {
+            let queue = Arc::new(queue(1));
+            queue.publish(part(1), never()).unwrap();
+            let publishers = [2, 3].map(|commit| {
+                let queue = Arc::clone(&queue);
+                spawn(move || queue.publish(part(commit), never()).is_err())
+            });
+            queue.close();
+            assert!(publishers.into_iter().all(|publisher| publisher.join().unwrap()));
+            assert!(queue.receive(Duration::ZERO).is_none() && queue.publish(part(4), never()).is_err());
+        });
     }
 }

@@ -2,9 +2,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
 use crate::error::Error;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// How many commits that failed are remembered for whoever asks later.
 const FAILED: usize = 1024;
@@ -245,5 +244,70 @@ mod tests {
         }
         assert!(matches!(commits.wait(1, soon(), |_| false), Waited::Done));
         assert!(matches!(commits.wait(2, soon(), |_| false), Waited::Failed(_)));
+    }
+}
+
+#[cfg(all(test, kvsync_shuttle))]
+mod models {
+    use shuttle::thread::spawn;
+
+    use super::*;
+    use crate::sync::model::{explore, never, soon};
+
+    #[test]
+    fn whoever_waits_for_a_commit_wakes_when_all_its_changes_are_finished_and_not_before() {
+        explore(|| {
+            let commits = Arc::new(Commits::default());
+            let (first, second) = (commits.open(2, Instant::now()), commits.open(1, Instant::now()));
+            let workers: Vec<_> = [vec![first, second], vec![first]]
+                .into_iter()
+                .map(|changes| {
+                    let commits = Arc::clone(&commits);
+                    spawn(move || changes.into_iter().for_each(|commit| commits.finish(commit, 1, None)))
+                })
+                .collect();
+            let waiters = [first, second].map(|commit| {
+                let commits = Arc::clone(&commits);
+                spawn(move || {
+                    assert!(matches!(commits.wait(commit, never(), |_| false), Waited::Done));
+                    assert_eq!(commits.closed([commit].into_iter()), [commit]);
+                })
+            });
+            let later = commits.open(1, Instant::now());
+            assert!(commits.flush(second, never(), || false));
+            assert!(commits.finished() >= 3, "a flush ended early");
+            assert_eq!(commits.left(), Left { commits: 1, changes: 1 });
+            assert!(!commits.flush(later, soon(), || true));
+            for thread in workers.into_iter().chain(waiters) {
+                thread.join().unwrap();
+            }
+        });
+    }
+
+    #[test]
+    fn whoever_is_held_up_from_outside_wakes_when_it_is_touched() {
+        explore(|| {
+            let commits = Arc::new(Commits::default());
+            let held_up = Arc::new(shuttle::sync::atomic::AtomicBool::new(true));
+            let ordering = std::sync::atomic::Ordering::SeqCst;
+            let commit = commits.open(1, Instant::now());
+            let seen = commits.moves();
+            let waiter = {
+                let (commits, held_up) = (Arc::clone(&commits), Arc::clone(&held_up));
+                spawn(move || {
+                    assert!(matches!(commits.wait(commit, never(), |_| held_up.load(ordering)), Waited::Done));
+                    assert!(commits.flush(commit, never(), || held_up.load(ordering)));
+                })
+            };
+            let watcher = {
+                let commits = Arc::clone(&commits);
+                spawn(move || commits.wait_for_move(seen, never()))
+            };
+            commits.finish(commit, 1, None);
+            held_up.store(false, ordering);
+            commits.touch();
+            waiter.join().unwrap();
+            watcher.join().unwrap();
+        });
     }
 }

@@ -3,11 +3,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
-use parking_lot::Mutex;
 
 use super::reporter::Reporter;
 use crate::key::Scope;
 use crate::report::{DirtyTable, Report};
+use crate::sync::Mutex;
 
 /// A database and a table.
 type Name = (Arc<str>, Option<String>);
@@ -192,11 +192,11 @@ mod tests {
     use super::*;
     use crate::worker::pool::Stop;
 
-    fn tables() -> DirtyTables {
+    pub(super) fn tables() -> DirtyTables {
         DirtyTables::new(Reporter::new(None, &Stop::new()).0)
     }
 
-    fn mark(tables: &DirtyTables, deletes: bool) {
+    pub(super) fn mark(tables: &DirtyTables, deletes: bool) {
         let database = "main".into();
         let scope = Scope::named("t");
         let loss =
@@ -229,5 +229,36 @@ mod tests {
         assert!(tables.marked(true).is_empty() && tables.marked(false).len() == 1);
         tables.mended(&seen, false);
         assert!(tables.list().is_empty());
+    }
+}
+
+#[cfg(all(test, kvsync_shuttle))]
+mod models {
+    use shuttle::thread::spawn;
+
+    use super::tests::{mark, tables};
+    use super::*;
+    use crate::sync::model::explore;
+
+    #[test]
+    fn a_mark_that_is_made_while_a_table_is_filled_in_stays() {
+        explore(|| {
+            let tables = Arc::new(tables());
+            mark(&tables, false);
+            let marking = {
+                let tables = Arc::clone(&tables);
+                spawn(move || mark(&tables, false))
+            };
+            let seen = tables.marked(true).remove(0);
+            let clean = tables.filled(&seen);
+            marking.join().unwrap();
+            let left = tables.list();
+            if seen.marks == 1 {
+                assert!(!left.is_empty(), "a mark was lost");
+                assert!(tables.wanted().try_recv().is_ok(), "nobody is told to fill it in");
+            } else {
+                assert!(clean && left.is_empty());
+            }
+        });
     }
 }

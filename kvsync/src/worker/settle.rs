@@ -2,11 +2,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
-
 use crate::change::{Change, Unknown};
 use crate::key::{Key, Scope};
 use crate::model::{PrimaryKey, Schema, Wanted};
+use crate::sync::{Condvar, Mutex};
 use crate::version::Version;
 
 /// The rows whose content a store does not know and that have to be read again: deferred, in doubt, or
@@ -339,7 +338,7 @@ mod tests {
         fn write_key(&self, _: usize, _: &mut KeyWriter) {}
     }
 
-    fn row(id: u64, version: u64, commit: u64, kept_keys: &[&str]) -> Row {
+    pub(super) fn row(id: u64, version: u64, commit: u64, kept_keys: &[&str]) -> Row {
         let version = Version::new(0, 0, version);
         let kept = |key: &&str| Kept { key: Key::new(*key), version, certain: true };
         Row {
@@ -419,5 +418,119 @@ mod tests {
         let again = unsettled.take(1);
         assert_eq!(again[0].version.sequence(), 6);
         assert!(unsettled.settled(&again[0]));
+    }
+}
+
+#[cfg(all(test, kvsync_shuttle))]
+mod models {
+    use shuttle::rand::{Rng, thread_rng};
+    use shuttle::thread::{spawn, yield_now};
+
+    use super::tests::row;
+    use super::*;
+    use crate::sync::model::{explore, never};
+
+    /// Takes rows, and settles them or puts them off, until it is closed. The highest version it settled of each.
+    fn settle(unsettled: &Unsettled) -> Vec<(Key, Version)> {
+        let mut settled = Vec::new();
+        loop {
+            let taken = unsettled.take(2);
+            if taken.is_empty() {
+                return settled;
+            }
+            for row in taken {
+                yield_now();
+                if thread_rng().gen_bool(0.3) {
+                    unsettled.again(&row, Stage::Masked, row.attempts + 1, Duration::ZERO);
+                } else {
+                    unsettled.settled(&row);
+                    settled.push((row.home(), row.version));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn no_row_is_lost_and_every_byte_comes_back() {
+        explore(|| {
+            let unsettled = Arc::new(Unsettled::new(1 << 20));
+            let settlers = [(); 2].map(|()| {
+                let unsettled = Arc::clone(&unsettled);
+                spawn(move || settle(&unsettled))
+            });
+            let writers = [[(1, 1), (2, 2), (1, 5)], [(1, 3), (2, 4), (3, 6)]].map(|writes| {
+                let unsettled = Arc::clone(&unsettled);
+                spawn(move || {
+                    for (id, version) in writes {
+                        unsettled.insert(row(id, version, version, &[])).unwrap();
+                        assert!(unsettled.depth().1 <= 1 << 20);
+                    }
+                })
+            });
+            for writer in writers {
+                writer.join().unwrap();
+            }
+            while unsettled.depth().0 > 0 {
+                yield_now();
+            }
+            assert_eq!(unsettled.depth(), (0, 0));
+            assert!(!unsettled.holds_up_any(u64::MAX));
+            unsettled.close();
+            let settled: Vec<_> = settlers.into_iter().flat_map(|settler| settler.join().unwrap()).collect();
+            for (id, newest) in [(1, 5), (2, 4), (3, 6)] {
+                let newest = (row(id, newest, 0, &[]).home(), Version::new(0, 0, newest));
+                assert!(settled.contains(&newest), "the newest version was not settled");
+            }
+        });
+    }
+
+    #[test]
+    fn what_is_newer_than_what_was_taken_or_lifted_stays() {
+        explore(|| {
+            let unsettled = Arc::new(Unsettled::new(1 << 20));
+            unsettled.insert(row(1, 1, 1, &[])).unwrap();
+            let settler = {
+                let unsettled = Arc::clone(&unsettled);
+                spawn(move || {
+                    let taken = unsettled.take(1).remove(0);
+                    yield_now();
+                    unsettled.settled(&taken);
+                    taken.version.sequence()
+                })
+            };
+            let lifter = {
+                let unsettled = Arc::clone(&unsettled);
+                spawn(move || unsettled.lift(&row(1, 1, 1, &[]).home(), Version::new(0, 0, 1)))
+            };
+            unsettled.insert(row(1, 2, 2, &[])).unwrap();
+            unsettled.insert(row(1, 3, 3, &[])).unwrap();
+            lifter.join().unwrap();
+            if settler.join().unwrap() < 3 {
+                let left = unsettled.take(1).remove(0);
+                assert_eq!(left.version.sequence(), 3);
+                assert!(unsettled.settled(&left));
+            }
+            assert_eq!(unsettled.depth(), (0, 0));
+        });
+    }
+
+    #[test]
+    fn whoever_waits_for_a_row_that_was_put_off_wakes_for_another() {
+        explore(|| {
+            let unsettled = Arc::new(Unsettled::new(1 << 20));
+            unsettled.insert(Row { due: never(), ..row(1, 1, 1, &[]) }).unwrap();
+            let settler = {
+                let unsettled = Arc::clone(&unsettled);
+                spawn(move || unsettled.take(2).iter().map(Row::home).collect::<Vec<_>>())
+            };
+            unsettled.insert(row(2, 1, 1, &[])).unwrap();
+            assert_eq!(settler.join().unwrap(), [row(2, 1, 1, &[]).home()]);
+            let waiting = {
+                let unsettled = Arc::clone(&unsettled);
+                spawn(move || unsettled.take(2).is_empty())
+            };
+            unsettled.close();
+            assert!(waiting.join().unwrap());
+        });
     }
 }
