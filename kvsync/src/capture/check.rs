@@ -35,6 +35,7 @@ impl<C: Inner> SyncConnection<C> {
             let checked = check(&mut self.inner, &hub, table).map_err(|error| unchecked(&hub, table, error))?;
             if let Some(Checked { findings, fit }) = checked {
                 table.fit.set(fit);
+                uncaught(&hub, table, &findings);
                 found.extend(findings);
             }
         }
@@ -90,6 +91,7 @@ pub(super) fn ensure<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &Tabl
     }
     let Some(Checked { findings, fit }) = check(conn, hub, table)? else { return Ok(()) };
     let news = table.fit.add(fit);
+    uncaught(hub, table, &findings);
     for finding in &findings {
         let hinders = matches!(finding.kind, FindingKind::Unreadable | FindingKind::Blind);
         match finding.severity {
@@ -106,6 +108,29 @@ pub(super) fn ensure<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &Tabl
     }
     table.set_checked(true);
     Ok(())
+}
+
+/// Looks at a table that was once found in order, for what is reported if it no longer is.
+pub(super) fn look_again<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &Table<C::Backend>) {
+    if table.is_met()
+        && let Ok(Some(checked)) = check(conn, hub, table)
+    {
+        uncaught(hub, table, &checked.findings);
+    }
+}
+
+/// Triggers that were there and are gone, or an outbox: what was written meanwhile was not caught. The next
+/// write looks again.
+fn uncaught<DB: SyncBackend>(hub: &Hub<DB>, table: &Table<DB>, findings: &[Finding]) {
+    let gone = |finding: &&Finding| {
+        matches!(finding.kind, FindingKind::Outbox | FindingKind::Trigger) && finding.severity == Severity::Error
+    };
+    if let Some(finding) = findings.iter().find(gone)
+        && table.is_met()
+    {
+        table.set_checked(false);
+        hub.missed(Some(&table.name), format!("{}; {}", finding.message, finding.advice), "");
+    }
 }
 
 /// What was found when a table was looked at.

@@ -42,6 +42,8 @@ pub struct Table<DB: SyncBackend> {
     pub(super) models: Vec<ModelEntry<DB>>,
     /// When it was looked at, in milliseconds since the start; 0 when it has to be looked at.
     checked: AtomicU64,
+    /// Whether it was ever found in order: what it lacks by then was taken from it.
+    met: AtomicBool,
     /// What was found then.
     pub(super) fit: Fit,
     /// The schema that it was found in, where the model names none.
@@ -69,6 +71,7 @@ impl<DB: SyncBackend> Table<DB> {
             triggers: false,
             models: Vec::new(),
             checked: AtomicU64::new(0),
+            met: AtomicBool::new(false),
             fit: Fit::default(),
             home: OnceLock::new(),
             displaces: AtomicBool::new(false),
@@ -101,6 +104,12 @@ impl<DB: SyncBackend> Table<DB> {
 
     pub(super) fn set_checked(&self, checked: bool) {
         self.checked.store(if checked { millis() } else { 0 }, Ordering::Relaxed);
+        self.met.fetch_or(checked, Ordering::Relaxed);
+    }
+
+    /// Whether it was ever found in order.
+    pub(super) fn is_met(&self) -> bool {
+        self.met.load(Ordering::Relaxed)
     }
 }
 

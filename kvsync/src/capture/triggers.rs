@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::backend::{Inner, Inside as _, SyncBackend};
+use super::check::look_again;
 use super::connection::SyncConnection;
 use super::database::Database;
 use super::finding::Severity;
@@ -21,13 +22,16 @@ pub struct TriggersSql {
 }
 
 impl<DB: SyncBackend> Database<DB> {
-    /// Registers a model whose table has triggers that fill the [outbox](Self::outbox): what cascades,
+    /// Registers a model whose table has triggers that fill the outbox, which is delivered as with
+    /// [`outbox`](Self::outbox); models without triggers use it only if that is called, too. What cascades,
     /// functions, COPY, TRUNCATE or programs without kvsync write is synced, too. Statements of a
     /// [`SyncConnection`] on such a table are run as they are, and cost what the trigger costs.
     ///
     /// The triggers come from a migration with [`triggers_sql`](Self::triggers_sql), or from
     /// [`SyncConnection::install_triggers`]. Where they are missing, disabled or emptied, the first write of
-    /// the table through a [`SyncConnection`] fails, and `check` tells. Where they were made for other columns
+    /// the table through a [`SyncConnection`] fails, and `check` tells. Of triggers that are taken away later,
+    /// a `check` tells at once, and a write within [`check_every`](Self::check_every): until then writes are
+    /// lost, so the table is dirty from then on, until a `repair`. Where they were made for other columns
     /// or models, as while one program replaces another, `check` warns: every write is caught all the same,
     /// but an update may not show the row as it was. All models of the table are
     /// synced by way of its triggers, also those that were registered by [`model`](Self::model).
@@ -77,6 +81,8 @@ impl<C: Inner> SyncConnection<C> {
     pub fn install_triggers(&mut self) -> Result<()> {
         let hub = Arc::clone(&self.state.hub);
         for table in hub.tables.iter().filter(|table| table.triggers) {
+            // What they replace may have been taken away: that is reported.
+            look_again(&mut self.inner, &hub, table);
             C::Backend::install_triggers(&mut self.inner, &hub, table).map_err(|error| {
                 let message = format!("the triggers of the table `{}` of `{}` cannot be made", table.name, hub.name);
                 Error::new(ErrorKind::Database, message).with_source(error)

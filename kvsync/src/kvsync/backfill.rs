@@ -81,6 +81,9 @@ impl KvSync {
     /// says of this model's table: for writes of so many rows that capturing each is too much. The table is
     /// dirty ([`health`](Self::health)) from before the work until after that.
     ///
+    /// Let it write the model's own table only: other registered tables that it writes, itself or by a cascade,
+    /// are neither filled in nor marked. Call [`repair_all`](Self::repair_all) where that cannot be told.
+    ///
     /// When the work has ended, also with an error, the table is filled in as a whole
     /// ([`backfill`](Self::backfill)), then the stores are searched for entries of rows that were deleted
     /// ([`repair`](Self::repair)): both take their time in proportion to the whole table, and not to what was

@@ -234,6 +234,23 @@ fn a_table_without_its_triggers_is_not_written() {
 }
 
 #[test]
+fn triggers_that_are_taken_away_leave_their_table_dirty() {
+    let mut on = Fixture::new();
+    sql_query("UPDATE users SET name = 'met'").execute(&mut on.conn).unwrap();
+    for finds in
+        [|on: &mut Fixture| drop(on.conn.check().unwrap()), |on: &mut Fixture| on.conn.install_triggers().unwrap()]
+    {
+        let _ = on.collector.take();
+        on.plain.batch_execute("DROP TRIGGER kvsync_outbox_users_update; UPDATE users SET name = 'unseen'").unwrap();
+        finds(&mut on);
+        let (_, missed) = on.collector.take();
+        assert!(missed.iter().any(|missed| missed.table.as_deref() == Some("users")), "{missed:?}");
+        on.conn.install_triggers().unwrap();
+        sql_query("UPDATE users SET name = 'again'").execute(&mut on.conn).unwrap();
+    }
+}
+
+#[test]
 fn while_a_program_is_replaced_both_write() {
     let mut on = Fixture::new();
     let newer = declared().triggers::<User>().triggers::<Newer>();

@@ -8,13 +8,14 @@ use diesel::migration::{self, Migration, MigrationMetadata, MigrationName, Migra
 use super::super::backend::SyncBackend;
 use super::super::statement::Dialect;
 
-/// The migrations of kvsync's own tables, for Diesel's `MigrationHarness`: beside yours, in any order.
-/// The same SQL stands in `migrations/` of this crate, as files to be copied among yours, if you prefer
+/// The migrations of kvsync's own tables, for Diesel's `MigrationHarness`: beside yours, in any order, but
+/// before the one that makes triggers. The one for SQLite makes the counter of `SQLITE_COUNTER`, too.
+/// The same SQL stands in `migrations/postgres/` and `migrations/sqlite/` of this crate, as files to be copied among yours, if you prefer
 /// these; do one or the other.
 ///
 /// ```no_run
 /// # #[cfg(feature = "sqlite")]
-/// # fn run(kv: &kvsync::KvSync) -> Result<(), Box<dyn std::error::Error>> {
+/// # fn run(kv: &kvsync::KvSync) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
 /// use diesel::migration::MigrationSource;
 /// use diesel::sqlite::Sqlite;
 ///

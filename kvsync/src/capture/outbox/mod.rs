@@ -11,7 +11,7 @@
 //! 1. Run the migration: [`migrations`] with Diesel's harness, or its files in `migrations/` of this crate.
 //! 2. Call `.outbox()` on the [`Database`](super::Database) in every program that writes or delivers.
 //! 3. The factory's role needs SELECT, INSERT, UPDATE and DELETE on the table. On SQLite, where several
-//!    processes have the file open, switch on WAL and set a busy timeout.
+//!    processes have the file open, set a busy timeout first and then switch on WAL, in the factory.
 //!
 //! # How rows are delivered
 //!
@@ -22,11 +22,13 @@
 //! harmless. The order of rows does not matter and is not kept; rows are found by their state and never by
 //! an id above the last one, so a transaction that commits late is not overlooked.
 //!
-//! A store that is down costs a row no attempts; while it is, others go on. A row that a store refuses for
-//! good, or that cannot be understood, is tried again a few times
+//! A store that is down costs a row no attempts; while it is, others go on. A row that cannot be understood,
+//! or whose record a store refuses for good, is tried again a few times
 //! ([`Builder::outbox_attempts`](crate::Builder::outbox_attempts)) and is then a *dead letter*: its table
 //! is dirty in [`Health`](crate::Health), and [`KvSync::outbox`](crate::KvSync::outbox) lists it with its
-//! error, retries it, or drops it. It blocks no other row.
+//! error, retries it, or drops it. It blocks no other row. Where a store refuses one of the row's other keys
+//! (because something that is not kvsync's stands there), that key is reported as failed and its readers are
+//! sent to the database, and the row counts as delivered: `verify` names such keys, `repair` mends them.
 //!
 //! All programs that deliver the rows of one database must write the same stores, so the stores cannot be
 //! in their own memory unless there is only one. They should register the same models: a row without a
