@@ -56,11 +56,14 @@ fn why_it_is_refused() {
     let mut app = postgres(&table("DEFERRABLE INITIALLY DEFERRED"), Database::model::<Trusting>);
     run!(app, "INSERT INTO users VALUES (1, 'a', 'ann'), (2, 'b', 'bob')");
     let mut other = app.kv.connect::<Pg>("main").unwrap();
+    let kv = app.kv.clone();
     app.conn
         .transaction::<_, diesel::result::Error, _>(|conn| {
             // Row 2 takes the key while row 1 still has it.
             sql_query("UPDATE users SET email = 'a' WHERE id = 2").execute(conn)?;
             sql_query("UPDATE users SET name = 'touched' WHERE id = 1").execute(&mut other)?;
+            // Else a worker may take both changes of row 1 for one, and row 1 was never listed here again.
+            kv.flush(SECONDS).unwrap();
             sql_query("UPDATE users SET email = 'c' WHERE id = 1").execute(&mut other)
         })
         .unwrap();
