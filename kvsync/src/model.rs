@@ -1,5 +1,6 @@
 //! What the derive implements for a model, and how the rest of the crate holds models of any type.
 
+mod guard;
 mod kind;
 mod source;
 
@@ -14,6 +15,7 @@ use crate::codec::Codec;
 use crate::error::Result;
 use crate::key::{Key, KeyWriter};
 
+pub(crate) use self::guard::{guarded, panic_message};
 pub use self::kind::Kind;
 pub use self::source::{Looked, Position, Reread, RowsPage, Scanned, Source, Wanted};
 
@@ -284,6 +286,15 @@ impl fmt::Debug for dyn Model {
 }
 
 impl dyn Model {
+    /// Its primary key. Where the code that writes one of its keys panics, it does so here: whoever reads a row
+    /// asks this under a guard, and may then rely on its keys.
+    pub(crate) fn named(&self) -> PrimaryKey {
+        for index in 0..self.schema().keys.len() {
+            drop(self.key(index));
+        }
+        self.primary_key()
+    }
+
     /// The row as its own type.
     #[must_use]
     pub fn downcast_ref<M: Syncable>(&self) -> Option<&M> {

@@ -214,8 +214,8 @@ impl<'a, DB: SyncBackend> Find<'a, DB> {
         for row in LoadConnection::<DefaultLoadingMode>::load(conn, self)? {
             let row = row?;
             let live = model.schema.live_if.is_none() || DB::flag(&row, model.width) == Some(true);
-            found.push(match model.decode(&row, 0) {
-                Ok((decoded, _)) => (decoded.home(), Ok(live.then_some(decoded))),
+            found.push(match model.read(&row, 0) {
+                Ok((read, primary_key)) => (primary_key.home().clone(), Ok(live.then_some(read))),
                 Err(error) => {
                     let alone = self.last.as_ref().filter(|_| self.filters.len() == 1);
                     let identified = || model.identify(&row, 0).map(|known| known.primary_key.home().clone());

@@ -92,11 +92,8 @@ impl<'a, DB: SyncBackend> Scan<'a, DB> {
             read += 1;
             last = (0..self.columns.len()).map(|at| DB::text(&row, images_at + at)).collect::<Option<Vec<String>>>();
             let live = model.schema.live_if.is_none() || DB::flag(&row, model.width) == Some(true);
-            match model.decode(&row, 0) {
-                Ok((decoded, _)) => {
-                    let primary_key = decoded.primary_key();
-                    page.rows.push(Scanned { primary_key, row: Ok(live.then_some(decoded)) });
-                }
+            match model.read(&row, 0) {
+                Ok((read, primary_key)) => page.rows.push(Scanned { primary_key, row: Ok(live.then_some(read)) }),
                 Err(error) => {
                     let error = unreadable(model, error);
                     match model.identify(&row, 0) {

@@ -22,7 +22,7 @@ use super::statement::{Scanned, TableName, scan};
 use super::weigh::WeighedRow;
 use crate::change::Unknown;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Kind, Model, PrimaryKey, Schema, Syncable};
+use crate::model::{Kind, Model, PrimaryKey, Schema, Syncable, guarded};
 
 /// A registered table and its models.
 pub struct Table<DB: SyncBackend> {
@@ -181,6 +181,17 @@ impl<DB: SyncBackend> ModelEntry<DB> {
         let read = panic::catch_unwind(AssertUnwindSafe(|| (self.decode)(row, at..at + self.width)));
         let (model, bytes) = read.unwrap_or_else(|_| Err("reading it panicked".into()))?;
         Ok((model, self.base_size + bytes))
+    }
+
+    /// The same with its primary key. What was read can write all its keys.
+    pub(super) fn read(
+        &self,
+        row: &<DB as Inside>::Row<'_, '_>,
+        at: usize,
+    ) -> deserialize::Result<(Box<dyn Model>, PrimaryKey)> {
+        let (model, _) = self.decode(row, at)?;
+        let primary_key = guarded(self.schema, || model.named())?;
+        Ok((model, primary_key))
     }
 
     /// Reads of such a row what tells which one it is; nothing when that cannot be read either.

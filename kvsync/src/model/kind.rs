@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Model, PrimaryKey, Schema, Syncable};
+use super::{Model, PrimaryKey, Schema, Syncable, guarded};
 use crate::codec::{Codec, MessagePack};
 use crate::error::Result;
 
@@ -39,22 +39,27 @@ impl Kind {
     ///
     /// # Errors
     ///
-    /// Whatever the codec says; see [`Codec::decode`].
+    /// Whatever the codec says; see [`Codec::decode`]. A panic of the model's code is an error, too.
     pub fn decode(&self, bytes: &[u8]) -> Result<Box<dyn Model>> {
-        (self.decode)(bytes)
+        guarded(self.schema, || {
+            let row = (self.decode)(bytes)?;
+            row.named();
+            Ok(row)
+        })?
     }
 
     /// The primary key of the same row, as another generation of the model has it.
     #[must_use]
     pub fn primary_key(&self, of: &PrimaryKey) -> Option<PrimaryKey> {
-        (self.rekey)(of)
+        guarded(self.schema, || (self.rekey)(of)).ok().flatten()
     }
 
     /// Whether two rows of the model say the same. The order in which their maps were written does not
     /// count; that of their sequences does.
     #[must_use]
     pub fn same(&self, one: &dyn Model, other: &dyn Model) -> bool {
-        match ((self.plain)(one), (self.plain)(other)) {
+        let plain = |row| guarded(self.schema, || (self.plain)(row)).ok().flatten();
+        match (plain(one), plain(other)) {
             (Some(one), Some(other)) => one == other || MessagePack::same(&one, &other),
             _ => false,
         }

@@ -1,16 +1,14 @@
 use std::cell::RefCell;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::pool::panic_message;
 use crate::change::{Change, Row, Unknown};
 use crate::clock::{millis, whole_millis};
 use crate::envelope::{Head, State, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, Scope};
-use crate::model::{Model, Schema, Ttl};
+use crate::model::{Model, Schema, Ttl, guarded};
 use crate::record::{Content, Delta, Listed, Order, Terms, Write};
 use crate::store::Capabilities;
 use crate::version::Version;
@@ -227,12 +225,4 @@ fn keys_of<'a>(schema: &'a Schema, row: &'a dyn Model, scope: &'a Scope) -> impl
     let home = if schema.has_mutable_key() { schema.home() } else { None };
     let specs = schema.keys.iter().enumerate().filter(move |(index, _)| Some(*index) != home);
     specs.filter_map(move |(index, spec)| Some((row.key(index)?.within(scope), spec.pointer)))
-}
-
-/// Runs code of the model's author.
-fn guarded<T>(schema: &Schema, code: impl FnOnce() -> T) -> Result<T> {
-    catch_unwind(AssertUnwindSafe(code)).map_err(|panic| {
-        let message = format!("the code of model `{}` panicked: {}", schema.model, panic_message(&*panic));
-        Error::new(ErrorKind::Codec, message)
-    })
 }

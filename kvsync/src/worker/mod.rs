@@ -43,7 +43,7 @@ use self::dirty::DirtyTables;
 use self::lane::{Lane, Shared};
 use self::pool::{Pool, Stop};
 use self::post::Patience;
-use self::publisher::Publisher;
+use self::publisher::{Known, Publisher};
 use self::reporter::Reporter;
 use self::reread::Settler;
 use self::upkeep::Upkeep;
@@ -154,10 +154,10 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// Where connections hand on what they have committed.
+    /// Where connections hand on what they have committed. It does not keep the pipeline alive.
     #[must_use]
     pub fn publisher(&self) -> Arc<dyn Publish> {
-        Arc::clone(&self.publisher) as Arc<dyn Publish>
+        Arc::new(Known::new(&self.publisher))
     }
 
     /// Says where rows are read again, one source for each database. Until then those that have to be

@@ -1,4 +1,3 @@
-use std::any::Any;
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use parking_lot::Mutex;
 
 use super::reporter::Reporter;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::panic_message;
 use crate::report::Report;
 
 /// How long a thread that panicked waits before it goes on.
@@ -123,14 +123,5 @@ impl Stop {
     /// Is disconnected when it is time to stop.
     pub(crate) fn signal(&self) -> &Receiver<Infallible> {
         &self.stopped
-    }
-}
-
-/// What a panic said.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).to_owned(),
-        (_, Some(text)) => text.clone(),
-        _ => "it did not say why".to_owned(),
     }
 }

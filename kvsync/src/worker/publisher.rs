@@ -1,5 +1,5 @@
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use super::dirty::Loss;
@@ -9,6 +9,8 @@ use crate::error::{Error, ErrorKind};
 use crate::report::Report;
 use crate::transport::Part;
 
+const DAY: Duration = Duration::from_hours(24);
+
 /// Hands the changes of commits to every lane.
 pub(crate) struct Publisher {
     pub(crate) shared: Arc<Shared>,
@@ -16,7 +18,7 @@ pub(crate) struct Publisher {
     pub(crate) process: u64,
 }
 
-impl Publish for Publisher {
+impl Publisher {
     fn publish(&self, set: ChangeSet) -> CommitToken {
         let published = Instant::now();
         let commit = self.shared.commits.open(set.changes.len() * self.lanes.len(), published);
@@ -33,25 +35,12 @@ impl Publish for Publisher {
         CommitToken { process: self.process, sequence: commit, rows: Vec::new(), outbox: None }
     }
 
-    fn outboxed(&self, range: OutboxRange) -> CommitToken {
-        self.shared.ring(&range.database);
-        CommitToken { process: self.process, sequence: 0, rows: Vec::new(), outbox: Some(range) }
-    }
-
-    fn epoch(&self) -> u32 {
-        self.shared.epoch.load(Ordering::Acquire)
-    }
-
     fn missed(&self, missed: Missed) {
         let now = self.shared.clock.now();
         self.shared.dirty.mark(&missed.database, missed.table.as_deref(), 1, now, &missed.reason);
         self.shared.reporter.report(Report::Missed(missed));
     }
-}
 
-const DAY: Duration = Duration::from_hours(24);
-
-impl Publisher {
     /// Rows of a commit of which nothing is known but that they were written.
     fn lose(&self, rows: &Lost, commit: u64) {
         let reason = "a transaction wrote more rows than memory was given for (`max_transaction_bytes`)";
@@ -86,5 +75,49 @@ impl Publisher {
         }
         parts.push(part);
         parts
+    }
+}
+
+/// A publisher as connections know it. It keeps no pipeline alive: a pipeline knows of sources and outboxes,
+/// these of their connections' hub, and that of this.
+pub(crate) struct Known {
+    epoch: Arc<AtomicU32>,
+    process: u64,
+    publisher: Weak<Publisher>,
+}
+
+impl Known {
+    pub(crate) fn new(publisher: &Arc<Publisher>) -> Self {
+        let epoch = Arc::clone(&publisher.shared.epoch);
+        Self { epoch, process: publisher.process, publisher: Arc::downgrade(publisher) }
+    }
+
+    /// What is committed when nobody syncs any more.
+    fn too_late(&self) -> CommitToken {
+        tracing::error!("a change was committed after kvsync was dropped; it is in no store");
+        CommitToken { process: self.process, sequence: 0, rows: Vec::new(), outbox: None }
+    }
+}
+
+impl Publish for Known {
+    fn publish(&self, set: ChangeSet) -> CommitToken {
+        self.publisher.upgrade().map_or_else(|| self.too_late(), |publisher| publisher.publish(set))
+    }
+
+    fn outboxed(&self, range: OutboxRange) -> CommitToken {
+        if let Some(publisher) = self.publisher.upgrade() {
+            publisher.shared.ring(&range.database);
+        }
+        CommitToken { process: self.process, sequence: 0, rows: Vec::new(), outbox: Some(range) }
+    }
+
+    fn epoch(&self) -> u32 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    fn missed(&self, missed: Missed) {
+        if let Some(publisher) = self.publisher.upgrade() {
+            publisher.missed(missed);
+        }
     }
 }

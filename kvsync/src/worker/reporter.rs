@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded, select_biased};
 
 use super::config::Callback;
-use super::pool::{Stop, panic_message};
+use super::pool::Stop;
+use crate::model::panic_message;
 use crate::report::Report;
 
 /// How many reports wait for a slow callback before some are dropped.

@@ -9,12 +9,11 @@ use super::apply::{Applier, Beaten, Job};
 use super::dirty::Loss;
 use super::encode::{Encoder, Form, register, unknown_form};
 use super::lane::{Lane, Telling};
-use super::pool::panic_message;
 use super::settle::{Kept, Row, Stage};
 use crate::change::{self, Action, Change};
 use crate::envelope::State;
 use crate::error::{Error, ErrorKind};
-use crate::model::{Reread, Source};
+use crate::model::{Reread, Source, panic_message};
 use crate::record::Terms;
 use crate::report::{Outcome, Report};
 

@@ -13,10 +13,10 @@ use super::apply::{Applier, Beaten, Job, Round};
 use super::batch::{Claim, Member, Past, Role, Task, tasks};
 use super::encode::{Encoder, named_keys};
 use super::lane::{Lane, Telling};
-use super::pool::panic_message;
 use super::settle::Stage;
 use crate::change::{Change, Row};
 use crate::error::{Error, ErrorKind};
+use crate::model::panic_message;
 use crate::report::{Outcome, Report};
 use crate::transport::{Delivery, Transport};
 

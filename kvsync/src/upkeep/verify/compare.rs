@@ -6,7 +6,7 @@ use super::difference::DifferenceKind;
 use crate::envelope::{Body, Envelope, State};
 use crate::error::ErrorKind;
 use crate::key::{Key, Scope};
-use crate::model::{Kind, Model, Schema};
+use crate::model::{Kind, Model, Schema, guarded};
 use crate::record::Record;
 use crate::version::Version;
 
@@ -293,7 +293,8 @@ impl Standing<'_> {
             return Some((DifferenceKind::Outdated, "it lacks a field of the model, or has it of another type".into()));
         }
         let mut own = Vec::new();
-        if self.row.encode(&mut own).is_ok() && own == bytes {
+        let encoded = guarded(kind.schema, || self.row.encode(&mut own)).flatten();
+        if encoded.is_ok() && own == bytes {
             return None;
         }
         match kind.decode(bytes) {

@@ -11,6 +11,9 @@
     reason = "tests"
 )]
 
+mod disk;
+mod panics;
+
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
@@ -53,12 +56,18 @@ fn touchy<S: Serializer>(text: &str, serializer: S) -> Result<S::Ok, S::Error> {
 
 type Ending = fn() -> Tested;
 
-const ENDINGS: [(&str, Ending); 5] = [
+const ENDINGS: [(&str, Ending); 11] = [
     ("a_shutdown_under_load", a_shutdown_under_load),
     ("handles_that_are_dropped_without_a_shutdown", dropped),
     ("a_shutdown_by_the_callback_for_reports", a_shutdown_by_the_callback),
     ("the_last_handle_is_dropped_by_the_callback", dropped_by_the_callback),
-    ("panics_of_the_model_and_of_the_callback", panics),
+    ("panics_of_the_model_and_of_the_callback", of_the_callback),
+    ("a_full_disk_with_room_again", disk::with_room_again),
+    ("a_full_disk_at_the_end", disk::at_the_end),
+    ("panics_of_what_is_written", panics::of_what_is_written),
+    ("panics_of_what_is_read_again", panics::of_what_is_read_again),
+    ("panics_of_what_is_in_an_outbox", panics::of_what_is_in_an_outbox),
+    ("panics_of_what_is_compared", panics::of_what_is_compared),
 ];
 
 fn main() -> ExitCode {
@@ -90,7 +99,9 @@ fn threads() -> Vec<String> {
 /// Runs an ending in a process of its own.
 fn run(name: &str) -> Tested {
     let told = tempfile::NamedTempFile::new()?;
-    let mut command = Command::new(std::env::current_exe()?);
+    // A write beyond the limit of a file's length is then an error, and not the end.
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' XFSZ; exec \"$0\""]).arg(std::env::current_exe()?);
     command.env("KVSYNC_TEST_ENDING", name).stdin(Stdio::null()).stderr(told.reopen()?);
     let mut child = command.spawn()?;
     let until = Instant::now() + 2 * LONG;
@@ -114,16 +125,26 @@ fn run(name: &str) -> Tested {
 /// A database in a file, and a builder for a handle on it.
 fn house(store: impl SyncStore + 'static) -> Tested<(tempfile::TempDir, Builder)> {
     let dir = tempfile::tempdir()?;
-    let path = dir.path().join("app.db").to_string_lossy().into_owned();
-    let open = move || {
-        let mut conn = SqliteConnection::establish(&path)?;
-        conn.batch_execute("PRAGMA busy_timeout = 60000; PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY")
-            .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
-        Ok::<_, diesel::ConnectionError>(conn)
-    };
-    open()?.batch_execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)")?;
-    let database = Database::<Sqlite>::new("main", open).model::<Note>();
-    Ok((dir, KvSync::builder().store(store).database(database)))
+    open(&path(&dir))?.batch_execute("CREATE TABLE notes (id INTEGER PRIMARY KEY, text TEXT NOT NULL)")?;
+    let builder = builder(&dir, store);
+    Ok((dir, builder))
+}
+
+/// The same where there is a database already.
+fn builder(dir: &tempfile::TempDir, store: impl SyncStore + 'static) -> Builder {
+    let path = path(dir);
+    KvSync::builder().store(store).database(Database::<Sqlite>::new("main", move || open(&path)).model::<Note>())
+}
+
+fn path(dir: &tempfile::TempDir) -> String {
+    dir.path().join("app.db").to_string_lossy().into_owned()
+}
+
+fn open(path: &str) -> ConnectionResult<SqliteConnection> {
+    let mut conn = SqliteConnection::establish(path)?;
+    conn.batch_execute("PRAGMA busy_timeout = 60000; PRAGMA synchronous = OFF; PRAGMA journal_mode = MEMORY")
+        .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    Ok(conn)
 }
 
 fn insert(conn: &mut SyncConnection<SqliteConnection>, id: i32, text: &str) -> QueryResult<usize> {
@@ -231,7 +252,7 @@ fn dropped_by_the_callback() -> Tested {
     Ok(())
 }
 
-fn panics() -> Tested {
+fn of_the_callback() -> Tested {
     let (_dir, builder) = house(MemoryStore::new())?;
     let kv = builder.on_report(|_| panic!("the callback panics")).build()?;
     let mut conn = kv.connect::<Sqlite>("main")?;
