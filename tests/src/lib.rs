@@ -2,10 +2,10 @@
 //!
 //! A test that kills or cuts off a server starts one of its own with [`servers`].
 
-pub mod collect;
 pub mod env;
 pub mod postgres;
 pub mod recorder;
+pub mod wait;
 
 pub use xtask::servers;
 

@@ -1,7 +1,7 @@
 //! What capture hands on, kept for a test to look at.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kvsync::change::{Change, ChangeSet, CommitToken, Missed, OutboxRange, Publish, Row};
 use parking_lot::Mutex;
@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 pub struct Recorder {
     sets: Mutex<Vec<ChangeSet>>,
     missed: Mutex<Vec<Missed>>,
-    epoch: AtomicU32,
+    outboxed: AtomicUsize,
+    epoch: u32,
 }
 
 impl Recorder {
@@ -19,6 +20,12 @@ impl Recorder {
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// A new one, for an epoch other than 0.
+    #[must_use]
+    pub fn in_epoch(epoch: u32) -> Arc<Self> {
+        Arc::new(Self { epoch, ..Self::default() })
     }
 
     /// The change sets since the last call.
@@ -41,9 +48,9 @@ impl Recorder {
         std::mem::take(&mut *self.missed.lock())
     }
 
-    /// The epoch from now on.
-    pub fn set_epoch(&self, epoch: u32) {
-        self.epoch.store(epoch, Ordering::SeqCst);
+    /// How often it was told of rows in the outbox since the last call.
+    pub fn take_outboxed(&self) -> usize {
+        self.outboxed.swap(0, Ordering::SeqCst)
     }
 }
 
@@ -68,11 +75,12 @@ impl Publish for Recorder {
     }
 
     fn outboxed(&self, range: OutboxRange) -> CommitToken {
+        self.outboxed.fetch_add(1, Ordering::SeqCst);
         CommitToken { process: 0, sequence: 0, rows: Vec::new(), outbox: Some(range) }
     }
 
     fn epoch(&self) -> u32 {
-        self.epoch.load(Ordering::SeqCst)
+        self.epoch
     }
 
     fn missed(&self, missed: Missed) {

@@ -20,7 +20,6 @@ use kvsync_tests::servers;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::LONG;
 use crate::rig::*;
 
 const IDS: i32 = 24;

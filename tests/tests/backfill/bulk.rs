@@ -8,7 +8,6 @@ use kvsync::capture::{Inner, SyncConnection};
 use kvsync::store::memory::MemoryStore;
 use kvsync::{ErrorKind, KvSync};
 
-use crate::LONG;
 use crate::rig::*;
 
 type Failure = Box<dyn std::error::Error>;

@@ -15,7 +15,6 @@ use kvsync::{ErrorKind, KvSync, Lookup, Syncable};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::LONG;
 use crate::rig::*;
 
 const HUNDRED: &str = "INSERT INTO accounts (id, email, amount, closed) \

@@ -16,8 +16,3 @@ mod huge;
 mod overflow;
 mod pages;
 mod rig;
-
-use std::time::Duration;
-
-/// Long enough for anything that should happen.
-const LONG: Duration = Duration::from_mins(1);

@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
+use kvsync::capture::SyncConnection;
 use kvsync::record::Terms;
 use kvsync::store::memory::MemoryStore;
 use kvsync::store::{Capabilities, Cursor, Health, Outcome, Page, Step, SyncStore};
 use kvsync::{Builder, Error, ErrorKind, Key, KvSync, Result};
 
-use crate::LONG;
 use crate::rig::*;
 
 /// A store that can be switched off.
@@ -106,50 +106,45 @@ fn truth(on: &Lite) -> Vec<Account> {
     accounts::table.filter(accounts::closed.eq(false)).select(Account::as_select()).load(&mut on.plain()).unwrap()
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !done() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+/// Ten rows are in the store; for most of the others there was no room, once it was switched off.
+fn overflowed(on: &Lite, store: &Switched) -> (KvSync, SyncConnection<SqliteConnection>) {
+    let kv = kv(on, store, |builder| builder.auto_backfill(100_000));
+    let mut conn = kv.connect::<Sqlite>("main").unwrap();
+    conn.batch_execute(&insert(0..10)).unwrap();
+    kv.flush(LONG).unwrap();
+    store.switch(false);
+    conn.batch_execute(&insert(10..ROWS)).unwrap();
+    (kv, conn)
+}
+
+/// Once the store is switched on, the table is clean after a while, and the store equal to it.
+fn mends_itself(on: &Lite, store: &Switched, kv: &KvSync) {
+    store.switch(true);
+    until("clean", || kv.health(LONG).pipeline.dirty.is_empty());
+    kv.flush(LONG).unwrap();
+    assert_eq!(differences(kv, &truth(on), 0..ROWS, &emails()), [""; 0]);
 }
 
 #[test]
 fn a_table_that_lost_changes_is_filled_in_by_itself() {
     let (on, store) = (Lite::new(), Switched::new());
-    let kv = kv(&on, &store, |builder| builder.auto_backfill(100_000));
-    let mut conn = kv.connect::<Sqlite>("main").unwrap();
-    conn.batch_execute(&insert(0..10)).unwrap();
-    kv.flush(LONG).unwrap();
-    store.switch(false);
-    conn.batch_execute(&insert(10..ROWS)).unwrap();
+    let (kv, mut conn) = overflowed(&on, &store);
     conn.batch_execute("UPDATE accounts SET email = 'f' || id, amount = -1 WHERE id < 5").unwrap();
     conn.batch_execute("UPDATE accounts SET closed = true WHERE id = 6").unwrap();
     let health = kv.health(LONG);
     assert!(health.pipeline.dirty.iter().any(|table| table.table.as_deref() == Some("accounts")), "{health:?}");
     assert!(!differences(&kv, &truth(&on), 0..ROWS, &emails()).is_empty());
-    store.switch(true);
-    until("clean", || kv.health(LONG).pipeline.dirty.is_empty());
-    kv.flush(LONG).unwrap();
-    assert_eq!(differences(&kv, &truth(&on), 0..ROWS, &emails()), [""; 0]);
+    mends_itself(&on, &store, &kv);
 }
 
 #[test]
 fn a_lost_deletion_is_found_in_the_store() {
     let (on, store) = (Lite::new(), Switched::new());
-    let kv = kv(&on, &store, |builder| builder.auto_backfill(100_000));
-    let mut conn = kv.connect::<Sqlite>("main").unwrap();
-    conn.batch_execute(&insert(0..10)).unwrap();
-    kv.flush(LONG).unwrap();
-    store.switch(false);
-    conn.batch_execute(&insert(10..ROWS)).unwrap();
+    let (kv, mut conn) = overflowed(&on, &store);
     conn.batch_execute("DELETE FROM accounts WHERE id = 7").unwrap();
     assert_eq!(Account::fetch_by_email(&kv, "e7").unwrap(), Some(account(7, "e7", 7)));
     assert!(kv.health(LONG).pipeline.dirty[0].deletes);
-    store.switch(true);
-    until("clean", || kv.health(LONG).pipeline.dirty.is_empty());
-    kv.flush(LONG).unwrap();
-    assert_eq!(differences(&kv, &truth(&on), 0..ROWS, &emails()), [""; 0]);
+    mends_itself(&on, &store, &kv);
 }
 
 #[test]

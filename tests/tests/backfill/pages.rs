@@ -14,10 +14,9 @@ use kvsync::model::{Position, Source};
 use kvsync::{ErrorKind, Scope, Syncable, Version};
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
 use kvsync_tests::recorder::Recorder;
+use kvsync_tests::wait::LONG;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
-
-use crate::LONG;
 
 diesel::table! { notes (name, no) { name -> Text, no -> Integer, body -> Text, deleted -> Bool } }
 diesel::table! { things (id) { id -> diesel::sql_types::Uuid, body -> Text } }

@@ -8,6 +8,7 @@ use kvsync::capture::{Database, SyncBackend};
 use kvsync::store::memory::MemoryStore;
 use kvsync::{Builder, KvSync, Syncable};
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
+pub use kvsync_tests::wait::{LONG, until};
 use serde::{Deserialize, Serialize};
 
 diesel::table! {

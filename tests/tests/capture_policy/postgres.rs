@@ -229,7 +229,7 @@ fn a_write_through_a_view_is_reported() {
     }
     session.conn.batch_execute("CREATE VIEW titles AS SELECT id, title FROM posts").unwrap();
     session.conn.lend(|conn| sql_query("UPDATE active SET age = 52 WHERE id = 1").execute(conn)).unwrap();
-    assert_eq!(session.collector.take().1.len(), 1);
+    assert_eq!(session.recorder.missed().len(), 1);
     let left = session.execute("UPDATE titles SET title = 't'");
     assert!(left.captured(&[]), "{left:?}");
 }

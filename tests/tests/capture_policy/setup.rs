@@ -86,7 +86,7 @@ macro_rules! setup {
         use diesel::prelude::*;
         use diesel::sql_query;
         use kvsync::capture::{Attached, Database, Policy, SyncConnection, Unattached};
-        use kvsync_tests::collect::Collector;
+        use kvsync_tests::recorder::Recorder;
 
         use crate::setup::{By, Case, Left, POLICIES, User, changes, users};
 
@@ -108,27 +108,27 @@ macro_rules! setup {
         /// A wrapped connection and what it hands on.
         struct Session {
             conn: SyncConnection<$connection>,
-            collector: Arc<Collector>,
+            recorder: Arc<Recorder>,
         }
 
         impl Session {
             /// Under a policy, or under the one that nobody set.
             fn new(policy: Option<Policy>, conn: $connection) -> Self {
-                let collector = Collector::new();
+                let recorder = Recorder::new();
                 let mut database = Database::<$backend>::new("main", || Err("not needed")).model::<User>();
                 if let Some(policy) = policy {
                     database = database.policy(policy);
                 }
-                let attached = Box::new(database).attach(Arc::<Collector>::clone(&collector)).unwrap();
+                let attached = Box::new(database).attach(Arc::<Recorder>::clone(&recorder)).unwrap();
                 let attached: Attached<$backend> = attached.downcast().unwrap().clone();
-                Self { conn: attached.wrap(conn).unwrap(), collector }
+                Self { conn: attached.wrap(conn).unwrap(), recorder }
             }
 
             /// Runs a statement.
             fn run(&mut self, by: By, sql: &str) -> Left {
                 let conn = &mut self.conn;
                 let result = run!(conn, by, sql);
-                let (sets, missed) = self.collector.take();
+                let (sets, missed) = (self.recorder.take(), self.recorder.missed());
                 Left { result, changes: changes(sets), missed, rows: rows(self.conn.unsynced()) }
             }
 

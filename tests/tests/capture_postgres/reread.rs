@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use kvsync::model::{PrimaryKey, Wanted};
 use kvsync::{ErrorKind, Version};
+use kvsync_tests::wait::until;
 
 use super::*;
 
@@ -82,9 +83,9 @@ fn a_reading_ends_once_the_writer_has() {
         let reader =
             scope.spawn(move || source.reread(&[wanted(1, Version::ZERO), wanted(2, Version::ZERO)], SOON).unwrap());
         let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%FOR SHARE%'";
-        while diesel::dsl::sql::<diesel::sql_types::BigInt>(waits).get_result::<i64>(&mut watcher).unwrap() == 0 {
-            thread::yield_now();
-        }
+        until("the reader waits", || {
+            diesel::dsl::sql::<diesel::sql_types::BigInt>(waits).get_result::<i64>(&mut watcher).unwrap() > 0
+        });
         go.send(()).unwrap();
         let read = reader.join().unwrap();
         assert_eq!(describe(read[0].row.as_ref().unwrap().as_deref().unwrap()), "1 a Bob");

@@ -1,7 +1,7 @@
 //! An application with a table of rows whose keys change and one of rows whose keys do not.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -10,12 +10,10 @@ use kvsync::capture::{Database, SyncConnection};
 use kvsync::store::SyncStore;
 use kvsync::store::redis::{Builder as RedisBuilder, RedisStore};
 use kvsync::{Builder, KvSync, Report, Syncable};
+pub use kvsync_tests::wait::{LONG, until};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
-
-/// Long enough for anything that should happen.
-pub const LONG: Duration = Duration::from_mins(1);
 
 diesel::table! {
     users (id) { id -> Integer, email -> Nullable<Text>, handle -> Text, n -> Integer, pad -> Text }
@@ -142,14 +140,4 @@ pub fn redis(url: &str) -> RedisStore {
 
 pub fn patient(builder: RedisBuilder) -> RedisBuilder {
     builder.command_timeout(Duration::from_secs(2)).retry_for(Duration::from_millis(100))
-}
-
-/// Waits for something that another thread or a server does.
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !done() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        // Servers need the processor too.
-        std::thread::sleep(Duration::from_millis(2));
-    }
 }

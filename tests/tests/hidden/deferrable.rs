@@ -63,11 +63,11 @@ fn why_it_is_refused() {
             sql_query("UPDATE users SET email = 'a' WHERE id = 2").execute(conn)?;
             sql_query("UPDATE users SET name = 'touched' WHERE id = 1").execute(&mut other)?;
             // Else a worker may take both changes of row 1 for one, and row 1 was never listed here again.
-            kv.flush(SECONDS).unwrap();
+            kv.flush(LONG).unwrap();
             sql_query("UPDATE users SET email = 'c' WHERE id = 1").execute(&mut other)
         })
         .unwrap();
-    app.kv.flush(SECONDS).unwrap();
+    app.kv.flush(LONG).unwrap();
     let owner: i32 = users::table.filter(users::email.eq("a")).select(users::id).get_result(&mut other).unwrap();
     assert_eq!(owner, 2);
     // Row 1 was last listed under the key above the version at which row 2 took it.

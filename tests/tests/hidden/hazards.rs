@@ -89,7 +89,7 @@ macro_rules! hazards {
             let mut app = $open(&[TABLE, view, INSTEAD].concat(), Database::model::<User>);
             run!(app, "INSERT INTO users VALUES (1, 'a', 'ann')");
             run!(app, "UPDATE named SET name = 'eve'");
-            let dirty = app.kv.health(SECONDS).pipeline.dirty;
+            let dirty = app.kv.health(LONG).pipeline.dirty;
             assert_eq!(dirty.iter().filter_map(|dirty| dirty.table.as_deref()).collect::<Vec<_>>(), ["users"]);
             assert_eq!(app.reasons().len(), 1);
         }
@@ -131,7 +131,7 @@ macro_rules! hazards {
                     sql_query("UPDATE users SET id = 33 WHERE id = 77").execute(conn)
                 };
                 if within { app.conn.transaction(moved) } else { moved(&mut app.conn) }.unwrap();
-                app.kv.flush(SECONDS).unwrap();
+                app.kv.flush(LONG).unwrap();
                 assert_eq!(
                     (app.by_id(1), app.by_id(2), app.by_email("a")),
                     (Lookup::Absent, Lookup::Absent, Lookup::Absent)
@@ -162,7 +162,7 @@ macro_rules! hazards {
                 Err(diesel::result::Error::RollbackTransaction)
             });
             assert!(undone.is_err());
-            app.kv.flush(SECONDS).unwrap();
+            app.kv.flush(LONG).unwrap();
             assert_eq!(
                 (app.by_id(1), app.by_id(5)),
                 (Lookup::Found(user(1, "a", "ann")), Lookup::Unknown(Miss::NotStored))

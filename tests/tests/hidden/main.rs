@@ -29,6 +29,7 @@ use kvsync::report::Report;
 use kvsync::store::memory::MemoryStore;
 use kvsync::{KvSync, Lookup, Miss, Syncable};
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
+use kvsync_tests::wait::{LONG, until};
 use serde::{Deserialize, Serialize};
 
 diesel::table! {
@@ -52,7 +53,6 @@ struct User {
 }
 
 const TABLE: &str = "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT UNIQUE, name TEXT NOT NULL)";
-const SECONDS: Duration = Duration::from_secs(20);
 
 fn user(id: i32, email: &str, name: &str) -> User {
     User { id, email: Some(email.into()), name: name.into() }
@@ -102,11 +102,11 @@ fn sqlite(tables: &str, models: impl FnOnce(Database<Sqlite>) -> Database<Sqlite
 impl<DB: SyncBackend, H> App<DB, H> {
     /// The reasons of what was reported since the last call.
     fn reasons(&self) -> Vec<String> {
-        self.kv.flush(SECONDS).unwrap();
+        self.kv.flush(LONG).unwrap();
         // Reports come on a thread of their own, in their order: one that is sure to be made ends them.
         let mark = "SELECT 1; UPDATE users SET id = 0 WHERE 1 = 0";
         self.kv.connect::<DB>("main").unwrap().batch_execute(mark).unwrap();
-        let next = || self.missed.recv_timeout(SECONDS).unwrap();
+        let next = || self.missed.recv_timeout(LONG).unwrap();
         std::iter::from_fn(|| Some(next()).filter(|missed| missed.sql != mark))
             .map(|missed| missed.reason.into_owned())
             .collect()
@@ -125,7 +125,7 @@ impl<DB: SyncBackend, H> App<DB, H> {
 macro_rules! run {
     ($app:expr, $sql:expr) => {{
         let count = sql_query($sql).execute(&mut $app.conn).unwrap();
-        $app.kv.flush(SECONDS).unwrap();
+        $app.kv.flush(LONG).unwrap();
         count
     }};
 }

@@ -28,7 +28,7 @@ fn a_version_that_a_crash_took_back_is_passed_before_its_row_is_read_again() {
     for (id, email) in [(1, "a"), (2, "b")] {
         diesel::insert_into(users::table).values(user(id, email, "old")).execute(&mut conn).unwrap();
     }
-    kv.flush(SECONDS).unwrap();
+    kv.flush(LONG).unwrap();
     let watch = Watch::start(&kv, 1, "a");
 
     switch.off();
@@ -43,7 +43,7 @@ fn a_version_that_a_crash_took_back_is_passed_before_its_row_is_read_again() {
         Ok(())
     });
     assert!(lost.is_err());
-    wait_until("masked", || User::lookup_by_id(&kv, 1).unwrap() == Lookup::Unknown(Miss::Masked));
+    until("masked", || User::lookup_by_id(&kv, 1).unwrap() == Lookup::Unknown(Miss::Masked));
     server.stop_immediate().unwrap();
     server.restart().unwrap();
     assert!(position(&server) < written, "the crash took nothing back");

@@ -12,7 +12,7 @@ fn stays_masked(kv: &KvSync, switch: &Switch) {
         assert_eq!(miss, Lookup::Unknown(Miss::Masked));
     }
     assert!(kv.flush(Duration::from_millis(20)).is_err());
-    let health = kv.health(SECONDS);
+    let health = kv.health(LONG);
     assert!(health.details.iter().any(|detail| detail.contains("read again")), "{:?}", health.details);
     switch.on();
 }
@@ -34,7 +34,7 @@ fn on_postgres() {
     let kv = handle(Database::<Pg>::new("main", move || pass.pass().and_then(|()| PgConnection::establish(&url))));
     let mut conn = kv.wrap(conn).unwrap();
     diesel::insert_into(users::table).values(user(1, "a", "old")).execute(&mut conn).unwrap();
-    kv.flush(SECONDS).unwrap();
+    kv.flush(LONG).unwrap();
     switch.off();
     let lost = conn.transaction::<_, diesel::result::Error, _>(|conn| {
         sql_query("UPDATE users SET name = 'new'").execute(conn)?;
@@ -42,7 +42,7 @@ fn on_postgres() {
         Ok(())
     });
     assert!(lost.is_err());
-    wait_until("masked", || is_masked(&kv));
+    until("masked", || is_masked(&kv));
     stays_masked(&kv, &switch);
     assert_equal(&kv, &[user(1, "a", "new")]);
 }
@@ -59,14 +59,14 @@ fn on_sqlite() {
     let mut conn = kv.connect::<Sqlite>("main").unwrap();
     conn.batch_execute(TABLE).unwrap();
     diesel::insert_into(users::table).values(user(1, "a", "old")).execute(&mut conn).unwrap();
-    kv.flush(SECONDS).unwrap();
+    kv.flush(LONG).unwrap();
     switch.off();
     let lost = conn.transaction::<_, diesel::result::Error, _>(|conn| {
         assert!(sql_query("INSERT OR ROLLBACK INTO users VALUES (1, 'x', 'y')").execute(conn).is_err());
         sql_query("UPDATE users SET name = 'new'").execute(conn)
     });
     assert!(lost.is_err());
-    wait_until("masked", || is_masked(&kv));
+    until("masked", || is_masked(&kv));
     stays_masked(&kv, &switch);
     assert_equal(&kv, &[user(1, "a", "new")]);
 }

@@ -18,7 +18,7 @@ mod sqlite;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
@@ -26,6 +26,7 @@ use diesel::sql_query;
 use kvsync::capture::{Database, SyncBackend, SyncConnection, SyncModel};
 use kvsync::store::memory::MemoryStore;
 use kvsync::{KvSync, Lookup, Miss, Syncable};
+use kvsync_tests::wait::{LONG, until};
 use serde::{Deserialize, Serialize};
 
 diesel::table! {
@@ -49,7 +50,6 @@ struct User {
 }
 
 const TABLE: &str = "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT UNIQUE, name TEXT NOT NULL)";
-const SECONDS: Duration = Duration::from_secs(30);
 /// All keys that a test uses.
 const IDS: std::ops::Range<i32> = 0..6;
 const EMAILS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
@@ -88,7 +88,7 @@ where
 
 /// The store says of every key what the database says, and nothing else.
 fn assert_equal(kv: &KvSync, rows: &[User]) {
-    kv.flush(SECONDS).unwrap();
+    kv.flush(LONG).unwrap();
     for id in IDS {
         let row = rows.iter().find(|row| row.id == id);
         assert_eq!(User::fetch_by_id(kv, id).unwrap().as_ref(), row, "id {id}");
@@ -96,14 +96,6 @@ fn assert_equal(kv: &KvSync, rows: &[User]) {
     for email in EMAILS {
         let row = rows.iter().find(|row| row.email.as_deref() == Some(email));
         assert_eq!(User::fetch_by_email(kv, email).unwrap().as_ref(), row, "email {email}");
-    }
-}
-
-fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
-    let end = Instant::now() + SECONDS;
-    while !holds() {
-        assert!(Instant::now() < end, "never {what}");
-        thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -26,7 +26,7 @@ fn app(configure: impl FnOnce(Database<Pg>) -> Database<Pg>) -> App {
     for (id, email) in [(1, "a"), (2, "b"), (3, "c")] {
         diesel::insert_into(users::table).values(user(id, email, "old")).execute(&mut conn).unwrap();
     }
-    kv.flush(SECONDS).unwrap();
+    kv.flush(LONG).unwrap();
     App { kv, conn, proxy, database }
 }
 
@@ -48,7 +48,7 @@ impl App {
     /// The store is equal to the database, which holds what the transaction wrote, or what was before it;
     /// and nobody saw anything else.
     fn settles(self, watch: Watch, committed: bool) {
-        assert!(self.kv.health(SECONDS).pipeline.dirty.is_empty());
+        assert!(self.kv.health(LONG).pipeline.dirty.is_empty());
         let rows = self.rows_at_rest();
         assert_equal(&self.kv, &rows);
         assert_eq!(rows.contains(&user(1, "a", "new")), committed, "{rows:?}");
@@ -130,7 +130,7 @@ fn a_connection_that_is_killed_while_it_commits() {
     let killing = thread::spawn(move || {
         let asleep = format!("pid = {pid} AND query = 'COMMIT' AND wait_event = 'PgSleep'");
         let kill = format!("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {asleep}");
-        wait_until("killed", || sql_query(&kill).execute(&mut killer).unwrap() > 0);
+        until("killed", || sql_query(&kill).execute(&mut killer).unwrap() > 0);
     });
     assert!(app.conn.transaction::<_, diesel::result::Error, _>(write).is_err());
     killing.join().unwrap();
@@ -143,7 +143,7 @@ fn a_single_write_whose_answer_is_lost_marks_its_table() {
     app.proxy.set(Fault::CutAfter(Side::FromServer, 0));
     let update = "UPDATE users SET name = 'new' WHERE id = 1";
     assert!(sql_query(update).execute(&mut app.conn).is_err());
-    let dirty = app.kv.health(SECONDS).pipeline.dirty;
+    let dirty = app.kv.health(LONG).pipeline.dirty;
     assert_eq!(dirty.len(), 1);
     assert!(dirty[0].to_string().contains("not known"), "{}", dirty[0]);
 }
@@ -168,7 +168,7 @@ fn a_single_write_in_a_transaction_of_its_own_is_exact_wherever_it_is_cut() {
             lost += u32::from(failed && !committed);
             hidden += u32::from(failed && committed);
             assert_equal(&app.kv, &rows);
-            assert!(app.kv.health(SECONDS).pipeline.dirty.is_empty());
+            assert!(app.kv.health(LONG).pipeline.dirty.is_empty());
         }
     }
     assert!(lost > 0 && hidden > 0, "{lost} {hidden}");

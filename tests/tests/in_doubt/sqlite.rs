@@ -31,7 +31,7 @@ fn app(tables: &str) -> App {
             .execute(&mut conn)
             .unwrap();
     }
-    kv.flush(SECONDS).unwrap();
+    kv.flush(LONG).unwrap();
     App { kv, conn, path, _folder: folder }
 }
 
@@ -44,7 +44,7 @@ impl App {
 
     /// The store is equal to the database, and nobody saw anything but these names of user 1.
     fn settles(self, watch: Watch, seen: &[&str]) -> Vec<User> {
-        assert!(self.kv.health(SECONDS).pipeline.dirty.is_empty(), "{:?}", self.kv.health(SECONDS).details);
+        assert!(self.kv.health(LONG).pipeline.dirty.is_empty(), "{:?}", self.kv.health(LONG).details);
         let rows = self.rows();
         assert_equal(&self.kv, &rows);
         watch.saw_only(seen);

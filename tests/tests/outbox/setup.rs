@@ -18,6 +18,7 @@ use kvsync::transport::Outbox;
 use kvsync_tests::env;
 use kvsync_tests::postgres::{self, FreshDatabase};
 use kvsync_tests::recorder::Recorder;
+pub use kvsync_tests::wait::{LONG, until};
 use serde::{Deserialize, Serialize, Serializer};
 
 diesel::table! {
@@ -333,18 +334,6 @@ pub fn millis() -> u128 {
 
 /// How long a claim lasts where the test does not wait for its end.
 pub const LEASE: Duration = Duration::from_secs(30);
-/// Long enough for anything that should happen.
-pub const LONG: Duration = Duration::from_secs(30);
-
-/// Waits until something is so.
-pub fn until(what: &str, is_so: impl Fn() -> bool) {
-    let begin = std::time::Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < LONG, "{what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 /// A Redis store on the shared server, with keys of its own.
 pub fn redis() -> RedisStore {
     let prefix = format!("outbox:{:x}:", rand::random::<u64>());

@@ -8,15 +8,15 @@ use diesel::sql_query;
 use kvsync::Scope;
 use kvsync::capture::{Attached, Database, SyncConnection, Unattached};
 use kvsync::change::Publish;
-use kvsync_tests::collect::Collector;
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
+use kvsync_tests::recorder::Recorder;
 
 use super::*;
 
 struct Fixture {
     conn: SyncConnection<PgConnection>,
     plain: PgConnection,
-    collector: Arc<Collector>,
+    recorder: Arc<Recorder>,
     attached: Attached<Pg>,
     _database: FreshDatabase,
 }
@@ -31,14 +31,14 @@ impl Fixture {
         let mut plain = database.connect().unwrap();
         plain.batch_execute(POSTGRES_OUTBOX).unwrap();
         plain.batch_execute(TABLES).unwrap();
-        let collector = Collector::new();
+        let recorder = Recorder::in_epoch(1);
         let url = database.url();
         let declared = Database::<Pg>::new("main", move || PgConnection::establish(&url));
         let declared = configure(declared.model::<User>().outbox());
-        let attached = Box::new(declared).attach(Arc::clone(&collector) as Arc<dyn Publish>).unwrap();
+        let attached = Box::new(declared).attach(Arc::clone(&recorder) as Arc<dyn Publish>).unwrap();
         let attached = attached.downcast::<Pg>().unwrap().clone();
         let conn = attached.connect().unwrap();
-        Self { conn, plain, collector, attached, _database: database }
+        Self { conn, plain, recorder, attached, _database: database }
     }
 
     fn lines(&mut self) -> Vec<String> {
@@ -55,7 +55,7 @@ fn every_change_is_written_with_its_statement() {
     );
     let token = on.conn.last_commit().cloned().unwrap().outbox.unwrap();
     assert_eq!((token.first, token.last), (1, 2));
-    assert_eq!(on.collector.take_outboxed(), 1);
+    assert_eq!(on.recorder.take_outboxed(), 1);
     let name: String = diesel::update(users::table.find(1))
         .set(users::name.eq("x"))
         .returning(users::name)
@@ -84,7 +84,7 @@ fn every_change_is_written_with_its_statement() {
             .all(|entry| entry.table_schema.as_deref() == Some("public") && entry.model.as_deref() == Some("User"))
     );
     assert_eq!(lines(&entries), ["insert 1", "insert 2", "update 1", "update 2", "upsert 2", "delete 1", "delete 2"]);
-    let (sets, missed) = on.collector.take();
+    let (sets, missed) = (on.recorder.take(), on.recorder.missed());
     assert!(sets.is_empty() && missed.is_empty(), "{sets:?} {missed:?}");
 }
 
@@ -123,7 +123,7 @@ fn rows_go_with_the_transaction_that_is_rolled_back() {
     }));
     assert!(panicked.is_err());
     assert_eq!(on.lines(), ["insert 2"]);
-    assert_eq!(on.collector.take_outboxed(), 1);
+    assert_eq!(on.recorder.take_outboxed(), 1);
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_deferred_constraint_takes_the_row_with_it() {
     sql_query(insert).execute(&mut on.conn).unwrap_err();
     on.conn.transaction(|conn| sql_query(insert).execute(conn)).unwrap_err();
     assert_eq!(on.lines(), [""; 0]);
-    assert_eq!(on.collector.take_outboxed(), 0);
+    assert_eq!(on.recorder.take_outboxed(), 0);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn rows_of_schemas_with_scopes_say_so() {
     diesel::insert_into(users::table).values(user(2, "a", "Ann")).execute(&mut on.conn).unwrap();
     let schemas: Vec<Option<String>> = entries!(on.plain).into_iter().map(|entry| entry.table_schema).collect();
     assert_eq!(schemas, [Some("t1".to_owned())]);
-    assert_eq!(on.collector.take().1.len(), 1, "the schema without a scope is reported");
+    assert_eq!(on.recorder.missed().len(), 1, "the schema without a scope is reported");
 }
 
 #[test]

@@ -7,28 +7,28 @@ use diesel::sql_query;
 use diesel::sqlite::Sqlite;
 use kvsync::capture::{Attached, BatchResults as _, Database, Severity, SyncConnection, Unattached};
 use kvsync::change::{Action, Publish};
-use kvsync_tests::collect::Collector;
+use kvsync_tests::recorder::Recorder;
 
 use super::*;
 
 struct Fixture {
     conn: SyncConnection<SqliteConnection>,
-    collector: Arc<Collector>,
+    recorder: Arc<Recorder>,
 }
 
-fn attach(declared: Database<Sqlite>, collector: &Arc<Collector>) -> Attached<Sqlite> {
-    let attached = Box::new(declared).attach(Arc::clone(collector) as Arc<dyn Publish>).unwrap();
+fn attach(declared: Database<Sqlite>, recorder: &Arc<Recorder>) -> Attached<Sqlite> {
+    let attached = Box::new(declared).attach(Arc::clone(recorder) as Arc<dyn Publish>).unwrap();
     attached.downcast::<Sqlite>().unwrap().clone()
 }
 
 impl Fixture {
     fn new() -> Self {
-        let collector = Collector::new();
+        let recorder = Recorder::in_epoch(1);
         let declared = Database::<Sqlite>::new("main", || SqliteConnection::establish(":memory:"));
-        let mut conn = attach(declared.model::<User>().outbox(), &collector).connect().unwrap();
+        let mut conn = attach(declared.model::<User>().outbox(), &recorder).connect().unwrap();
         conn.batch_execute(SQLITE_OUTBOX).unwrap();
         conn.batch_execute(TABLES).unwrap();
-        Self { conn, collector }
+        Self { conn, recorder }
     }
 
     fn lines(&mut self) -> Vec<String> {
@@ -47,7 +47,7 @@ fn every_change_is_written_with_its_statement() {
     );
     let token = on.conn.last_commit().cloned().unwrap().outbox.unwrap();
     assert_eq!((token.first, token.last), (1, 2));
-    assert_eq!(on.collector.take_outboxed(), 1);
+    assert_eq!(on.recorder.take_outboxed(), 1);
     let name: String = diesel::update(users::table.find(1))
         .set(users::name.eq("x"))
         .returning(users::name)
@@ -59,7 +59,7 @@ fn every_change_is_written_with_its_statement() {
     sql_query("DELETE FROM users WHERE id = 1").execute(&mut on.conn).unwrap();
     assert_eq!(diesel::update(users::table.find(77)).set(users::name.eq("z")).execute(&mut on.conn), Ok(0));
     assert_eq!(on.lines(), ["insert 1", "insert 2", "update 1", "upsert 2", "delete 1"]);
-    let (sets, missed) = on.collector.take();
+    let (sets, missed) = (on.recorder.take(), on.recorder.missed());
     assert!(sets.is_empty() && missed.is_empty(), "{sets:?} {missed:?}");
 }
 
@@ -85,7 +85,7 @@ fn rows_go_with_the_savepoint_that_is_rolled_back() {
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let mut other = attach(
             Database::<Sqlite>::new("main", || SqliteConnection::establish(":memory:")).model::<User>().outbox(),
-            &on.collector,
+            &on.recorder,
         )
         .connect()
         .unwrap();
@@ -97,8 +97,8 @@ fn rows_go_with_the_savepoint_that_is_rolled_back() {
     }));
     assert!(panicked.is_err());
     assert_eq!(on.lines(), ["insert 2"]);
-    assert_eq!(on.collector.take_outboxed(), 1);
-    assert!(on.collector.take().0.is_empty());
+    assert_eq!(on.recorder.take_outboxed(), 1);
+    assert!(on.recorder.take().is_empty());
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn a_test_transaction_shows_what_it_would_have_written() {
     let [change] = on.conn.captured() else { panic!("{:?}", on.conn.captured()) };
     assert_eq!((change.schema.model, change.action), ("User", Action::Insert));
     assert_eq!(on.lines(), ["insert 1"]);
-    assert_eq!(on.collector.take_outboxed(), 0);
+    assert_eq!(on.recorder.take_outboxed(), 0);
 }
 
 #[test]
@@ -155,10 +155,10 @@ fn a_write_that_the_outbox_does_not_take_fails_and_is_not_committed() {
 
 #[test]
 fn many_rows_are_written_by_parts_and_large_ones_without_content() {
-    let collector = Collector::new();
+    let recorder = Recorder::in_epoch(1);
     let declared = Database::<Sqlite>::new("main", || SqliteConnection::establish(":memory:"));
     let declared = declared.model::<User>().outbox().max_transaction_bytes(40_000);
-    let mut conn = attach(declared, &collector).connect().unwrap();
+    let mut conn = attach(declared, &recorder).connect().unwrap();
     conn.batch_execute(&format!("{SQLITE_OUTBOX}{TABLES}")).unwrap();
     let fill = "WITH RECURSIVE n (id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < 1000) \
                 INSERT INTO users (id, name) SELECT id, 'some name' FROM n";
@@ -172,9 +172,9 @@ fn many_rows_are_written_by_parts_and_large_ones_without_content() {
 
 #[test]
 fn capture_by_key_and_batches_go_into_the_outbox() {
-    let collector = Collector::new();
+    let recorder = Recorder::in_epoch(1);
     let declared = Database::<Sqlite>::new("main", || SqliteConnection::establish(":memory:"));
-    let mut conn = attach(declared.model_by_key::<User>().outbox(), &collector).connect().unwrap();
+    let mut conn = attach(declared.model_by_key::<User>().outbox(), &recorder).connect().unwrap();
     conn.batch_execute(&format!("{SQLITE_OUTBOX}{TABLES}")).unwrap();
     let rows = vec![user(1, "a", "Ann"), user(2, "b", "Bob")];
     let insert = diesel::insert_into(users::table).values(rows).returning(users::id);

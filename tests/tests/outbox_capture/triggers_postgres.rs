@@ -7,8 +7,8 @@ use diesel::prelude::*;
 use diesel::sql_query;
 use kvsync::capture::{Attached, Database, Severity, SyncConnection, Unattached};
 use kvsync::change::Publish;
-use kvsync_tests::collect::Collector;
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
+use kvsync_tests::recorder::Recorder;
 
 use super::*;
 
@@ -19,13 +19,13 @@ struct Fixture {
     conn: Conn,
     /// Does not.
     plain: PgConnection,
-    collector: Arc<Collector>,
+    recorder: Arc<Recorder>,
     attached: Attached<Pg>,
     database: FreshDatabase,
 }
 
-fn attach(declared: Database<Pg>, collector: &Arc<Collector>) -> Attached<Pg> {
-    let attached = Box::new(declared).attach(Arc::clone(collector) as Arc<dyn Publish>).unwrap();
+fn attach(declared: Database<Pg>, recorder: &Arc<Recorder>) -> Attached<Pg> {
+    let attached = Box::new(declared).attach(Arc::clone(recorder) as Arc<dyn Publish>).unwrap();
     attached.downcast::<Pg>().unwrap().clone()
 }
 
@@ -40,10 +40,10 @@ impl Fixture {
         let mut plain = database.connect().unwrap();
         plain.batch_execute(POSTGRES_OUTBOX).unwrap();
         plain.batch_execute(TABLES).unwrap();
-        let collector = Collector::new();
-        let attached = attach(declared(&database).triggers::<User>(), &collector);
+        let recorder = Recorder::in_epoch(1);
+        let attached = attach(declared(&database).triggers::<User>(), &recorder);
         let conn = attached.connect().unwrap();
-        Self { conn, plain, collector, attached, database }
+        Self { conn, plain, recorder, attached, database }
     }
 
     fn new() -> Self {
@@ -207,7 +207,7 @@ fn statements_run_as_they_are_and_wake_the_relay() {
     assert!(on.conn.last_commit().is_none());
     diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut on.conn).unwrap();
     assert!(on.conn.last_commit().unwrap().outbox.is_some());
-    assert_eq!(on.collector.take_outboxed(), 1);
+    assert_eq!(on.recorder.take_outboxed(), 1);
     on.conn.batch_execute("RESET ROLE").unwrap();
     on.plain.batch_execute(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).unwrap();
 
@@ -218,16 +218,16 @@ fn statements_run_as_they_are_and_wake_the_relay() {
             let name: String =
                 diesel::update(users::table).set(users::name.eq("y")).returning(users::name).get_result(conn)?;
             assert_eq!(name, "y");
-            assert_eq!(on.collector.take_outboxed(), 0, "not before the commit");
+            assert_eq!(on.recorder.take_outboxed(), 0, "not before the commit");
             QueryResult::Ok(())
         })
         .unwrap();
-    assert_eq!(on.collector.take_outboxed(), 1);
+    assert_eq!(on.recorder.take_outboxed(), 1);
     let names: Vec<String> =
         diesel::update(users::table).set(users::name.eq("z")).returning(users::name).load(&mut on.conn).unwrap();
     assert_eq!(names, ["z"]);
-    assert!(on.collector.take_outboxed() > 0);
-    let (sets, missed) = on.collector.take();
+    assert!(on.recorder.take_outboxed() > 0);
+    let (sets, missed) = (on.recorder.take(), on.recorder.missed());
     assert!(sets.is_empty() && missed.is_empty(), "{missed:?}");
     assert_eq!(lines(&entries!(on.plain)), ["insert 1", "update 1", "update 1", "update 1", "update 1"]);
 }
@@ -240,7 +240,7 @@ fn a_table_without_its_triggers_is_not_written() {
         let wrong =
             found.iter().find(|finding| finding.severity == Severity::Error).map(|finding| finding.message.clone());
         // Another process, which has not looked yet.
-        let mut other = attach(declared(&on.database).triggers::<User>(), &on.collector).connect().unwrap();
+        let mut other = attach(declared(&on.database).triggers::<User>(), &on.recorder).connect().unwrap();
         let ran = sql_query("UPDATE users SET name = 'x'").execute(&mut other);
         assert_eq!(ran.is_err(), wrong.is_some(), "{ran:?}");
         if let (Err(error), Some(wrong)) = (ran, &wrong) {
@@ -280,11 +280,11 @@ fn a_table_without_its_triggers_is_not_written() {
 fn while_a_program_is_replaced_both_write() {
     let mut on = Fixture::new();
     let newer = declared(&on.database).triggers::<User>().triggers::<Newer>();
-    attach(newer, &on.collector).connect().unwrap().install_triggers().unwrap();
+    attach(newer, &on.recorder).connect().unwrap().install_triggers().unwrap();
     let found = on.conn.check().unwrap();
     assert!(found.len() == 1 && found[0].severity == Severity::Warning, "{found:?}");
     assert!(found[0].message.contains("other columns or models"), "{found:?}");
-    let mut older = attach(declared(&on.database).triggers::<User>(), &on.collector).connect().unwrap();
+    let mut older = attach(declared(&on.database).triggers::<User>(), &on.recorder).connect().unwrap();
     diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut older).unwrap();
     diesel::update(users::table).set(users::name.eq("Bob")).execute(&mut older).unwrap();
     let was = old(1, "a", "Ann");
@@ -342,7 +342,7 @@ fn names_may_be_odd() {
     plain.batch_execute(&format!("CREATE TABLE {name} (id text PRIMARY KEY, {column} text NOT NULL)")).unwrap();
     let declared = declared(&database).triggers::<odd::Odd>();
     let sql = declared.triggers_sql().unwrap();
-    let mut conn = attach(declared, &Collector::new()).connect().unwrap();
+    let mut conn = attach(declared, &Recorder::in_epoch(1)).connect().unwrap();
     plain.batch_execute(&sql.up).unwrap();
     assert_eq!(conn.check().unwrap(), []);
     diesel::insert_into(odd::odd::table)
@@ -370,7 +370,7 @@ fn partitions_fill_the_outbox_of_their_table() {
              CREATE TABLE low PARTITION OF users FOR VALUES FROM (0) TO (100);",
         )
         .unwrap();
-    let mut conn = attach(declared(&database).triggers::<User>(), &Collector::new()).connect().unwrap();
+    let mut conn = attach(declared(&database).triggers::<User>(), &Recorder::in_epoch(1)).connect().unwrap();
     conn.install_triggers().unwrap();
     plain.batch_execute("CREATE TABLE high PARTITION OF users FOR VALUES FROM (100) TO (200)").unwrap();
     let lacks = |conn: &mut Conn| conn.check().unwrap().iter().any(|finding| finding.message.contains("trigger"));
@@ -397,7 +397,7 @@ fn every_schema_with_a_scope_has_its_own() {
     let declared = declared(&database)
         .triggers::<User>()
         .scopes(|schema| schema.starts_with('t').then(|| kvsync::Scope::named(schema)));
-    let mut conn = attach(declared, &Collector::new()).connect().unwrap();
+    let mut conn = attach(declared, &Recorder::in_epoch(1)).connect().unwrap();
     conn.install_triggers().unwrap();
     plain
         .batch_execute(

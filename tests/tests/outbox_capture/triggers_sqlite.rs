@@ -6,7 +6,7 @@ use diesel::sql_query;
 use diesel::sqlite::Sqlite;
 use kvsync::capture::{Attached, Database, Severity, SyncConnection, Unattached};
 use kvsync::change::Publish;
-use kvsync_tests::collect::Collector;
+use kvsync_tests::recorder::Recorder;
 use tempfile::TempDir;
 
 use super::*;
@@ -16,7 +16,7 @@ struct Fixture {
     conn: SyncConnection<SqliteConnection>,
     /// Does not.
     plain: SqliteConnection,
-    collector: Arc<Collector>,
+    recorder: Arc<Recorder>,
     directory: TempDir,
 }
 
@@ -26,8 +26,8 @@ fn establish(directory: &TempDir) -> SqliteConnection {
     conn
 }
 
-fn attach(declared: Database<Sqlite>, collector: &Arc<Collector>) -> Attached<Sqlite> {
-    let attached = Box::new(declared).attach(Arc::clone(collector) as Arc<dyn Publish>).unwrap();
+fn attach(declared: Database<Sqlite>, recorder: &Arc<Recorder>) -> Attached<Sqlite> {
+    let attached = Box::new(declared).attach(Arc::clone(recorder) as Arc<dyn Publish>).unwrap();
     attached.downcast::<Sqlite>().unwrap().clone()
 }
 
@@ -42,9 +42,9 @@ impl Fixture {
         plain.batch_execute("PRAGMA journal_mode = WAL").unwrap();
         plain.batch_execute(SQLITE_OUTBOX).unwrap();
         plain.batch_execute(TABLES).unwrap();
-        let collector = Collector::new();
-        let conn = attach(declared().triggers::<User>(), &collector).wrap(establish(&directory)).unwrap();
-        Self { conn, plain, collector, directory }
+        let recorder = Recorder::in_epoch(1);
+        let conn = attach(declared().triggers::<User>(), &recorder).wrap(establish(&directory)).unwrap();
+        Self { conn, plain, recorder, directory }
     }
 
     fn new() -> Self {
@@ -112,11 +112,11 @@ fn a_replaced_row_is_written_down_where_delete_triggers_run() {
 fn a_replace_that_may_displace_a_row_unseen_is_reported() {
     let mut on = Fixture::new();
     diesel::replace_into(users::table).values(user(1, "a", "Ann")).execute(&mut on.conn).unwrap();
-    let (_, missed) = on.collector.take();
+    let missed = on.recorder.missed();
     assert!(missed.len() == 1 && missed[0].reason.contains("recursive_triggers"), "{missed:?}");
     on.conn.batch_execute("PRAGMA recursive_triggers = ON").unwrap();
     diesel::replace_into(users::table).values(user(2, "a", "Bob")).execute(&mut on.conn).unwrap();
-    assert!(on.collector.take().1.is_empty());
+    assert!(on.recorder.missed().is_empty());
     assert_eq!(
         lines(&entries!(on.plain)),
         ["insert 1".to_owned(), format!("delete 1 was {}", old(1, "a", "Ann")), "insert 2".into()]
@@ -161,19 +161,19 @@ fn statements_run_as_they_are_and_wake_the_relay() {
         .unwrap();
     assert_eq!(id, 1);
     assert!(on.conn.last_commit().unwrap().outbox.is_some());
-    assert!(on.collector.take_outboxed() > 0);
+    assert!(on.recorder.take_outboxed() > 0);
     let rowid: i64 =
         diesel::select(diesel::dsl::sql::<BigInt>("last_insert_rowid()")).get_result(&mut on.conn).unwrap();
     assert_eq!(rowid, 1, "not that of the outbox");
     on.conn
         .transaction(|conn| {
             conn.batch_execute("UPDATE users SET name = 'x'; UPDATE users SET name = 'y'")?;
-            assert_eq!(on.collector.take_outboxed(), 0, "not before the commit");
+            assert_eq!(on.recorder.take_outboxed(), 0, "not before the commit");
             QueryResult::Ok(())
         })
         .unwrap();
-    assert_eq!(on.collector.take_outboxed(), 1);
-    let (sets, missed) = on.collector.take();
+    assert_eq!(on.recorder.take_outboxed(), 1);
+    let (sets, missed) = (on.recorder.take(), on.recorder.missed());
     assert!(sets.is_empty() && missed.is_empty(), "{missed:?}");
     let entries = entries!(on.plain);
     assert_eq!((entries[0].table_schema.as_deref(), entries[0].table_name.as_str()), (None, "users"));
@@ -185,11 +185,11 @@ fn statements_run_as_they_are_and_wake_the_relay() {
 #[test]
 fn versions_of_triggers_and_of_capture_are_of_one_order() {
     let mut on = Fixture::new();
-    let mut other = attach(declared().model::<User>(), &on.collector).wrap(establish(&on.directory)).unwrap();
+    let mut other = attach(declared().model::<User>(), &on.recorder).wrap(establish(&on.directory)).unwrap();
     diesel::insert_into(users::table).values(user(1, "a", "Ann")).execute(&mut on.conn).unwrap();
     diesel::update(users::table).set(users::name.eq("Bob")).execute(&mut other).unwrap();
     diesel::update(users::table).set(users::name.eq("Cyd")).execute(&mut on.conn).unwrap();
-    let captured = on.collector.take().0[0].changes[0].version.sequence().cast_signed();
+    let captured = on.recorder.take()[0].changes[0].version.sequence().cast_signed();
     let entries = entries!(on.plain);
     assert!(entries[0].sequence < captured && captured < entries[2].sequence, "{captured} {entries:?}");
     assert!(captured < entries[1].sequence, "the trigger's own of the captured write is above it");
@@ -202,7 +202,7 @@ fn a_table_without_its_triggers_is_not_written() {
         let found = on.conn.check().unwrap();
         let wrong =
             found.iter().find(|finding| finding.severity == Severity::Error).map(|finding| finding.message.clone());
-        let mut other = attach(declared().triggers::<User>(), &on.collector).wrap(establish(&on.directory)).unwrap();
+        let mut other = attach(declared().triggers::<User>(), &on.recorder).wrap(establish(&on.directory)).unwrap();
         let ran = sql_query("UPDATE users SET name = 'x'").execute(&mut other);
         assert_eq!(ran.is_err(), wrong.is_some(), "{ran:?}");
         wrong.unwrap_or_default()
@@ -240,10 +240,10 @@ fn triggers_that_are_taken_away_leave_their_table_dirty() {
     for finds in
         [|on: &mut Fixture| drop(on.conn.check().unwrap()), |on: &mut Fixture| on.conn.install_triggers().unwrap()]
     {
-        let _ = on.collector.take();
+        on.recorder.missed();
         on.plain.batch_execute("DROP TRIGGER kvsync_outbox_users_update; UPDATE users SET name = 'unseen'").unwrap();
         finds(&mut on);
-        let (_, missed) = on.collector.take();
+        let missed = on.recorder.missed();
         assert!(missed.iter().any(|missed| missed.table.as_deref() == Some("users")), "{missed:?}");
         on.conn.install_triggers().unwrap();
         sql_query("UPDATE users SET name = 'again'").execute(&mut on.conn).unwrap();
@@ -254,7 +254,7 @@ fn triggers_that_are_taken_away_leave_their_table_dirty() {
 fn while_a_program_is_replaced_both_write() {
     let mut on = Fixture::new();
     let newer = declared().triggers::<User>().triggers::<Newer>();
-    attach(newer, &on.collector).wrap(establish(&on.directory)).unwrap().install_triggers().unwrap();
+    attach(newer, &on.recorder).wrap(establish(&on.directory)).unwrap().install_triggers().unwrap();
     on.conn.batch_execute("PRAGMA recursive_triggers = ON").unwrap();
     let found = on.conn.check().unwrap();
     assert!(found.len() == 1 && found[0].severity == Severity::Warning, "{found:?}");
@@ -273,7 +273,7 @@ fn versions_are_in_the_order_of_commits() {
     on.leaves("INSERT INTO users (id, name) VALUES (1, '0')");
     let threads: Vec<_> = (0..2)
         .map(|_| {
-            let mut conn = attach(declared().triggers::<User>(), &on.collector).wrap(establish(&on.directory)).unwrap();
+            let mut conn = attach(declared().triggers::<User>(), &on.recorder).wrap(establish(&on.directory)).unwrap();
             std::thread::spawn(move || {
                 for _ in 0..ROUNDS {
                     let added = "UPDATE users SET name = name + 1, email = name + 1";

@@ -29,8 +29,8 @@ use diesel::sql_types::Text;
 use diesel::sqlite::Sqlite;
 use kvsync::capture::{Attached, Database, SQLITE_COUNTER, SyncConnection, Unattached};
 use kvsync::model::Model;
-use kvsync_tests::collect::Collector;
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
+use kvsync_tests::recorder::Recorder;
 
 use self::models::{Counter, Membership, Note, Role, Slim, User};
 use self::random::Whole;
@@ -95,14 +95,14 @@ macro_rules! content_of {
 
 /// The database as capture knows it.
 macro_rules! attached {
-    ($backend:ty, $open:expr, $collector:expr, $mode:expr; $($model:ty),*) => {{
+    ($backend:ty, $open:expr, $recorder:expr, $mode:expr; $($model:ty),*) => {{
         let database = Database::<$backend>::new("main", $open);
         let database = match $mode {
             Mode::Queue => database$(.model::<$model>())*,
             Mode::Outbox => database$(.model::<$model>())*.outbox(),
             Mode::Triggers => database$(.triggers::<$model>())*,
         };
-        let attached = Box::new(database).attach(Arc::<Collector>::clone($collector)).unwrap();
+        let attached = Box::new(database).attach(Arc::<Recorder>::clone($recorder)).unwrap();
         attached.downcast::<$backend>().unwrap().clone()
     }};
 }
@@ -183,7 +183,7 @@ struct SqlitePair {
     /// Whether the wrapped one has the counter that several processes need.
     counter: bool,
     attached: Attached<Sqlite>,
-    collector: Arc<Collector>,
+    recorder: Arc<Recorder>,
 }
 
 impl Pair for SqlitePair {
@@ -227,8 +227,8 @@ impl Pair for SqlitePair {
 
     raw!();
 
-    fn collector(&self) -> &Arc<Collector> {
-        &self.collector
+    fn recorder(&self) -> &Arc<Recorder> {
+        &self.recorder
     }
 }
 
@@ -237,7 +237,7 @@ struct PostgresPair {
     plain: FreshDatabase,
     wrapped: FreshDatabase,
     attached: Attached<Pg>,
-    collector: Arc<Collector>,
+    recorder: Arc<Recorder>,
 }
 
 impl Pair for PostgresPair {
@@ -274,16 +274,16 @@ impl Pair for PostgresPair {
 
     raw!();
 
-    fn collector(&self) -> &Arc<Collector> {
-        &self.collector
+    fn recorder(&self) -> &Arc<Recorder> {
+        &self.recorder
     }
 }
 
 fn sqlite_pair(mode: Mode, counter: bool) -> SqlitePair {
-    let collector = Collector::new();
+    let recorder = Recorder::new();
     let open = || SqliteConnection::establish(":memory:");
-    let attached = attached!(Sqlite, open, &collector, mode; User, Slim, Membership, Counter, sqlite::Document);
-    SqlitePair { mode, counter, attached, collector }
+    let attached = attached!(Sqlite, open, &recorder, mode; User, Slim, Membership, Counter, sqlite::Document);
+    SqlitePair { mode, counter, attached, recorder }
 }
 
 fn postgres_pair(mode: Mode) -> PostgresPair {
@@ -291,17 +291,17 @@ fn postgres_pair(mode: Mode) -> PostgresPair {
     for database in [&plain, &wrapped] {
         database.connect().unwrap().batch_execute(postgres::TABLES).unwrap();
     }
-    let collector = Collector::new();
+    let recorder = Recorder::new();
     let url = wrapped.url();
     let open = move || PgConnection::establish(&url);
-    let attached = attached!(Pg, open, &collector, mode; User, Slim, Membership, Counter, postgres::Document);
+    let attached = attached!(Pg, open, &recorder, mode; User, Slim, Membership, Counter, postgres::Document);
     if mode != Mode::Queue {
         wrapped.connect().unwrap().batch_execute(POSTGRES_OUTBOX).unwrap();
     }
     if mode == Mode::Triggers {
         attached.connect().unwrap().install_triggers().unwrap();
     }
-    PostgresPair { mode, plain, wrapped, attached, collector }
+    PostgresPair { mode, plain, wrapped, attached, recorder }
 }
 
 #[test]

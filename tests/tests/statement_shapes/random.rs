@@ -51,7 +51,7 @@ pub(crate) fn run<D: Pair>(mut pair: D, postgres: bool, rounds: u64) {
     for round in 0..rounds {
         let mut writer = Writer { random: StdRng::seed_from_u64(round), postgres, sql: String::new(), open: false };
         let (mut plain, mut wrapped) = pair.fresh();
-        let _ = pair.collector().take();
+        drop((pair.recorder().take(), pair.recorder().missed()));
         for _ in 0..8 {
             let before = D::wrapped_rows(&mut wrapped);
             let queued = pair.mode() == Mode::Queue;
@@ -60,7 +60,7 @@ pub(crate) fn run<D: Pair>(mut pair: D, postgres: bool, rounds: u64) {
             let expected = D::plain_raw(&mut plain, &sql, rows);
             let got = D::wrapped_raw(&mut wrapped, &sql, rows);
             let after = D::wrapped_rows(&mut wrapped);
-            let (sets, missed) = pair.collector().take();
+            let (sets, missed) = (pair.recorder().take(), pair.recorder().missed());
             let changes: Vec<Change> = sets.into_iter().flat_map(|set| set.changes).collect();
             let mut wrong = String::new();
             // Which of several rows fails first is not told beforehand.

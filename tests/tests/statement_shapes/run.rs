@@ -7,7 +7,7 @@ use std::sync::Arc;
 use diesel::QueryResult;
 use diesel::result::Error as DbError;
 use kvsync::change::{Action, Change, Row};
-use kvsync_tests::collect::Collector;
+use kvsync_tests::recorder::Recorder;
 
 /// A statement, or several, on a plain connection and on a wrapped one.
 pub(crate) struct Shape<P, W> {
@@ -87,7 +87,7 @@ pub(crate) trait Pair {
     /// Runs raw SQL on the second.
     fn wrapped_raw(wrapped: &mut Self::Wrapped, sql: &str, rows: bool) -> String;
     /// What is captured.
-    fn collector(&self) -> &Arc<Collector>;
+    fn recorder(&self) -> &Arc<Recorder>;
     /// How it is captured.
     fn mode(&self) -> Mode;
     /// The rows of the second copy as its outbox names them: by table and primary key, their content.
@@ -117,7 +117,7 @@ fn differences<D: Pair>(pair: &mut D, shape: &Shape<D::Plain, D::Wrapped>) -> St
     let before = D::wrapped_rows(&mut wrapped);
     let images = if mode == Mode::Queue { Images::new() } else { D::images(&mut wrapped) };
     assert_eq!(before, D::plain_rows(&mut plain), "the two databases are not equal to begin with");
-    let _ = pair.collector().take();
+    drop((pair.recorder().take(), pair.recorder().missed()));
 
     let expected = (shape.plain)(&mut plain);
     let got = (shape.wrapped)(&mut wrapped);
@@ -128,7 +128,7 @@ fn differences<D: Pair>(pair: &mut D, shape: &Shape<D::Plain, D::Wrapped>) -> St
     if after != D::plain_rows(&mut plain) {
         writeln!(text, "  the tables differ afterwards").unwrap();
     }
-    let (sets, missed) = pair.collector().take();
+    let (sets, missed) = (pair.recorder().take(), pair.recorder().missed());
     // Nothing is missed by triggers.
     let reported = shape.reported.filter(|_| mode != Mode::Triggers);
     let told = missed.iter().any(|missed| reported.is_some_and(|reason| missed.reason.contains(reason)));

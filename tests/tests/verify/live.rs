@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use kvsync::upkeep::DifferenceKind::Stale;
 use kvsync_tests::Tested;
+use kvsync_tests::wait::LONG;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::models::*;
-use crate::rig::{Conn, LONG, On, Rig, everywhere};
+use crate::rig::{Conn, On, Rig, everywhere};
 
 /// Writes at random until it is told to stop.
 fn write(mut conn: Conn, seed: u64, stop: &AtomicBool) -> usize {

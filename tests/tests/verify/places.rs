@@ -12,11 +12,12 @@ use kvsync::upkeep::DifferenceKind::{Missing, Orphan, Stale, Unknown};
 use kvsync::upkeep::{DifferenceKind, Verified};
 use kvsync::{Key, KvSync, Scope, Syncable};
 use kvsync_tests::postgres::fresh_database;
+use kvsync_tests::wait::{LONG, until};
 use kvsync_tests::{Tested, env};
 use serde::{Deserialize, Serialize};
 
 use crate::models::*;
-use crate::rig::{LONG, On, Rig};
+use crate::rig::{On, Rig};
 
 const SOON: Duration = Duration::from_millis(1);
 
@@ -133,12 +134,11 @@ fn entries_that_have_ended_are_no_differences() -> Tested {
     diesel::sql_query("INSERT INTO users VALUES (1, 'a@x', 'Ann')").execute(&mut conn)?;
     diesel::sql_query("INSERT INTO sessions VALUES (1, 'one', 'a')").execute(&mut conn)?;
     kv.flush(LONG)?;
-    while kv.store().get_many(&[Key::new("user:id:1")])?.pop().flatten().is_none()
-        || User::fetch_by_id(&kv, 1)?.is_some()
-        || Session::fetch_by_token(&kv, "one")?.is_some()
-    {
-        std::thread::yield_now();
-    }
+    until("they are there, and expired", || {
+        kv.store().get_many(&[Key::new("user:id:1")]).unwrap().pop().flatten().is_some()
+            && User::fetch_by_id(&kv, 1).unwrap().is_none()
+            && Session::fetch_by_token(&kv, "one").unwrap().is_none()
+    });
     let found = kv.verify_all().in_flight(SOON).run()?;
     assert!(found.is_clean(), "{found}: {:#?}", found.differences);
     assert_eq!(found.expired, 2 + 3);

@@ -14,12 +14,11 @@ use kvsync::store::{MemoryStore, Outcome, RedisStore, Step, SyncStore};
 use kvsync::upkeep::{Difference, DifferenceKind, Repaired, Verified};
 use kvsync::{Key, KvSync, Version};
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
+use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env};
 use tempfile::TempDir;
 
 use crate::models::*;
-
-pub const LONG: Duration = Duration::from_secs(30);
 
 /// Which database and which store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

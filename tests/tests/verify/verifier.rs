@@ -2,20 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kvsync_tests::Tested;
+use kvsync_tests::wait::{LONG, until};
 
-use crate::rig::{LONG, On, Rig};
-
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = Instant::now() + LONG;
-    while !done() {
-        assert!(Instant::now() < deadline, "never: {what}");
-        thread::sleep(Duration::from_millis(2));
-    }
-}
+use crate::rig::{On, Rig};
 
 #[test]
 fn it_measures_what_is_right_and_follows_what_is_wrong() -> Tested {

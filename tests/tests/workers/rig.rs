@@ -15,6 +15,7 @@ use kvsync::report::Report;
 use kvsync::store::{Capabilities, Cursor, Health, MemoryStore, Outcome, Page, Step, SyncStore};
 use kvsync::worker::{Backoff, Pipeline, PipelineConfig};
 use kvsync::{Error, ErrorKind, Key, Result, Scope, Syncable, Version};
+pub use kvsync_tests::wait::until;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -448,14 +449,5 @@ impl Rig {
         let ended = self.pipeline.shutdown(LONG);
         assert_eq!((ended.left, ended.unsettled, ended.threads), (0, 0, 0), "{ended:?}");
         std::mem::take(&mut *self.reports.lock())
-    }
-}
-
-/// Waits for something that another thread does.
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + LONG;
-    while !done() {
-        assert!(std::time::Instant::now() < deadline, "never: {what}");
-        std::thread::yield_now();
     }
 }
