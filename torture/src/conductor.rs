@@ -6,6 +6,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag::{register, register_conditional_shutdown};
 
@@ -30,31 +31,50 @@ const READERS: u64 = 2;
 
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
-/// Runs it, prints what it found, and returns whether that was nothing.
-pub(crate) fn run(options: &Options) -> Outcome<bool> {
-    if options.script_only {
-        print_script(options, Duration::from_mins(1));
-        return Ok(true);
+/// Says what is to be, and starts the servers.
+pub(crate) fn prepare(options: &Options) -> Outcome<World> {
+    println!("torture {options}");
+    if let (End::After(_), false) = (options.end, options.faults.is_empty()) {
+        println!("the script:");
+        print_script(options);
     }
     listen()?;
-    println!("torture {options}");
-    if let (End::After(time), false) = (options.end, options.faults.is_empty()) {
-        println!("the script:");
-        print_script(options, time);
+    World::start(options)
+}
+
+/// Prints the script of a run; of its first minute where nobody knows how long it takes.
+pub(crate) fn print_script(options: &Options) {
+    let time = if let End::After(time) = options.end { time } else { Duration::from_mins(1) };
+    let mut events: Vec<_> =
+        Lane::ALL.into_iter().flat_map(|lane| script(options, lane).take_while(|event| event.at < time)).collect();
+    events.sort_by_key(|event| event.at);
+    for event in events {
+        println!("{event}");
     }
-    let world = World::start(options)?;
-    let view: Arc<dyn View> = view(&world)?;
-    let (jobs, layout) = jobs(&world, options);
+}
+
+/// Whether somebody wants to stop.
+pub(crate) fn is_interrupted() -> bool {
+    INTERRUPTED.load(Ordering::SeqCst)
+}
+
+/// Runs it, prints what it found, and returns whether that was nothing.
+pub(crate) fn run(options: &Options, world: &World) -> Outcome<bool> {
+    let view: Arc<dyn View> = view(world)?;
+    let (jobs, layout) = jobs(world, options);
     let crew = Crew::start(jobs, Arc::clone(&INTERRUPTED))?;
     let watch = Arc::new(Watch::default());
     let readers = readers(options, &watch, &view)?;
     let faults = AtomicUsize::new(0);
-    play(options, &world, &crew, layout, &watch, &faults)?;
-    if INTERRUPTED.load(Ordering::SeqCst) {
+    play(options, world, &crew, layout, &watch, &faults)?;
+    if is_interrupted() {
         return Err("interrupted; everything that was started is stopped".into());
     }
-    println!("waiting for quiet");
-    let quiet = crew.quiet(layout);
+    println!("no more faults; waiting until everything that was written is in the store");
+    let mut trouble = Vec::new();
+    if let Err(error) = quiet(&crew, layout) {
+        trouble.push(format!("not everything could be flushed: {error}"));
+    }
     watch.stop();
     for reader in readers {
         reader.join().map_err(|_| "a reader panicked")?;
@@ -66,17 +86,41 @@ pub(crate) fn run(options: &Options) -> Outcome<bool> {
         "quiet: {} conflicts, {} retries, {reads} reads; {killed} processes were killed, {dirty} said that a table is dirty",
         progress.conflicts, progress.retries
     );
-    if let Err(error) = &quiet {
-        println!("not everything could be flushed: {error}");
-    }
     let mut verdict = watch.verdict();
-    verdict.add(&settle(options, &world, &crew, layout, &*view)?);
+    verdict.add(&settle(options, world, &crew, layout, &*view, &mut trouble)?);
+    for trouble in &trouble {
+        println!("failed: {trouble}");
+    }
     println!("writes={} faults={} {verdict}", progress.writes, faults.load(Ordering::SeqCst));
-    Ok(verdict.is_clean() && quiet.is_ok())
+    Ok(verdict.is_clean() && trouble.is_empty())
+}
+
+/// Lets everybody come to rest, and says every so often how much is left.
+fn quiet(crew: &Crew, layout: Layout) -> Outcome {
+    thread::scope(|scope| {
+        let resting = scope.spawn(|| crew.quiet(layout));
+        let begin = Instant::now();
+        let mut told = begin;
+        while !resting.is_finished() {
+            if told.elapsed() >= Duration::from_secs(2) {
+                println!("{:6.1} s: backlog={}", begin.elapsed().as_secs_f64(), crew.told().backlog);
+                told = Instant::now();
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        resting.join().map_err(|_| "the thread that waits for quiet panicked")?
+    })
 }
 
 /// Checks, mends what kills took with them, and checks again.
-fn settle(options: &Options, world: &World, crew: &Crew, layout: Layout, view: &dyn View) -> Outcome<Verdict> {
+fn settle(
+    options: &Options,
+    world: &World,
+    crew: &Crew,
+    layout: Layout,
+    view: &dyn View,
+    trouble: &mut Vec<String>,
+) -> Outcome<Verdict> {
     let excuses = crew.excuses();
     let (allowed, cure) = match options.delivery {
         Delivery::Memory => (excuses, "repair"),
@@ -86,7 +130,7 @@ fn settle(options: &Options, world: &World, crew: &Crew, layout: Layout, view: &
     if options.delivery != Delivery::Memory {
         match outbox(&world.database_at(false))? {
             (0, 0) => {}
-            (pending, dead) => println!("the outbox still holds {pending} rows, and {dead} dead letters"),
+            (pending, dead) => trouble.push(format!("the outbox still holds {pending} rows, and {dead} dead letters")),
         }
     }
     let truth = rows(&world.database_at(false))?;
@@ -98,14 +142,14 @@ fn settle(options: &Options, world: &World, crew: &Crew, layout: Layout, view: &
         (None, Delivery::Memory) => Keeper::Own(open(&job(world, options, false, 0))?.build()?),
         (None, _) => Keeper::Other(crew, layout.relays),
     };
-    agree(&first, &stored, &keeper)?;
+    trouble.extend(disagreement(&first, &stored, &keeper)?);
     if first.is_clean() {
         return Ok(first);
     }
     println!("{cure}: {}", keeper.ask(cure)?);
     let stored = entries(view, &truth)?;
     let second = compare(&truth, &stored, &Excuses::default());
-    agree(&second, &stored, &keeper)?;
+    trouble.extend(disagreement(&second, &stored, &keeper)?);
     let mut verdict = first.unexcused();
     verdict.add(&second);
     Ok(verdict)
@@ -113,14 +157,14 @@ fn settle(options: &Options, world: &World, crew: &Crew, layout: Layout, view: &
 
 /// The verifier of kvsync has to find what this check finds; and what stands behind that, in records that nobody reads
 /// but writers.
-fn agree(verdict: &Verdict, stored: &HashMap<String, Seen>, keeper: &Keeper<'_>) -> Outcome {
+fn disagreement(verdict: &Verdict, stored: &HashMap<String, Seen>, keeper: &Keeper<'_>) -> Outcome<Option<String>> {
     let told = keeper.ask("verify")?;
     let told: BTreeMap<&str, &str> = told.split('\x1e').filter_map(|line| line.split_once('\t')).collect();
     let found = verdict.abouts();
     let hidden = |key: &str, told: &str| key.starts_with('~') || told.starts_with("ledger:");
     let more: Vec<_> = told.iter().filter(|(key, told)| !hidden(key, told) && !found.contains(**key)).collect();
     if more.is_empty() && found.iter().all(|key| told.contains_key(key.as_str())) {
-        return Ok(());
+        return Ok(None);
     }
     for (key, told) in more.into_iter().take(20) {
         println!("  kv.verify alone: {told}; there stands {:?}", stored.get(*key));
@@ -128,25 +172,28 @@ fn agree(verdict: &Verdict, stored: &HashMap<String, Seen>, keeper: &Keeper<'_>)
     for key in found.iter().filter(|key| !told.contains_key(key.as_str())).take(20) {
         println!("  this check alone: `{key}`; there stands {:?}", stored.get(key));
     }
-    Err("kv.verify and this check do not agree".into())
+    Ok(Some("kv.verify and this check do not agree".into()))
 }
 
 /// Lets faults happen until enough was written.
 fn play(options: &Options, world: &World, crew: &Crew, layout: Layout, watch: &Watch, faults: &AtomicUsize) -> Outcome {
     let (begin, over) = (Instant::now(), AtomicBool::new(false));
     let tell = matches!(options.end, End::Writes(_));
-    let stage = Stage { world, crew, layout, watch, over: &over, count: faults, tell };
+    let last = Mutex::default();
+    let stage = Stage { world, crew, layout, watch, over: &over, count: faults, last: &last, tell };
     thread::scope(|scope| {
         let lanes: Vec<_> = Lane::ALL
             .into_iter()
             .map(|lane| {
                 let (stage, events) = (&stage, script(options, lane));
                 scope.spawn(move || {
-                    stage.play(begin, events).map_err(|error| format!("{} faults: {error}", lane.name()))
+                    let played = stage.play(begin, events);
+                    // What cannot be played ends the run.
+                    played.inspect_err(|_| stage.over.store(true, Ordering::SeqCst))
                 })
             })
             .collect();
-        let waited = wait_for_the_end(options, begin, crew, faults);
+        let waited = wait_for_the_end(options, begin, &stage);
         over.store(true, Ordering::SeqCst);
         for lane in lanes {
             lane.join().map_err(|_| "a thread of the script panicked")??;
@@ -155,10 +202,10 @@ fn play(options: &Options, world: &World, crew: &Crew, layout: Layout, watch: &W
     })
 }
 
-fn wait_for_the_end(options: &Options, begin: Instant, crew: &Crew, faults: &AtomicUsize) -> Outcome {
+fn wait_for_the_end(options: &Options, begin: Instant, stage: &Stage<'_>) -> Outcome {
     let mut told = (begin, 0);
-    while !INTERRUPTED.load(Ordering::SeqCst) {
-        let progress = crew.progress()?;
+    while !is_interrupted() && !stage.over.load(Ordering::SeqCst) {
+        let progress = stage.crew.progress()?;
         let over = match options.end {
             End::After(time) => begin.elapsed() >= time,
             End::Writes(writes) => progress.writes >= writes,
@@ -166,9 +213,13 @@ fn wait_for_the_end(options: &Options, begin: Instant, crew: &Crew, faults: &Ato
         if told.0.elapsed() >= Duration::from_secs(2) || over {
             #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
             let rate = progress.writes.saturating_sub(told.1) as f64 / told.0.elapsed().as_secs_f64();
-            let (faults, backlog) = (faults.load(Ordering::SeqCst), progress.backlog);
+            let (faults, backlog) = (stage.count.load(Ordering::SeqCst), progress.backlog);
             let seconds = begin.elapsed().as_secs_f64();
-            println!("{seconds:6.1} s: writes={} ({rate:.0}/s) faults={faults} backlog={backlog}", progress.writes);
+            let last = stage.last.lock().map(|fault| format!("; last {fault}")).unwrap_or_default();
+            println!(
+                "{seconds:6.1} s: writes={} ({rate:.0}/s) faults={faults} backlog={backlog}{last}",
+                progress.writes
+            );
             told = (Instant::now(), progress.writes);
         }
         if over {
@@ -245,15 +296,6 @@ fn readers(options: &Options, watch: &Arc<Watch>, view: &Arc<dyn View>) -> Outco
         Ok(thread::Builder::new().name("torture-reader".into()).spawn(move || watch.read(&view, dice))?)
     };
     (0..READERS).map(start).collect()
-}
-
-fn print_script(options: &Options, time: Duration) {
-    let mut events: Vec<_> =
-        Lane::ALL.into_iter().flat_map(|lane| script(options, lane).take_while(|event| event.at < time)).collect();
-    events.sort_by_key(|event| event.at);
-    for event in events {
-        println!("{event}");
-    }
 }
 
 /// Notes Ctrl-C and its like; a second one ends the process at once, and then its children and servers end too.

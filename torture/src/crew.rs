@@ -119,8 +119,8 @@ impl Crew {
         excuses
     }
 
-    /// What all of them did so far. An error when one ended by itself.
-    pub(crate) fn progress(&self) -> Outcome<Progress> {
+    /// What all of them said that they did so far.
+    pub(crate) fn told(&self) -> Progress {
         let mut sum = Progress::default();
         for of_one in self.progress.lock().iter() {
             let of_one = of_one.lock();
@@ -129,6 +129,11 @@ impl Crew {
             sum.retries += of_one.retries;
             sum.backlog += of_one.backlog;
         }
+        sum
+    }
+
+    /// The same. An error when one ended by itself.
+    pub(crate) fn progress(&self) -> Outcome<Progress> {
         for slot in &self.places {
             let mut slot = slot.lock();
             let Some(child) = &mut *slot else { continue };
@@ -136,7 +141,7 @@ impl Crew {
                 return Err(format!("process {} ended by itself: {status}", child.writer).into());
             }
         }
-        Ok(sum)
+        Ok(self.told())
     }
 
     /// Lets every process stop to write, and waits until all that they wrote is in the store. Those who deliver come

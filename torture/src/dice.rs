@@ -37,14 +37,14 @@ impl Dice {
 
     /// A primary key of a table with this part of all rows.
     pub(crate) fn id(&mut self, part: i32) -> i32 {
-        let rows = (self.rows / part).max(2);
+        let rows = (self.rows / part).max(1);
         let most = if self.percent(25) { rows.min(HOT) } else { rows };
         1 + self.below(most)
     }
 
     /// A value of a unique column: there are more of these than rows.
     fn value(&mut self, letter: char, part: i32) -> String {
-        format!("{letter}{}", self.id(part) * 3 / 2)
+        format!("{letter}{}{}", self.id(part), if self.percent(33) { "b" } else { "" })
     }
 
     pub(crate) fn email(&mut self) -> Option<String> {

@@ -34,28 +34,36 @@ type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> ExitCode {
     if let Ok(job) = std::env::var(job::JOB) {
-        return ended(serde_json::from_str(&job).map_err(Into::into).and_then(|job| writer::run(&job)).map(|()| true));
+        let outcome = serde_json::from_str(&job).map_err(Into::into).and_then(|job| writer::run(&job));
+        return outcome.map_or_else(|error| failed(&*error, 1), |()| ExitCode::SUCCESS);
     }
-    match options::Options::parse(std::env::args().skip(1)) {
-        Ok(Some(options)) => ended(conductor::run(&options)),
+    let options = match options::Options::parse(std::env::args().skip(1)) {
+        Ok(Some(options)) => options,
         Ok(None) => {
             print!("{}", options::HELP);
-            ExitCode::SUCCESS
+            return ExitCode::SUCCESS;
         }
         Err(error) => {
             eprintln!("torture: {error}\n\n{}", options::HELP);
-            ExitCode::from(2)
+            return ExitCode::from(2);
         }
+    };
+    if options.script_only {
+        conductor::print_script(&options);
+        return ExitCode::SUCCESS;
+    }
+    let world = match conductor::prepare(&options) {
+        Ok(world) => world,
+        Err(error) => return failed(&*error, 3),
+    };
+    match conductor::run(&options, &world) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => failed(&*error, if conductor::is_interrupted() { 130 } else { 1 }),
     }
 }
 
-fn ended(outcome: Outcome<bool>) -> ExitCode {
-    match outcome {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("torture: {error}");
-            ExitCode::FAILURE
-        }
-    }
+fn failed(error: &(dyn std::error::Error + Send + Sync), code: u8) -> ExitCode {
+    eprintln!("torture: {error}");
+    ExitCode::from(code)
 }

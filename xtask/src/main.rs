@@ -27,7 +27,7 @@ fn main() -> ExitCode {
         }
     };
     match perform(&task) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(_) if interrupt::requested() => {
             eprintln!("xtask: interrupted; the servers are stopped");
             ExitCode::from(130)
@@ -39,17 +39,15 @@ fn main() -> ExitCode {
     }
 }
 
-fn perform(task: &Task) -> Result<()> {
+fn perform(task: &Task) -> Result<ExitCode> {
     interrupt::listen()?;
     match task {
-        Task::Help => {
-            print!("{HELP}");
-            Ok(())
-        }
-        Task::Ci => ci::run(),
-        Task::Test(arguments) => test::run(arguments),
-        Task::Servers => serve::run(),
-        Task::Bench(arguments) => bench::run(arguments),
-        Task::Torture(arguments) => torture::run(arguments),
+        Task::Help => print!("{HELP}"),
+        Task::Ci => ci::run()?,
+        Task::Test(arguments) => test::run(arguments)?,
+        Task::Servers => serve::run()?,
+        Task::Bench(arguments) => bench::run(arguments)?,
+        Task::Torture(arguments) => return torture::run(arguments),
     }
+    Ok(ExitCode::SUCCESS)
 }

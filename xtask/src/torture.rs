@@ -1,7 +1,7 @@
 //! `cargo xtask torture`.
 
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -14,10 +14,12 @@ use crate::test::EVERYTHING;
 
 const PROGRAM: &str = "kvsync-torture";
 
-/// Builds the program and runs it; it starts its own servers.
-pub(crate) fn run(arguments: &[String]) -> Result<()> {
+/// Builds the program and runs it; it starts its own servers. How it ends is how we end.
+pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
     install::missing_tools()?;
-    run::succeed(Command::new(program()?).args(arguments))
+    let status = run::finish(Command::new(program()?).args(arguments), None)?;
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.map(ExitCode::from).ok_or_else(|| Error::new(format!("the torture ended with {status}")))
 }
 
 /// A few seconds for each of these, with scripts that are always the same; longer runs draw their own.

@@ -1,6 +1,6 @@
 //! Reads rows again, for those who lost sight of them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -235,7 +235,8 @@ impl<'a, DB: SyncBackend> Find<'a, DB> {
 /// How many rows one statement looks up.
 const LOOKUP: usize = 100;
 
-/// Looks up rows of a table that stands in SQL as `table`, in the order asked.
+/// Looks up rows of a table that stands in SQL as `table`, in the order asked; a row that is asked for twice is
+/// answered twice.
 pub(super) fn lookup<C: Inner>(
     conn: &mut C,
     entry: (&Table<C::Backend>, &ModelEntry<C::Backend>),
@@ -249,7 +250,13 @@ pub(super) fn lookup<C: Inner>(
         Ok::<_, Error>(find.run(conn))
     };
     let mut looked = Vec::with_capacity(rows.len());
-    for batch in rows.chunks(LOOKUP) {
+    let mut rest = rows;
+    while !rest.is_empty() {
+        // The database names a row once, however often a statement asks for it.
+        let mut asked = HashSet::new();
+        let several = rest.iter().take(LOOKUP).take_while(|row| asked.insert(row.home())).count();
+        let (batch, others) = rest.split_at(several);
+        rest = others;
         let mut found: HashMap<Key, Result<Option<Box<dyn Model>>>> = HashMap::new();
         match find(conn, batch)? {
             Ok(rows) => found.extend(rows),

@@ -41,7 +41,7 @@ pub trait Source: Send + Sync {
     /// [`ErrorKind::Deadline`](crate::ErrorKind::Deadline) when a transaction held on for too long.
     fn reread(&self, wanted: &[Wanted], deadline: Duration) -> Result<Vec<Reread>>;
 
-    /// Looks these rows up as they are committed now, in the order asked: `None` for a row that is not
+    /// Looks these rows up as they are committed now, in the order asked, each as often as it is: `None` for a row that is not
     /// there or not live, an error for one that cannot be read as its model. Takes no locks, so that
     /// nothing follows for the version of what was read but what a [`barrier`](Self::barrier) before it says.
     ///

@@ -1,5 +1,7 @@
 //! Each kind of difference, made by hand, is found under the keys where it is, named, and mended.
 
+use std::time::Duration;
+
 use kvsync::envelope::{State, Value};
 use kvsync::model::{Model, Syncable as _};
 use kvsync::record::{Content, Listed};
@@ -284,5 +286,24 @@ fn the_delete_of_a_row_that_was_never_finished() -> Tested {
         rig.finds(&[(Ledger, "user:id:1"), (Orphan, "user:email:ann@x")]);
         assert_eq!(User::lookup_by_email(&rig.kv, "ann@x").unwrap(), Lookup::Absent);
         assert!(rig.record("user:id:1").dirty.is_empty());
+    })
+}
+
+#[test]
+fn a_row_that_left_keys_behind_is_looked_up_for_each_of_them() -> Tested {
+    everywhere(|on| {
+        let mut rig = Rig::filled(on);
+        // Where a key declared immutable was changed all the same, the row stands under the old one, too.
+        rig.quietly("UPDATE sessions SET token = 'uno' WHERE id = 1");
+        rig.run("UPDATE sessions SET note = 'b' WHERE id = 1");
+        rig.quietly("UPDATE sessions SET token = 'un' WHERE id = 1");
+        rig.run("UPDATE sessions SET note = 'c' WHERE id = 1");
+        rig.flush();
+        let left = ["session:pointer:one", "session:pointer:uno", "session:token:one", "session:token:uno"];
+        let found = rig.kv.verify_all().in_flight(Duration::from_millis(1)).run().unwrap();
+        let mut named: Vec<_> = found.differences.iter().map(|found| (found.kind, found.key.as_str())).collect();
+        named.sort_unstable();
+        assert_eq!(named, left.map(|key| (Orphan, key)), "{:#?}", found.differences);
+        rig.finds(&left.map(|key| (Orphan, key)));
     })
 }

@@ -131,7 +131,8 @@ impl RedisCluster {
         Ok(())
     }
 
-    /// Waits until every node serves all slots and every replica is in step with its master.
+    /// Waits until every node serves all slots and knows every replica as one, and every replica is in step with its
+    /// master.
     ///
     /// # Errors
     /// When that takes more than a minute; the message says what is still missing.
@@ -171,6 +172,10 @@ impl RedisCluster {
         if !info.contains(&known) {
             return Some("does not know every node");
         }
+        // Who follows whom is gossip: it comes after the slots.
+        if followers(&node.cli(&["CLUSTER", "NODES"]).unwrap_or_default()) != self.nodes.len() - self.masters {
+            return Some("does not know every replica");
+        }
         let replication = node.cli(&["INFO", "replication"]).unwrap_or_default();
         let linked = replication.contains("role:master") || replication.contains("master_link_status:up");
         (!linked).then_some("is a replica out of step with its master")
@@ -199,6 +204,11 @@ fn expect_ok(node: &Redis, command: &[&str]) -> Result<()> {
     }
 }
 
+/// How many nodes follow a master, from the lines of `CLUSTER NODES`.
+fn followers(nodes: &str) -> usize {
+    nodes.lines().filter(|line| line.split(' ').nth(3).is_some_and(|master| master != "-")).count()
+}
+
 /// The id of the node that serves the slot, from the lines of `CLUSTER NODES`.
 fn owner_of(nodes: &str, slot: u16) -> Option<&str> {
     let serves = |range: &str| {
@@ -211,7 +221,7 @@ fn owner_of(nodes: &str, slot: u16) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use super::owner_of;
+    use super::{followers, owner_of};
 
     #[test]
     fn a_slot_is_found_in_a_range_and_alone_but_not_in_a_migration_mark() {
@@ -222,5 +232,13 @@ mod tests {
         assert_eq!(owner_of(nodes, 6), Some("bbb"));
         assert_eq!(owner_of(nodes, 9), Some("bbb"));
         assert_eq!(owner_of("", 9), None);
+    }
+    #[test]
+    fn replicas_are_those_who_name_a_master() {
+        let nodes = "aaa 127.0.0.1:1@2 myself,master - 0 0 1 connected 0-16383\n\
+                     bbb 127.0.0.1:3@4 slave aaa 0 0 1 connected\n\
+                     ccc 127.0.0.1:5@6 master - 0 0 3 connected";
+        assert_eq!(followers(nodes), 1);
+        assert_eq!(followers(""), 0);
     }
 }
