@@ -120,6 +120,28 @@ impl StdError for Error {
     }
 }
 
+/// An error and its causes, on one line. What a cause only repeats is told once.
+#[must_use]
+pub fn failure_text(error: &(dyn StdError + 'static)) -> String {
+    let mut text = one_line(&error.to_string());
+    let (mut last, mut cause) = (error, error.source());
+    while let Some(error) = cause {
+        let own = error.downcast_ref::<Error>();
+        let same = own.filter(|own| last.downcast_ref::<Error>().is_some_and(|last| last.kind() == own.kind()));
+        let told = one_line(&same.map_or_else(|| error.to_string(), |own| own.inner.message.to_string()));
+        if !text.contains(&told) {
+            text = format!("{text}: {told}");
+        }
+        (last, cause) = (error, error.source());
+    }
+    text
+}
+
+/// A text of another's, such as a driver's, without its line breaks.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -131,5 +153,21 @@ mod tests {
         assert_eq!(error.to_string(), "unavailable: redis at 127.0.0.1:1 did not answer; is it running?");
         assert_eq!(error.source().map(ToString::to_string).as_deref(), Some("connection refused"));
         assert!(error.is_retryable());
+    }
+
+    #[test]
+    fn a_text_with_causes_tells_each_once_and_on_one_line() {
+        let io = std::io::Error::other("connection refused\n\tis it running?\n");
+        let told = Error::new(ErrorKind::Unavailable, "redis did not answer").with_source(io);
+        assert_eq!(failure_text(&told), "unavailable: redis did not answer: connection refused is it running?");
+        let again = Error::new(ErrorKind::Unavailable, "the backfill stopped").with_source(told.clone());
+        let wanted = "unavailable: the backfill stopped: redis did not answer: connection refused is it running?";
+        assert_eq!(failure_text(&again), wanted, "the kind is told twice");
+        let late = Error::new(ErrorKind::Deadline, "it took too long").with_source(told);
+        let wanted =
+            "deadline passed: it took too long: unavailable: redis did not answer: connection refused is it running?";
+        assert_eq!(failure_text(&late), wanted, "another kind is not told");
+        let twice = Error::new(ErrorKind::Codec, "no name").with_source(std::io::Error::other("no name"));
+        assert_eq!(failure_text(&twice), "codec: no name");
     }
 }

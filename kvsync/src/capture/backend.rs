@@ -18,7 +18,7 @@ use super::reread::Until;
 use super::scan::Asked;
 use super::statement::Dialect;
 use super::table::Table;
-use super::triggers::{Faults, TriggersSql};
+use super::triggers::TriggersSql;
 use super::ways::Way;
 use crate::error::Result;
 use crate::key::Scope;
@@ -258,7 +258,7 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     where
         Self: SyncBackend;
     /// What is wrong with them.
-    fn faults<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Faults>
+    fn faults<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<Notice>>
     where
         Self: SyncBackend;
     /// The primary key of a row as the outbox shows it, as SQL.

@@ -13,7 +13,7 @@ use super::database::Policy;
 use super::finding::{Finding, FindingKind, Notice, Severity};
 use super::fit::{BLIND, BY_KEY, SECURED};
 use super::hub::Hub;
-use super::outbox::missing;
+use super::outbox::MAKE_IT;
 use super::plan::refused;
 use super::reread::probe;
 use super::table::{ModelEntry, Table};
@@ -190,12 +190,10 @@ fn check<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &Table<C::Backend
         found.extend(keys.filter_map(|key| ambiguous::<C::Backend>(&catalog, model, key)));
     }
     if hub.outbox && C::Backend::outbox(conn, &mut Default::default())?.is_none() {
-        found.push(Notice::error(FindingKind::Outbox, missing(&hub.name), ""));
+        found.push(Notice::error(FindingKind::Outbox, "there is no table `kvsync_outbox`", MAKE_IT));
     }
     if table.triggers {
-        let faults = C::Backend::faults(conn, hub, table)?;
-        let notice = |(severity, message)| Notice::note(FindingKind::Trigger, message, "").at(severity);
-        found.extend(faults.into_iter().map(notice));
+        found.extend(C::Backend::faults(conn, hub, table)?);
     }
     Ok(Some(Checked { findings: named(found), fit }))
 }

@@ -96,7 +96,7 @@ fn tell(f: &mut fmt::Formatter<'_>, message: &str, advice: &str) -> fmt::Result 
 }
 
 /// A finding before it is known of which table it is.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Notice {
     severity: Severity,
     pub(super) kind: FindingKind,

@@ -7,7 +7,6 @@ use super::backend::{Inner, Inside as _, SyncBackend};
 use super::check::look_again;
 use super::connection::SyncConnection;
 use super::database::Database;
-use super::finding::Severity;
 use super::table::{SyncModel, Table, table_of};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -92,9 +91,6 @@ impl<C: Inner> SyncConnection<C> {
         Ok(())
     }
 }
-
-/// What is wrong with the triggers of a table.
-pub(super) type Faults = Vec<(Severity, String)>;
 
 impl<DB: SyncBackend> Table<DB> {
     /// The columns beside the primary key by which a row leaves a key when they change: those that make

@@ -1,22 +1,40 @@
-//! Progress bars, with rate and time left; on a terminal only.
+//! Progress on the standard error: a bar with rate and time left on a terminal, a line now and then elsewhere.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How often a line is written where there is no terminal.
+const LINES: Duration = Duration::from_secs(10);
 
 /// A bar that is gone when it is dropped.
-pub(super) struct Bar(ProgressBar);
+pub(super) struct Bar {
+    bar: Option<ProgressBar>,
+    said: Instant,
+}
 
 impl Bar {
     /// One that shows nothing unless `shown`.
     pub(super) fn new(shown: bool) -> Self {
-        let target = if shown { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        Self(ProgressBar::with_draw_target(None, target))
+        Self { bar: shown.then(ProgressBar::no_length), said: Instant::now() }
     }
 
-    /// So many of so many are done.
-    pub(super) fn at(&self, what: &str, done: u64, of: Option<u64>) {
-        if self.0.prefix() != what {
-            self.0.reset();
-            self.0.set_prefix(what.to_owned());
+    /// So many of so many are done; and what else is to be said.
+    pub(super) fn at(&mut self, what: &str, done: u64, of: Option<u64>, message: String) {
+        let Some(bar) = &self.bar else { return };
+        if bar.is_hidden() {
+            if self.said.elapsed() >= LINES {
+                self.said = Instant::now();
+                let of = of.map_or_else(String::new, |of| format!(" of about {of}"));
+                // Nobody may be listening any more.
+                let _ = writeln!(std::io::stderr(), "{what}: {done}{of} {message}");
+            }
+            return;
+        }
+        if bar.prefix() != what {
+            bar.reset();
+            bar.set_prefix(what.to_owned());
         }
         let template = if of.is_some() {
             "{prefix} [{bar:30}] {pos} of {len}, {per_sec}, {eta} left {msg}"
@@ -24,22 +42,20 @@ impl Bar {
             "{prefix} {pos}, {per_sec} {msg}"
         };
         if let Ok(style) = ProgressStyle::with_template(template) {
-            self.0.set_style(style);
+            bar.set_style(style);
         }
         if let Some(of) = of {
-            self.0.set_length(of.max(done));
+            bar.set_length(of.max(done));
         }
-        self.0.set_position(done);
-    }
-
-    /// What else is to be said beside it.
-    pub(super) fn say(&self, message: String) {
-        self.0.set_message(message);
+        bar.set_position(done);
+        bar.set_message(message);
     }
 }
 
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
     }
 }

@@ -37,10 +37,42 @@
 //! admin epoch raise --yes                           let everything stored read as unknown
 //! ```
 //!
+//! # Each command runs your `build()`
+//!
+//! So it is one more process of your application while it runs, with the same rights and the same needs:
+//!
+//! - It has workers and a relay: rows that wait in an outbox are delivered by it, too, also by `health` or
+//!   `outbox dead`. To keep it from that, let `build` call [`relay(false)`](crate::Builder::relay).
+//! - What it tells of queues, dirty tables and lag is of its own, and the application's is another's:
+//!   that is in the application's [`health`](KvSync::health). The stores and the outboxes are the same.
+//! - A store in memory is another's, and one on disk (`EmbeddedStore`) is open in one process at a time: beside the
+//!   running application the command fails, and a retry helps once that has stopped. Either run it then, or let the
+//!   application do the same itself ([`backfill`](KvSync::backfill), [`verify_all`](KvSync::verify_all),
+//!   [`repair_all`](KvSync::repair_all)), or run a [`Command`] on its own handle.
+//!
+//! # Stopping
+//!
+//! Everything may be stopped at any time and begun again. A first Ctrl-C (or SIGTERM) ends a `backfill` after the
+//! page at hand, and it says where to go on (`--resume`); a second one, and any during another command, ends the
+//! process at once. Progress is shown on the standard error: a bar on a terminal, elsewhere a line every ten
+//! seconds, with the position of a backfill; none with `--json`.
+//!
 //! # Exit codes
 //!
-//! 0: all is well. 1: something was found: a difference, one that could not be mended, a finding that weakens
-//! a promise, a dead letter, a health that is not up. 2: it could not be done.
+//! 0: it was done, and all is well. 1: it was done, and not all is well. 2: it could not be done, or not to its end:
+//! the arguments are not understood, or the store or the database did not answer or refused; the reason is told, and
+//! with `--json` whether a retry helps.
+//!
+//! | command | 1 means |
+//! |---|---|
+//! | `backfill` | it was interrupted, or rows were passed over, or refused by a store |
+//! | `verify` | there is a difference, or something could not be judged |
+//! | `repair` | a difference was left, or something could not be judged |
+//! | `health` | it is degraded or down; an outbox that has dead letters or does not answer is degraded |
+//! | `audit` | there is a warning or an error; notes do not count |
+//! | `outbox depth`, `outbox dead` | there are dead letters |
+//! | `outbox retry`, `outbox drop` | one of the ids is no dead letter; the others were dealt with |
+//! | `outbox replay`, `triggers`, `epoch raise` | never |
 //!
 //! # JSON
 //!
@@ -50,17 +82,21 @@
 //! |---|---|
 //! | `verify`, `repair` | `clean`, `rows`, `keys`, `entries`, `counts` (of each kind), `differences` (`kind`, `store`, `database`, `table`, `model`, `key_name`, `key`, `primary_key`, `stored`, `read_at`, `detail`), `moving`, `expired`, `unreadable`, `unjudged`, `seconds` |
 //! | `repair` | also `mended`, `left`, `reasons` (`key`, `reason`) |
-//! | `backfill` | `complete`, `models` (`database`, `model`, `scope`, `rows`, `written`, `superseded`, `masked`, `failed`, `nameless`, `seconds`, `next`) |
-//! | `health` | `status`, `details`, `lag_ms`, `written`, `stores` (`store`, `queued`, `queued_bytes`, `unsettled`, `last_error`), `dirty` (`database`, `table`, `lost`, `reason`) |
+//! | `backfill` | `complete`, `models` (`database`, `model`, `scope`, `rows`, `written`, `superseded`, `masked`, `failed`, `nameless`, `seconds`, `next`: where to go on); with `error` and `retryable` when it failed on its way |
+//! | `health` | `status`, `details`, `lag_ms`, `written`, `stores` (`store`, `queued`, `queued_bytes`, `unsettled`, `last_error`), `outboxes` (`database`, `pending`, `oldest_seconds`, `dead`, `delivered`, `error`), `dirty` (`database`, `table`, `lost`, `reason`) |
 //! | `audit` | `findings` (`severity`, `database`, `table`, `message`, `advice`) |
 //! | `outbox depth` | `outboxes` (`database`, `pending`, `dead`, `delivered`, `oldest_seconds`) |
 //! | `outbox dead` | `dead_letters` (`database`, `id`, `table`, `model`, `action`, `primary_key`, `attempts`, `age_seconds`, `error`) |
-//! | `outbox retry`, `drop`, `replay` | `count` |
+//! | `outbox retry`, `drop` | `count`, `missing` (the ids that are no dead letters) |
+//! | `outbox replay` | `count` |
 //! | `triggers` | `sql` |
 //! | `epoch raise` | `epoch` |
 //! | any, when it could not be done | `error`, `retryable` |
 
+mod backfill;
 mod bar;
+mod health;
+mod interrupt;
 mod outbox;
 mod tell;
 mod work;
@@ -69,7 +105,7 @@ use std::error::Error as StdError;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, value_parser};
 
 use self::tell::{Told, Voice};
 use crate::error::Result;
@@ -89,7 +125,7 @@ where
             kv.shutdown(Duration::from_secs(10));
             code
         }
-        Err(error) => command.voice().failed(&*error.into(), false),
+        Err(error) => command.voice().failed(&*error.into()),
     }
 }
 
@@ -125,8 +161,8 @@ enum Verb {
     /// How the stores and the way to them are
     Health {
         /// How long a store may take to answer
-        #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
-        deadline: f64,
+        #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+        deadline: Duration,
     },
     /// What the catalog shows of the tables: misfits, and what writes rows unseen
     Audit {
@@ -166,14 +202,14 @@ struct Filling {
     /// The models; all without any
     models: Vec<String>,
     /// Rows a second, at most
-    #[arg(long, value_name = "ROWS")]
+    #[arg(long, value_name = "ROWS", value_parser = value_parser!(u32).range(1..))]
     rate: Option<u32>,
     /// Rows that are read at once
     #[arg(long, value_name = "ROWS", default_value_t = 500)]
     page: usize,
     /// How long each reading may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 60.0)]
-    deadline: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    deadline: Duration,
     /// Go on from where an earlier run ended: the `next` that it told
     #[arg(long, value_name = "POSITION")]
     resume: Option<String>,
@@ -184,17 +220,17 @@ struct Comparing {
     /// The models; all without any
     models: Vec<String>,
     /// Rows or entries a second, at most
-    #[arg(long, value_name = "ROWS")]
+    #[arg(long, value_name = "ROWS", value_parser = value_parser!(u32).range(1..))]
     rate: Option<u32>,
     /// Rows or entries that are read at once
     #[arg(long, value_name = "ROWS", default_value_t = 500)]
     page: usize,
     /// How long a change may be on its way: longer than the lag of every process that writes
-    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
-    in_flight: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    in_flight: Duration,
     /// How long each reading may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 30.0)]
-    deadline: f64,
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    deadline: Duration,
     /// How many differences are listed
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
     samples: usize,
@@ -205,7 +241,13 @@ impl Command {
     /// that it does not understand.
     #[must_use]
     pub fn from_args() -> Self {
-        Self::parse()
+        Self::try_parse().unwrap_or_else(|error| {
+            let json = std::env::args_os().any(|argument| argument == "--json");
+            if json && error.use_stderr() {
+                tell::misunderstood(&error);
+            }
+            error.exit()
+        })
     }
 
     /// Runs the command, tells what came of it, and returns the exit code. Blocks until it is done.
@@ -216,8 +258,8 @@ impl Command {
             None => kv.clone(),
         };
         match self.work(&kv) {
-            Ok(told) => self.voice().tell(&told),
-            Err(error) => self.voice().failed(&error, error.is_retryable()),
+            Ok(told) => self.voice().tell(told),
+            Err(error) => self.voice().failed(&error),
         }
     }
 
@@ -227,10 +269,10 @@ impl Command {
 
     fn work(&self, kv: &KvSync) -> Result<Told> {
         match &self.verb {
-            Verb::Backfill(filling) => work::backfill(kv, filling, !self.json),
+            Verb::Backfill(filling) => backfill::backfill(kv, filling, !self.json),
             Verb::Verify(comparing) => work::verify(kv, comparing, !self.json),
             Verb::Repair { comparing, remove_foreign } => work::repair(kv, comparing, *remove_foreign, !self.json),
-            Verb::Health { deadline } => Ok(work::health(kv, seconds(*deadline))),
+            Verb::Health { deadline } => Ok(health::health(kv, *deadline)),
             Verb::Audit { database } => work::audit(kv, database.as_deref()),
             Verb::Outbox(verb) => outbox::work(kv, verb),
             Verb::Triggers { database, down } => work::triggers(kv, database.as_deref(), *down),
@@ -239,7 +281,8 @@ impl Command {
     }
 }
 
-/// A time that somebody wrote; what makes no sense is none.
-fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+/// A number of seconds that somebody wrote.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let number: f64 = text.parse().map_err(|_| "it is no number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(number).map_err(|error| error.to_string())
 }

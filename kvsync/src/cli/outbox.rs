@@ -1,5 +1,6 @@
 //! What the commands about outboxes do.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use clap::{Args, Subcommand};
@@ -9,6 +10,7 @@ use super::seconds;
 use super::tell::Told;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvsync::{KvSync, Outbox};
+use crate::transport::OutboxDepth;
 
 #[derive(Debug, Clone, Subcommand)]
 pub(super) enum Verb {
@@ -37,8 +39,8 @@ pub(super) enum Verb {
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
         /// What was captured so long ago, or later
-        #[arg(long, value_name = "SECONDS")]
-        since: f64,
+        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        since: Duration,
     },
 }
 
@@ -48,9 +50,10 @@ pub(super) struct Letters {
     #[arg(long, value_name = "NAME")]
     database: Option<String>,
     /// All of them
-    #[arg(long, conflicts_with = "ids", required_unless_present = "ids")]
+    #[arg(long, conflicts_with = "ids")]
     all: bool,
-    /// Their ids
+    /// Their ids, as `outbox dead` lists them
+    #[arg(value_name = "ID")]
     ids: Vec<i64>,
 }
 
@@ -58,20 +61,18 @@ pub(super) fn work(kv: &KvSync, verb: &Verb) -> Result<Told> {
     match verb {
         Verb::Depth { database } => depth(&outboxes(kv, database.as_deref())?),
         Verb::Dead { database, most } => dead(&outboxes(kv, database.as_deref())?, *most),
-        Verb::Retry(letters) => of_letters(kv, letters, "delivered again", |outbox, ids| match ids {
-            Some(ids) => outbox.retry(ids),
-            None => outbox.retry_all(),
-        }),
-        Verb::Drop(letters) => of_letters(kv, letters, "deleted", |outbox, ids| match ids {
-            Some(ids) => outbox.discard(ids),
-            None => outbox.discard_all(),
-        }),
+        Verb::Retry(letters) => {
+            of_letters(kv, letters, "delivered again", Outbox::retry_all, |outbox, id| outbox.retry(&[id]))
+        }
+        Verb::Drop(letters) => {
+            of_letters(kv, letters, "deleted", Outbox::discard_all, |outbox, id| outbox.discard(&[id]))
+        }
         Verb::Replay { database, since } => {
-            let since = SystemTime::now().checked_sub(seconds(*since)).unwrap_or(SystemTime::UNIX_EPOCH);
+            let since = SystemTime::now().checked_sub(*since).unwrap_or(SystemTime::UNIX_EPOCH);
             let outboxes = outboxes(kv, database.as_deref())?;
             let count =
                 outboxes.iter().try_fold(0, |count, (_, outbox)| Ok::<_, Error>(count + outbox.replay(since)?))?;
-            Ok(counted(count, "delivered again"))
+            Ok(Told::new(json!({ "count": count }), vec![format!("{count} are delivered again")], true))
         }
     }
 }
@@ -94,14 +95,7 @@ fn depth(outboxes: &[(String, Outbox)]) -> Result<Told> {
         let depth = outbox.depth()?;
         well &= depth.dead == 0;
         let oldest = depth.oldest.map(age);
-        let mut line = format!(
-            "{}: {} waiting, {} dead letters, {} delivered and kept",
-            name, depth.pending, depth.dead, depth.delivered
-        );
-        if let Some(oldest) = oldest {
-            line = format!("{line}; the oldest waits for {oldest:.0?}");
-        }
-        lines.push(line);
+        lines.push(line(name, &depth));
         all.push(json!({
             "database": name,
             "pending": depth.pending,
@@ -110,7 +104,7 @@ fn depth(outboxes: &[(String, Outbox)]) -> Result<Told> {
             "oldest_seconds": oldest.map(|age| age.as_secs_f64()),
         }));
     }
-    Ok(Told { json: json!({ "outboxes": all }), lines, well })
+    Ok(Told::new(json!({ "outboxes": all }), lines, well))
 }
 
 fn dead(outboxes: &[(String, Outbox)], most: usize) -> Result<Told> {
@@ -139,29 +133,54 @@ fn dead(outboxes: &[(String, Outbox)], most: usize) -> Result<Told> {
     if well {
         lines.push("there are no dead letters".to_owned());
     }
-    Ok(Told { json: json!({ "dead_letters": all }), lines, well })
+    Ok(Told::new(json!({ "dead_letters": all }), lines, well))
 }
 
 fn of_letters(
     kv: &KvSync,
     letters: &Letters,
     what: &str,
-    act: impl Fn(&Outbox, Option<&[i64]>) -> Result<usize>,
+    all: impl Fn(&Outbox) -> Result<usize>,
+    one: impl Fn(&Outbox, i64) -> Result<usize>,
 ) -> Result<Told> {
     let outboxes = outboxes(kv, letters.database.as_deref())?;
-    if !letters.all && outboxes.len() > 1 {
+    if letters.all {
+        let count = outboxes.iter().try_fold(0, |count, (_, outbox)| Ok::<_, Error>(count + all(outbox)?))?;
+        let json = json!({ "count": count, "missing": [] });
+        return Ok(Told::new(json, vec![format!("{count} are {what}")], true));
+    }
+    let [(database, outbox)] = outboxes.as_slice() else {
         let message = "several databases have outboxes, each with ids of its own; name one with `--database`";
         return Err(Error::new(ErrorKind::Config, message));
+    };
+    if letters.ids.is_empty() {
+        let message = "no dead letter is named; name them by the ids that `outbox dead` lists, or say `--all`";
+        return Err(Error::new(ErrorKind::Config, message));
     }
-    let ids = if letters.all { None } else { Some(letters.ids.as_slice()) };
-    let count = outboxes.iter().try_fold(0, |count, (_, outbox)| Ok::<_, Error>(count + act(outbox, ids)?))?;
-    Ok(counted(count, what))
+    let (mut count, mut missing) = (0, Vec::new());
+    let ids: BTreeSet<i64> = letters.ids.iter().copied().collect();
+    for id in ids {
+        match one(outbox, id)? {
+            0 => missing.push(id),
+            some => count += some,
+        }
+    }
+    let mut lines = vec![format!("{count} are {what}")];
+    lines.extend(missing.iter().map(|id| format!("{id} is no dead letter of {database}")));
+    let well = missing.is_empty();
+    Ok(Told::new(json!({ "count": count, "missing": missing }), lines, well))
 }
 
-fn counted(count: usize, what: &str) -> Told {
-    Told { json: json!({ "count": count }), lines: vec![format!("{count} are {what}")], well: true }
+/// What an outbox holds, for people.
+pub(super) fn line(database: &str, depth: &OutboxDepth) -> String {
+    let OutboxDepth { pending, dead, delivered, oldest } = depth;
+    let mut line = format!("{database}: {pending} waiting, {dead} dead letters, {delivered} delivered and kept");
+    if let Some(oldest) = oldest.map(age) {
+        line = format!("{line}; the oldest waits for {oldest:.0?}");
+    }
+    line
 }
 
-fn age(since: SystemTime) -> Duration {
+pub(super) fn age(since: SystemTime) -> Duration {
     since.elapsed().unwrap_or_default()
 }

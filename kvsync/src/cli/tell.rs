@@ -2,9 +2,12 @@
 
 use std::error::Error as StdError;
 use std::io::Write;
+use std::iter::successors;
 use std::process::ExitCode;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
+
+use crate::error::{Error, ErrorKind, failure_text};
 
 /// What came of a command.
 pub(super) struct Told {
@@ -14,6 +17,14 @@ pub(super) struct Told {
     pub(super) lines: Vec<String>,
     /// Whether all is well.
     pub(super) well: bool,
+    /// Why it could not be done to its end.
+    pub(super) failure: Option<Error>,
+}
+
+impl Told {
+    pub(super) fn new(json: Value, lines: Vec<String>, well: bool) -> Self {
+        Self { json, lines, well, failure: None }
+    }
 }
 
 /// How things are said.
@@ -23,33 +34,60 @@ pub(super) struct Voice {
 
 impl Voice {
     /// Says what came of a command.
-    pub(super) fn tell(&self, told: &Told) -> ExitCode {
-        let text = if self.json { told.json.to_string() } else { told.lines.join("\n") };
-        // Nobody may be listening any more.
-        let _ = writeln!(std::io::stdout(), "{text}");
-        if told.well { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    pub(super) fn tell(&self, told: Told) -> ExitCode {
+        let Told { mut json, lines, well, failure } = told;
+        if let (Some(error), Value::Object(fields)) = (&failure, &mut json) {
+            fields.extend(failed(error));
+        }
+        if self.json {
+            say(&json);
+        } else if !lines.is_empty() {
+            say(&lines.join("\n"));
+        }
+        match failure {
+            Some(error) if !self.json => self.failed(&error),
+            Some(_) => ExitCode::from(2),
+            None if well => ExitCode::SUCCESS,
+            None => ExitCode::from(1),
+        }
     }
 
     /// Says why a command could not be done.
-    pub(super) fn failed(&self, error: &dyn StdError, retryable: bool) -> ExitCode {
-        let mut text = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            text = format!("{text}: {error}");
-            cause = error.source();
-        }
-        let text = without_passwords(&text);
+    pub(super) fn failed(&self, error: &(dyn StdError + 'static)) -> ExitCode {
         if self.json {
-            let _ = writeln!(std::io::stdout(), "{}", json!({ "error": text, "retryable": retryable }));
+            say(&Value::Object(failed(error)));
         } else {
-            let _ = writeln!(std::io::stderr(), "error: {text}");
+            let _ = writeln!(std::io::stderr(), "error: {}", without_passwords(&failure_text(error)));
         }
         ExitCode::from(2)
     }
 }
 
+/// Says in JSON which arguments are not understood, and ends the program.
+pub(super) fn misunderstood(error: &clap::Error) -> ! {
+    let text = error.to_string();
+    let what = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+    say(&Value::Object(failed(&Error::new(ErrorKind::Config, what))));
+    std::process::exit(2)
+}
+
+/// Writes a line to the standard output. Nobody may be listening any more.
+fn say(text: &impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// The fields of a failure. An error of the application's may have one of kvsync's as its cause.
+fn failed(error: &(dyn StdError + 'static)) -> Map<String, Value> {
+    let own = successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref::<Error>());
+    let told = [
+        ("error", without_passwords(&failure_text(error)).into()),
+        ("retryable", own.is_some_and(Error::is_retryable).into()),
+    ];
+    told.map(|(name, value): (&str, Value)| (name.to_owned(), value)).into_iter().collect()
+}
+
 /// A text in which nothing stands between `://` and `@`. A factory of the application's may fail with its URL.
-fn without_passwords(text: &str) -> String {
+pub(super) fn without_passwords(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
     while let Some((before, after)) = rest.split_once("://") {

@@ -1,75 +1,14 @@
 //! What the commands do.
 
-use std::ops::ControlFlow;
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
+use super::Comparing;
 use super::bar::Bar;
 use super::tell::Told;
-use super::{Comparing, Filling, seconds};
 use crate::capture::Severity;
 use crate::error::{Error, ErrorKind, Result};
 use crate::kvsync::KvSync;
-use crate::model::Position;
-use crate::store::Status;
-use crate::transport::failure_text;
-use crate::upkeep::{Checkpoint, Difference, Summary, Verified, VerifyProgress};
-
-/// How long the database may take to tell its scopes.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-pub(super) fn backfill(kv: &KvSync, filling: &Filling, shown: bool) -> Result<Told> {
-    let all = kv.backfills(&filling.models, PATIENCE)?;
-    if filling.resume.is_some() && all.len() != 1 {
-        let message = "a position is one of one table; name the model, and the scope where there are several";
-        return Err(Error::new(ErrorKind::Config, message));
-    }
-    let (mut models, mut lines, mut complete) = (Vec::new(), Vec::new(), true);
-    for (_, _, backfill) in all {
-        let bar = Bar::new(shown);
-        let mut backfill =
-            backfill.rows_per_page(filling.page).deadline(seconds(filling.deadline)).on_progress(move |progress| {
-                bar.at(progress.model, progress.rows, progress.estimate);
-                ControlFlow::Continue(())
-            });
-        if let Some(rate) = filling.rate {
-            backfill = backfill.rows_per_second(rate);
-        }
-        if let Some(position) = &filling.resume {
-            backfill = backfill.resume(Checkpoint { position: Position::from(position.clone()), rows: 0 });
-        }
-        let summary = match backfill.run() {
-            Ok(summary) => summary,
-            Err(interrupted) => {
-                let next =
-                    interrupted.summary.next.as_ref().map(|next| format!("; go on with `--resume {}`", next.position));
-                let message = format!("{}{}", failure_text(&interrupted.error), next.unwrap_or_default());
-                return Err(Error::new(interrupted.error.kind(), message));
-            }
-        };
-        complete &= summary.is_complete();
-        lines.push(summary.to_string());
-        models.push(filled(&summary));
-    }
-    Ok(Told { json: json!({ "complete": complete, "models": models }), lines, well: complete })
-}
-
-fn filled(summary: &Summary) -> Value {
-    json!({
-        "database": &*summary.database,
-        "model": summary.model,
-        "scope": summary.scope.prefix(),
-        "rows": summary.rows,
-        "written": summary.written,
-        "superseded": summary.superseded,
-        "masked": summary.masked,
-        "failed": summary.failed,
-        "nameless": summary.nameless,
-        "seconds": summary.elapsed.as_secs_f64(),
-        "next": summary.next.as_ref().map(|next| next.position.as_str().to_owned()),
-    })
-}
+use crate::upkeep::{Difference, Verified, VerifyProgress};
 
 pub(super) fn verify(kv: &KvSync, comparing: &Comparing, shown: bool) -> Result<Told> {
     let names: Vec<&str> = comparing.models.iter().map(String::as_str).collect();
@@ -79,13 +18,13 @@ pub(super) fn verify(kv: &KvSync, comparing: &Comparing, shown: bool) -> Result<
     }
     let found = verify
         .page(comparing.page)
-        .in_flight(seconds(comparing.in_flight))
-        .deadline(seconds(comparing.deadline))
+        .in_flight(comparing.in_flight)
+        .deadline(comparing.deadline)
         .samples(comparing.samples)
         .on_progress(on_bar(shown))
         .run()?;
     let well = found.is_clean();
-    Ok(Told { json: compared(&found, well), lines: lines(&found), well })
+    Ok(Told::new(compared(&found, well), lines(&found), well))
 }
 
 pub(super) fn repair(kv: &KvSync, comparing: &Comparing, remove_foreign: bool, shown: bool) -> Result<Told> {
@@ -97,8 +36,8 @@ pub(super) fn repair(kv: &KvSync, comparing: &Comparing, remove_foreign: bool, s
     let repaired = repair
         .remove_foreign(remove_foreign)
         .page(comparing.page)
-        .in_flight(seconds(comparing.in_flight))
-        .deadline(seconds(comparing.deadline))
+        .in_flight(comparing.in_flight)
+        .deadline(comparing.deadline)
         .samples(comparing.samples)
         .on_progress(on_bar(shown))
         .run()?;
@@ -114,18 +53,17 @@ pub(super) fn repair(kv: &KvSync, comparing: &Comparing, remove_foreign: bool, s
     let mut lines = lines(&repaired.found);
     lines.extend(repaired.reasons.iter().map(|(key, reason)| format!("left: `{key}`: {reason}")));
     lines.push(format!("{} mended, {} left", repaired.mended, repaired.left));
-    Ok(Told { json, lines, well })
+    Ok(Told::new(json, lines, well))
 }
 
 fn on_bar(shown: bool) -> impl FnMut(&VerifyProgress) + Send + 'static {
-    let bar = Bar::new(shown);
+    let mut bar = Bar::new(shown);
     move |progress| {
         let what = match progress.model {
             Some(model) => format!("{} {model}", progress.side),
             None => progress.side.to_string(),
         };
-        bar.at(&what, progress.done, progress.of);
-        bar.say(format!("({} differences)", progress.found));
+        bar.at(&what, progress.done, progress.of, format!("({} differences)", progress.found));
     }
 }
 
@@ -170,47 +108,6 @@ fn lines(found: &Verified) -> Vec<String> {
     lines
 }
 
-pub(super) fn health(kv: &KvSync, deadline: Duration) -> Told {
-    let health = kv.health(deadline);
-    let status = match health.status {
-        Status::Up => "up",
-        Status::Degraded => "degraded",
-        Status::Down => "down",
-    };
-    let pipeline = &health.pipeline;
-    let stores: Vec<Value> = pipeline
-        .stores
-        .iter()
-        .map(|store| {
-            json!({
-                "store": &*store.store,
-                "queued": store.queued.changes,
-                "queued_bytes": store.queued.bytes,
-                "unsettled": store.unsettled,
-                "last_error": store.last_error.as_ref().map(ToString::to_string),
-            })
-        })
-        .collect();
-    let dirty: Vec<Value> = pipeline
-        .dirty
-        .iter()
-        .map(|table| {
-            json!({ "database": &*table.database, "table": table.table, "lost": table.lost, "reason": table.reason })
-        })
-        .collect();
-    let json = json!({
-        "status": status,
-        "details": health.details,
-        "lag_ms": pipeline.lag.map_or(0, |lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
-        "written": pipeline.written,
-        "stores": stores,
-        "dirty": dirty,
-    });
-    let mut lines = vec![status.to_owned()];
-    lines.extend(health.details.iter().map(|detail| format!("  {detail}")));
-    Told { json, lines, well: health.status == Status::Up }
-}
-
 pub(super) fn audit(kv: &KvSync, database: Option<&str>) -> Result<Told> {
     let (mut findings, mut lines, mut well) = (Vec::new(), Vec::new(), true);
     for database in kv.databases_named(database)? {
@@ -234,7 +131,7 @@ pub(super) fn audit(kv: &KvSync, database: Option<&str>) -> Result<Told> {
     if lines.is_empty() {
         lines.push("nothing was found".to_owned());
     }
-    Ok(Told { json: json!({ "findings": findings }), lines, well })
+    Ok(Told::new(json!({ "findings": findings }), lines, well))
 }
 
 pub(super) fn triggers(kv: &KvSync, database: Option<&str>, down: bool) -> Result<Told> {
@@ -247,7 +144,7 @@ pub(super) fn triggers(kv: &KvSync, database: Option<&str>, down: bool) -> Resul
         let message = "no table has triggers; register their models with `.triggers::<..>()`";
         return Err(Error::new(ErrorKind::Config, message));
     }
-    Ok(Told { json: json!({ "sql": sql }), lines: vec![sql.trim_end().to_owned()], well: true })
+    Ok(Told::new(json!({ "sql": sql }), vec![sql.trim_end().to_owned()], true))
 }
 
 pub(super) fn raise_epoch(kv: &KvSync, yes: bool) -> Result<Told> {
@@ -258,5 +155,5 @@ pub(super) fn raise_epoch(kv: &KvSync, yes: bool) -> Result<Told> {
     }
     let epoch = kv.raise_epoch()?;
     let line = format!("the epoch is {epoch}; fill the stores again with `backfill` or `repair`");
-    Ok(Told { json: json!({ "epoch": epoch }), lines: vec![line], well: true })
+    Ok(Told::new(json!({ "epoch": epoch }), vec![line], true))
 }

@@ -1,12 +1,15 @@
 //! What the command line asks for by name.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, bounded};
 
 use super::KvSync;
 use crate::capture::AnyDatabase;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
+use crate::transport::{self, OutboxDepth};
 use crate::upkeep::{Backfill, Target};
 
 impl KvSync {
@@ -45,5 +48,34 @@ impl KvSync {
             }
         }
         Ok(all)
+    }
+
+    /// Asks every outbox what it holds, each on a thread of its own: a database may not answer.
+    pub(crate) fn ask_outboxes(&self) -> Asked {
+        let mut all: Vec<_> = self.inner.databases.values().filter_map(|database| database.outbox()).collect();
+        all.sort_by(|one, other| one.name().cmp(other.name()));
+        let ask = |outbox: Arc<dyn transport::Outbox>| {
+            let (answer, answered) = bounded(1);
+            let name = outbox.name().to_owned();
+            let asked = self.inner.pipeline.spawn("kvsync-health", move || drop(answer.try_send(outbox.depth())));
+            (name, asked.map(|()| answered))
+        };
+        Asked(all.into_iter().map(ask).collect())
+    }
+}
+
+/// Outboxes that were asked what they hold.
+pub(crate) struct Asked(Vec<(String, Result<Receiver<Result<OutboxDepth>>>)>);
+
+impl Asked {
+    /// Their answers, as far as they come in time.
+    pub(crate) fn answers(self, deadline: Duration) -> Vec<(String, Result<OutboxDepth>)> {
+        let until = Instant::now() + deadline;
+        let late = || Error::new(ErrorKind::Deadline, format!("it did not answer within {deadline:.1?}"));
+        let answer = |(name, asked): (String, Result<Receiver<_>>)| {
+            let answer = asked.and_then(|asked| asked.recv_deadline(until).unwrap_or_else(|_| Err(late())));
+            (name, answer)
+        };
+        self.0.into_iter().map(answer).collect()
     }
 }

@@ -150,6 +150,17 @@ impl Builder {
     /// How often a row of an outbox is tried that a store refuses or that cannot be understood, and how long
     /// it waits between, before it is a dead letter. Without this call 10 times, from 1 s to 5 minutes
     /// apart. A store or a database that is down costs no attempts.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use kvsync::KvSync;
+    /// use kvsync::worker::Backoff;
+    ///
+    /// let backoff = Backoff { min: Duration::from_secs(2), max: Duration::from_secs(60) };
+    /// let builder = KvSync::builder().outbox_attempts(5, backoff);
+    /// # drop(builder);
+    /// ```
     pub fn outbox_attempts(mut self, attempts: u32, backoff: Backoff) -> Self {
         (self.config.relay.attempts, self.config.relay.backoff) = (attempts, backoff);
         self

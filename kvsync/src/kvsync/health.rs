@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::KvSync;
+use crate::error::failure_text;
 use crate::store::{self, Status};
 use crate::transport::OutboxDepth;
 use crate::worker::PipelineHealth;
@@ -33,7 +34,7 @@ impl KvSync {
         }
         for store in &pipeline.stores {
             if let Some(error) = &store.last_error {
-                weakened(format!("the last error of {}: {error}", store.store));
+                weakened(format!("the last error of {}: {}", store.store, failure_text(&**error)));
             }
             if store.unsettled > 0 {
                 weakened(format!("{} rows of {} are to be read again", store.unsettled, store.store));
@@ -42,7 +43,7 @@ impl KvSync {
         for outbox in &pipeline.outboxes {
             let database = &outbox.database;
             if let Some(error) = &outbox.error {
-                weakened(format!("the outbox of {database} cannot be asked: {error}"));
+                weakened(format!("the outbox of {database} cannot be asked: {}", failure_text(&**error)));
             }
             if let Some(OutboxDepth { pending, dead, .. }) = outbox.depth
                 && dead > 0

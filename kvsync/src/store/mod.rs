@@ -154,14 +154,16 @@ pub enum Step {
         /// The keys, each with the version that was released.
         released: Vec<(Key, Version)>,
     },
-    /// Removes an entry that has expired and that the store need not keep any longer.
+    /// Removes an entry that has expired and that the store need not keep any longer. Fails with
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where something of another type stands, in a store
+    /// that has types.
     Sweep(Key),
     /// Removes what stands under a key if it is exactly these bytes: for repairs, where what stands there
     /// is nothing that another step could build upon.
     Remove {
         /// The key.
         key: Key,
-        /// The bytes, as [`SyncStore::get_many`] gives them.
+        /// The bytes, as [`SyncStore::get_many`] gives them; none for something of another type.
         stands: Bytes,
     },
 }

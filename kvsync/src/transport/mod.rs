@@ -7,9 +7,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::outbox::{Claimed, DeadLetter, Failure, Outbox, OutboxDepth, failure_text};
+pub use self::outbox::{Claimed, DeadLetter, Failure, Outbox, OutboxDepth};
 pub use self::queue::Queue;
 use crate::change::Change;
+pub use crate::error::failure_text;
 
 /// Carries changes to workers.
 ///

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crate::change::{Change, OutboxRange};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// The outbox of one database, as those see it who deliver its rows. Implemented beside capture.
 ///
@@ -147,7 +147,7 @@ pub struct Claimed {
     /// How often it failed before.
     pub attempts: u32,
     /// Its changes: one for each model that it is about. An error when it cannot be understood; one that
-    /// says that a [retry](Error::is_retryable) helps is not about the row.
+    /// says that a [retry](crate::Error::is_retryable) helps is not about the row.
     pub changes: Result<Vec<Change>>,
 }
 
@@ -204,17 +204,4 @@ pub struct DeadLetter {
     pub attempts: u32,
     /// Why it was given up.
     pub error: String,
-}
-
-/// The error of a row that cannot be understood, for [`Outbox::failed`].
-#[must_use]
-pub fn failure_text(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        source = cause.source();
-    }
-    text
 }

@@ -265,10 +265,6 @@ impl Mender {
             Err(_) if !self.remove_foreign => return Err(left_alone()),
             Err(_) => {}
         }
-        if stands.is_empty() {
-            let message = "it is of another type than kvsync writes; take it away by hand";
-            return Err(Error::new(ErrorKind::Rejected, message));
-        }
         execute(access, at, &[Step::Remove { key: key.clone(), stands: stands.clone() }])?;
         Ok(true)
     }
@@ -277,7 +273,8 @@ impl Mender {
 fn left_alone() -> Error {
     Error::new(
         ErrorKind::Rejected,
-        "it was not written by this kvsync and is left alone; `remove_foreign` takes it away",
+        "it was not written by this kvsync and is left alone; a repair with `remove_foreign` (on the command line \
+         `--remove-foreign`) takes it away",
     )
 }
 

@@ -2,11 +2,14 @@
 
 use std::env;
 use std::process::ExitCode;
+use std::time::Duration;
 
+use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
 use kvsync::capture::Database;
-use kvsync::store::RedisStore;
+use kvsync::store::{EmbeddedStore, RedisStore};
+use kvsync::worker::Backoff;
 use kvsync::{KvSync, Syncable};
 use serde::{Deserialize, Serialize};
 
@@ -28,16 +31,35 @@ struct User {
     name: String,
 }
 
-fn build() -> Result<KvSync, Box<dyn std::error::Error + Send + Sync>> {
-    let path = env::var("ADMIN_DATABASE")?;
-    let store = RedisStore::builder([env::var("ADMIN_REDIS")?]).prefix(&env::var("ADMIN_PREFIX")?).connect()?;
-    let mut database = Database::<Sqlite>::new("main", move || SqliteConnection::establish(&path));
-    database = match env::var("ADMIN_OUTBOX").as_deref() {
-        Ok("triggers") => database.outbox().triggers::<User>(),
-        Ok(_) => database.outbox().model::<User>(),
-        Err(_) => database.model::<User>(),
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn build() -> Result<KvSync, Failure> {
+    let mut builder = KvSync::builder().outbox_attempts(1, Backoff { min: Duration::ZERO, max: Duration::ZERO });
+    builder = match env::var("ADMIN_STORE") {
+        Ok(dir) => builder.store(EmbeddedStore::open(dir)?),
+        Err(_) => {
+            builder.store(RedisStore::builder([env::var("ADMIN_REDIS")?]).prefix(&env::var("ADMIN_PREFIX")?).connect()?)
+        }
     };
-    Ok(KvSync::builder().store(store).database(database).build()?)
+    let url = env::var("ADMIN_DATABASE")?;
+    let outbox = env::var("ADMIN_OUTBOX");
+    let outbox = outbox.as_deref();
+    builder = if url.starts_with("postgres:") {
+        let database = Database::<Pg>::new("main", move || PgConnection::establish(&url));
+        builder.database(match outbox {
+            Ok("triggers") => database.outbox().triggers::<User>(),
+            Ok(_) => database.outbox().model::<User>(),
+            Err(_) => database.model::<User>(),
+        })
+    } else {
+        let database = Database::<Sqlite>::new("main", move || SqliteConnection::establish(&url));
+        builder.database(match outbox {
+            Ok("triggers") => database.outbox().triggers::<User>(),
+            Ok(_) => database.outbox().model::<User>(),
+            Err(_) => database.model::<User>(),
+        })
+    };
+    Ok(builder.build()?)
 }
 
 fn main() -> ExitCode {

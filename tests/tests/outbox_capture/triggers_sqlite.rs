@@ -4,7 +4,7 @@ use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sqlite::Sqlite;
-use kvsync::capture::{Attached, Database, Severity, SyncConnection, Unattached};
+use kvsync::capture::{Attached, Database, FindingKind, Severity, SyncConnection, Unattached};
 use kvsync::change::Publish;
 use kvsync_tests::recorder::Recorder;
 use tempfile::TempDir;
@@ -98,7 +98,7 @@ fn a_replaced_row_is_written_down_where_delete_triggers_run() {
     // Another one is not seen,
     assert_eq!(on.leaves("REPLACE INTO users (id, email, name) VALUES (2, 'b', 'Cyd')"), ["insert 2"]);
     let warned = on.conn.check().unwrap();
-    assert!(warned.len() == 1 && warned[0].message.contains("recursive_triggers"), "{warned:?}");
+    assert!(warned.len() == 1 && warned[0].advice.contains("recursive_triggers"), "{warned:?}");
     // unless SQLite is told to run the triggers.
     on.plain.batch_execute("PRAGMA recursive_triggers = ON").unwrap();
     let was = old(2, "b", "Cyd");
@@ -210,12 +210,22 @@ fn a_table_without_its_triggers_is_not_written() {
     assert!(wrong(&mut on).contains("lacks triggers of kvsync"));
     on.conn.install_triggers().unwrap();
     assert_eq!(wrong(&mut on), "");
+    // That leaves the outbox's name in quotes in the triggers, which fill it as before.
+    let renamed = "ALTER TABLE kvsync_outbox RENAME TO away; ALTER TABLE away RENAME TO kvsync_outbox";
+    on.plain.batch_execute(renamed).unwrap();
+    let found = on.conn.check().unwrap();
+    assert!(
+        found.iter().all(|finding| finding.kind != FindingKind::Trigger || finding.message.contains("REPLACE")),
+        "{found:?}"
+    );
     for (breaks, says) in [
         ("DROP TRIGGER kvsync_outbox_users_move", "lacks triggers"),
         (
             "DROP TRIGGER kvsync_outbox_users_delete; CREATE TRIGGER kvsync_outbox_users_delete AFTER DELETE ON users BEGIN SELECT 1; END",
-            "lacks triggers",
+            "does not fill",
         ),
+        // The triggers follow their table under its new name.
+        ("ALTER TABLE kvsync_outbox RENAME TO away; CREATE TABLE kvsync_outbox AS SELECT * FROM away", "does not fill"),
     ] {
         on.plain.batch_execute(breaks).unwrap();
         let said = wrong(&mut on);

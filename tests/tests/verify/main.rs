@@ -13,6 +13,7 @@
 
 mod cli;
 mod differences;
+mod exits;
 mod foreign;
 mod live;
 mod models;

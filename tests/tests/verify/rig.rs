@@ -127,6 +127,15 @@ impl Rig {
         rig
     }
 
+    /// The same database and store, where entries end; for Postgres and Redis.
+    pub fn ending(&self) -> KvSync {
+        let Place::Pg(fresh) = &self.place else { panic!("{:?} has no such", self.kv) };
+        let url = fresh.url();
+        let store = RedisStore::builder([env::redis_url().unwrap()]).prefix(&self.prefix).connect().unwrap();
+        let database = Database::<Pg>::new("main", move || PgConnection::establish(&url)).model::<User>();
+        KvSync::builder().store(store).database(database).expiration(Duration::from_hours(1)).build().unwrap()
+    }
+
     pub fn connect(&self) -> Conn {
         match &self.conn {
             Conn::Lite(_) => Conn::Lite(self.kv.connect::<Sqlite>("main").unwrap()),

@@ -102,8 +102,8 @@ pub(super) fn is_there<C: Inner>(conn: &mut C) -> QueryResult<bool> {
 
 /// What to do where it is not.
 pub(super) fn missing(database: &str) -> String {
-    format!(
-        "there is no table `kvsync_outbox` in the database `{database}`; run the migration that makes it: \
-         `kvsync::capture::outbox::migrations()`, or its files in the crate's folder `migrations`"
-    )
+    format!("there is no table `kvsync_outbox` in the database `{database}`; {MAKE_IT}")
 }
+
+pub(super) const MAKE_IT: &str = "run the migration that makes it: `kvsync::capture::outbox::migrations()`, or its files \
+                                  in the crate's folder `migrations`";

@@ -63,7 +63,8 @@ pub(super) fn catalog<C: Inner<Backend = Pg>>(
     let mut catalog = Catalog::default();
     let schema = relation.schema.clone();
     let Some(relation) = at_home(conn, hub, table, relation)? else {
-        catalog.unfit = Some(Notice::error(FindingKind::Table, unknown_home(table, &schema), ""));
+        let [message, advice] = unknown_home(table, &schema);
+        catalog.unfit = Some(Notice::error(FindingKind::Table, message, advice));
         return Ok(Some(catalog));
     };
     if !["r", "p"].contains(&relation.kind.as_str()) {

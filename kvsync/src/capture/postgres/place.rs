@@ -126,7 +126,7 @@ fn find<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>, table: &Table<Pg>, 
         (Some(schema), _) => schema.clone(),
         (None, None) => match home(conn, table)? {
             Some(home) => home,
-            None => return elsewhere(unknown_home(table, &found.schema)),
+            None => return elsewhere(unknown_home(table, &found.schema).join("; ")),
         },
     };
     if found.name != table.name || found.schema != home {
@@ -144,12 +144,12 @@ fn find<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>, table: &Table<Pg>, 
     }
 }
 
-pub(super) fn unknown_home(table: &Table<Pg>, schema: &str) -> String {
-    format!(
-        "`{}` is in none of the schemas of the default search path; name its schema in `table!` (`{schema}.{}`), \
-         or give schemas scopes (`Database::scopes`)",
-        table.name, table.name
-    )
+pub(super) fn unknown_home(table: &Table<Pg>, schema: &str) -> [String; 2] {
+    let name = &table.name;
+    [
+        format!("`{name}` is in none of the schemas of the default search path"),
+        format!("name its schema in `table!` (`{schema}.{name}`), or give schemas scopes (`Database::scopes`)"),
+    ]
 }
 
 #[derive(QueryableByName)]

@@ -17,10 +17,10 @@ use diesel::sql_types::{Bool, Nullable, Oid, Text};
 use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::{Inner, Inside};
-use super::super::finding::Severity;
+use super::super::finding::{FindingKind, Notice};
 use super::super::hub::Hub;
 use super::super::table::Table;
-use super::super::triggers::{Faults, TriggersSql};
+use super::super::triggers::TriggersSql;
 use super::place::{home, schema_of};
 
 /// The outbox's name.
@@ -265,25 +265,31 @@ struct Trigger {
 }
 
 /// What is wrong with the triggers of a table and of its partitions.
-pub(super) fn faults<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>, table: &Table<Pg>) -> QueryResult<Faults> {
+pub(super) fn faults<C: Inner<Backend = Pg>>(
+    conn: &mut C,
+    hub: &Hub<Pg>,
+    table: &Table<Pg>,
+) -> QueryResult<Vec<Notice>> {
     let Some(outbox) = outbox(conn)? else {
         let message = "its triggers have no outbox to fill: there is no table `kvsync_outbox` in the schemas of the \
-                       default search path; run the migration that makes it";
-        return Ok(vec![(Severity::Error, message.to_owned())]);
+                       default search path";
+        return Ok(vec![Notice::error(FindingKind::Trigger, message, "run the migration that makes it")]);
     };
-    let mut faults = Faults::new();
+    let mut faults = Vec::new();
     for target in targets(conn, hub, table)? {
         faults.extend(of_target(conn, table, &target, &outbox)?);
     }
     Ok(faults)
 }
 
+const MEND: &str = "run the migration of `Database::triggers_sql` anew, or `install_triggers`";
+
 fn of_target<C: Inner<Backend = Pg>>(
     conn: &mut C,
     table: &Table<Pg>,
     target: &Target,
     outbox: &str,
-) -> QueryResult<Faults> {
+) -> QueryResult<Vec<Notice>> {
     let [to_outbox, to_table, to_schema] = PLACES.map(literal);
     let found: Vec<Trigger> = sql_query(format!(
         "SELECT r.oid::pg_catalog.regclass::text AS relation, t.tgenabled::text AS enabled, \
@@ -310,40 +316,43 @@ fn of_target<C: Inner<Backend = Pg>>(
     .bind::<Text, _>(outbox)
     .bind::<Oid, _>(target.oid)
     .get_results(conn)?;
-    let fault = |trigger: &Trigger| {
-        let Trigger { relation, enabled, sound, current, may } = trigger;
-        let mend = "run the migration of `Database::triggers_sql`, or `install_triggers`";
-        let message = match enabled.as_deref() {
-            None => format!("`{relation}` lacks a trigger of kvsync, so what is written to it may be lost; {mend}"),
-            Some(_) if !sound => {
-                format!("a trigger of kvsync on `{relation}` does not fill the outbox as it should; {mend} anew")
+    let fault = |Trigger { relation, enabled, sound, current, may }: Trigger| {
+        let (error, warning) = (Notice::error, Notice::warning);
+        let (notice, message, advice): (fn(_, _, _) -> _, _, _) = match enabled.as_deref() {
+            None => {
+                (error, format!("`{relation}` lacks a trigger of kvsync, so what is written to it may be lost"), MEND)
             }
-            Some(_) if !may => format!(
-                "the owner of the trigger of kvsync on `{relation}` may not write the outbox; GRANT INSERT ON {OUTBOX}"
-            ),
-            Some("A") if *current => return None,
+            Some(_) if !sound => {
+                (error, format!("a trigger of kvsync on `{relation}` does not fill the outbox as it should"), MEND)
+            }
+            Some(_) if !may => {
+                let message = format!("the owner of the trigger of kvsync on `{relation}` may not write the outbox");
+                (error, message, "GRANT INSERT ON it")
+            }
+            Some("A") if current => return None,
+            // Rows and primary keys are written all the same, and while a program is replaced two want their own.
             Some("A" | "O") if !current => {
-                // Rows and primary keys are written all the same, and while a program is replaced two want their own.
                 let message = format!(
                     "a trigger of kvsync on `{relation}` was made for other columns or models: a row that leaves a key \
-                     may not say so; {mend} anew"
+                     may not say so"
                 );
-                return Some((Severity::Warning, message));
+                (warning, message, MEND)
             }
             Some("O") => {
                 let message = format!(
                     "a trigger of kvsync on `{relation}` is not enabled ALWAYS: nothing is caught under \
-                     `session_replication_role = replica`; {mend} anew"
+                     `session_replication_role = replica`"
                 );
-                return Some((Severity::Warning, message));
+                (warning, message, MEND)
             }
             Some(_) => {
-                format!("a trigger of kvsync on `{relation}` is disabled; enable it ALWAYS, and verify the table")
+                let message = format!("a trigger of kvsync on `{relation}` is disabled");
+                (error, message, "enable it ALWAYS, and verify the table")
             }
         };
-        Some((Severity::Error, message))
+        Some(notice(FindingKind::Trigger, message, advice))
     };
-    let mut faults: Faults = found.iter().filter_map(fault).collect();
+    let mut faults: Vec<Notice> = found.into_iter().filter_map(fault).collect();
     faults.dedup();
     Ok(faults)
 }

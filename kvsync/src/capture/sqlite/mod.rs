@@ -36,7 +36,7 @@ use super::reread::Until;
 use super::scan::Asked;
 use super::statement::Dialect;
 use super::table::Table;
-use super::triggers::{Faults, TriggersSql};
+use super::triggers::TriggersSql;
 use super::ways::Way;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
@@ -316,7 +316,7 @@ impl Inside for Sqlite {
         trigger::install(conn, table)
     }
 
-    fn faults<C: Inner<Backend = Self>>(conn: &mut C, _: &Hub<Self>, table: &Table<Self>) -> QueryResult<Faults> {
+    fn faults<C: Inner<Backend = Self>>(conn: &mut C, _: &Hub<Self>, table: &Table<Self>) -> QueryResult<Vec<Notice>> {
         trigger::faults(conn, table)
     }
 

@@ -14,9 +14,9 @@ use diesel::sqlite::Sqlite;
 use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::Inner;
-use super::super::finding::Severity;
+use super::super::finding::{FindingKind, Notice};
 use super::super::table::Table;
-use super::super::triggers::{Faults, TriggersSql};
+use super::super::triggers::TriggersSql;
 
 /// The clock in milliseconds since the Unix epoch.
 const MILLIS: &str = "CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER)";
@@ -141,47 +141,47 @@ struct Count {
 #[derive(QueryableByName)]
 struct Stored {
     #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Text)]
     sql: String,
 }
 
 fn stored<C: Inner<Backend = Sqlite>>(conn: &mut C, table: &Table<Sqlite>) -> QueryResult<Vec<Stored>> {
     sql_query(
-        "SELECT sql FROM main.sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = ? AND name LIKE 'kvsync\\_outbox\\_%' ESCAPE '\\'",
+        "SELECT name, sql FROM main.sqlite_master WHERE type = 'trigger' AND lower(tbl_name) = ? AND name LIKE 'kvsync\\_outbox\\_%' ESCAPE '\\'",
     )
     .bind::<Text, _>(&table.name)
     .get_results(conn)
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The worst of a table's triggers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum State {
-    /// There are none, or one is missing or empty.
-    Missing,
+    Current,
     /// They were made for other columns or models.
     Outdated,
-    Current,
+    /// One does not fill the outbox: it was emptied, or its outbox has been renamed.
+    Unsound,
+    /// There are none, or one is missing.
+    Missing,
 }
 
 fn state(stored: &[Stored], table: &Table<Sqlite>) -> State {
     let state = |Trigger { name, rest }: &Trigger| {
-        let begins = format!("CREATE TRIGGER {name} AFTER ");
-        let Some(found) = stored.iter().find(|stored| stored.sql.starts_with(&begins)) else { return State::Missing };
-        if found.sql == format!("CREATE TRIGGER {name} {rest}") {
+        let Some(found) = stored.iter().find(|stored| quote(&stored.name) == *name) else { return State::Missing };
+        // A table that was renamed, and then given its name back, stands in quotes in its triggers.
+        let sql =
+            found.sql.replace("\"kvsync_outbox\"", "kvsync_outbox").replace("\"kvsync_counter\"", "kvsync_counter");
+        if sql == format!("CREATE TRIGGER {name} {rest}") {
             State::Current
-        } else if found.sql.contains("INSERT INTO kvsync_outbox") {
+        } else if sql.starts_with(&format!("CREATE TRIGGER {name} AFTER ")) && sql.contains("INSERT INTO kvsync_outbox")
+        {
             State::Outdated
         } else {
-            State::Missing
+            State::Unsound
         }
     };
-    let states: Vec<State> = triggers(table).iter().map(state).collect();
-    let is = |wanted| states.contains(&wanted);
-    if is(State::Missing) {
-        State::Missing
-    } else if is(State::Outdated) {
-        State::Outdated
-    } else {
-        State::Current
-    }
+    triggers(table).iter().map(state).max().unwrap_or(State::Current)
 }
 
 /// Whether rows that REPLACE displaces are deleted with their triggers.
@@ -190,38 +190,40 @@ pub(super) fn is_recursive<C: Inner<Backend = Sqlite>>(conn: &mut C) -> QueryRes
 }
 
 /// What is wrong with the triggers of a table.
-pub(super) fn faults<C: Inner<Backend = Sqlite>>(conn: &mut C, table: &Table<Sqlite>) -> QueryResult<Faults> {
-    let error = |message: String| Ok(vec![(Severity::Error, message)]);
+pub(super) fn faults<C: Inner<Backend = Sqlite>>(conn: &mut C, table: &Table<Sqlite>) -> QueryResult<Vec<Notice>> {
+    let error = |message: &str, advice| Ok(vec![Notice::error(FindingKind::Trigger, message.to_owned(), advice)]);
     if table.schema.as_deref().is_some_and(|schema| schema != "main") {
-        return error("triggers cannot write from an attached database into the outbox of another".to_owned());
+        let message = "triggers cannot write from an attached database into the outbox of another";
+        return error(message, "register its models with `model`, without triggers");
     }
     let found: Count = sql_query(
         "SELECT count(*) AS n FROM main.sqlite_master WHERE type = 'table' AND name IN ('kvsync_outbox', 'kvsync_counter')",
     )
     .get_result(conn)?;
     if found.n < 2 {
-        return error("its triggers have no outbox to fill; run the migration that makes it".to_owned());
+        return error("its triggers have no outbox to fill", "run the migration that makes it");
     }
-    let mend = "run the migration of `Database::triggers_sql`, or `install_triggers`";
-    let mut faults = Faults::new();
+    let mend = "run the migration of `Database::triggers_sql` anew, or `install_triggers`";
+    let mut faults = Vec::new();
     match state(&stored(conn, table)?, table) {
         State::Current => {}
-        State::Missing => {
-            return error(format!("it lacks triggers of kvsync, so what is written to it may be lost; {mend}"));
+        State::Missing => return error("it lacks triggers of kvsync, so what is written to it may be lost", mend),
+        State::Unsound => {
+            let message =
+                "a trigger of kvsync on it does not fill `kvsync_outbox`, so what is written to it may be lost";
+            return error(message, mend);
         }
         // Rows and primary keys are written all the same, and while a program is replaced two want their own.
-        State::Outdated => faults.push((
-            Severity::Warning,
-            format!(
-                "its triggers of kvsync were made for other columns or models: a row that leaves a key may not say so; \
-                 {mend} anew"
-            ),
-        )),
+        State::Outdated => {
+            let message = "its triggers of kvsync were made for other columns or models: a row that leaves a key may not \
+                           say so";
+            faults.push(Notice::warning(FindingKind::Trigger, message, mend));
+        }
     }
     if table.displaces() && !is_recursive(conn)? {
-        let message = "it has a second unique key, and rows that REPLACE displaces by it are deleted without a trigger; \
-                       use an upsert, or set `PRAGMA recursive_triggers = ON` on every connection";
-        faults.push((Severity::Warning, message.to_owned()));
+        let message = "it has a second unique key, and rows that REPLACE displaces by it are deleted without a trigger";
+        let advice = "use an upsert, or set `PRAGMA recursive_triggers = ON` on every connection";
+        faults.push(Notice::warning(FindingKind::Trigger, message, advice));
     }
     Ok(faults)
 }

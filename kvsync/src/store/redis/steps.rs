@@ -133,10 +133,10 @@ impl Planner<'_> {
         let range = index..index + 1;
         let (script, key) = match step {
             Step::Apply(_) => return self.apply(range),
-            // Redis expires by itself; but that nobody answers is an error here too.
+            // Redis expires by itself; but that nobody answers is an error here too, and another type is.
             Step::Sweep(key) => {
                 let key = self.store.full(key);
-                return self.push(range, &key, cmd("EXISTS").arg(&key));
+                return self.push(range, &key, cmd("STRLEN").arg(&key));
             }
             Step::Merge(change) => (Script::Merge, &change.home),
             Step::Write(write) => (Script::Write, &write.key),

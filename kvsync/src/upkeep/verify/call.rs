@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::compare::overlaps;
+use super::compare::{foreign, overlaps};
 use super::difference::DifferenceKind;
 use super::run::Run;
 use crate::envelope::{Body, Envelope, State};
-use crate::error::ErrorKind;
+use crate::error::{ErrorKind, failure_text};
 use crate::key::{Key, Scope};
 use crate::model::{Kind, Model, PrimaryKey};
 use crate::record::Record;
@@ -53,14 +53,14 @@ impl Run {
         let envelope = match Envelope::parse(bytes) {
             Ok(envelope) => envelope,
             Err(error) if error.kind() == ErrorKind::UnknownLayout => {
-                return stray(DifferenceKind::Undecodable, None, error.to_string());
+                return stray(DifferenceKind::Undecodable, None, failure_text(&error));
             }
-            Err(error) => return stray(DifferenceKind::Foreign, None, error.to_string()),
+            Err(error) => return stray(DifferenceKind::Foreign, None, foreign(bytes, &error)),
         };
         let head = envelope.head;
         let record = match envelope.ledger.is_some().then(|| Record::from_envelope(envelope.clone())).transpose() {
             Ok(record) => record,
-            Err(error) => return stray(DifferenceKind::Undecodable, Some(head.version), error.to_string()),
+            Err(error) => return stray(DifferenceKind::Undecodable, Some(head.version), failure_text(&error)),
         };
         let bound = self.bound(first.unit, bounds);
         let newest = record.as_ref().map_or(head.version, |record| head.version.max(record.version).max(record.mark));
@@ -99,7 +99,7 @@ impl Run {
             detail,
         };
         let (codec, fields, bytes) = match envelope.body() {
-            Err(error) => return stray(DifferenceKind::Undecodable, error.to_string()),
+            Err(error) => return stray(DifferenceKind::Undecodable, failure_text(&error)),
             Ok(Body::None) => return stray(DifferenceKind::Undecodable, "the entry has no body".to_owned()),
             Ok(Body::Pointer(home)) => {
                 let otherwise = stray(DifferenceKind::Orphan, format!("it points to `{home}`, which does not list it"));
@@ -148,7 +148,7 @@ impl Run {
             return look;
         }
         if let Some(error) = failure {
-            return stray(DifferenceKind::Undecodable, error.to_string());
+            return stray(DifferenceKind::Undecodable, failure_text(&error));
         }
         let own =
             |claim: &Claim| self.units.get(claim.unit).is_some_and(|unit| overlaps(fields, unit.kind.schema.fields));

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::difference::DifferenceKind;
 use crate::envelope::{Body, Envelope, State};
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind, failure_text};
 use crate::key::{Key, Scope};
 use crate::model::{Kind, Model, Schema, guarded};
 use crate::record::Record;
@@ -107,9 +107,9 @@ impl Measure {
         let Some(bytes) = bytes else { return Entry::Nothing };
         match Envelope::parse(bytes) {
             Err(error) if error.kind() == ErrorKind::UnknownLayout => {
-                Entry::Wrong(DifferenceKind::Undecodable, None, error.to_string())
+                Entry::Wrong(DifferenceKind::Undecodable, None, failure_text(&error))
             }
-            Err(error) => Entry::Wrong(DifferenceKind::Foreign, None, error.to_string()),
+            Err(error) => Entry::Wrong(DifferenceKind::Foreign, None, foreign(bytes, &error)),
             Ok(envelope) if envelope.head.is_expired(self.now) && envelope.head.state != State::Tombstone => {
                 Entry::Ended
             }
@@ -184,7 +184,7 @@ impl Standing<'_> {
         let record = match Record::from_envelope(envelope.clone()) {
             Ok(record) => record,
             Err(error) => {
-                wrong(DifferenceKind::Undecodable, Some(head.version), error.to_string());
+                wrong(DifferenceKind::Undecodable, Some(head.version), failure_text(&error));
                 return Some(None);
             }
         };
@@ -271,7 +271,7 @@ impl Standing<'_> {
     /// What is wrong with a body, if anything is.
     fn body(&self, envelope: &Envelope, pointed: &[Key]) -> Option<(DifferenceKind, String)> {
         let (codec, fields, bytes) = match envelope.body() {
-            Err(error) => return Some((DifferenceKind::Undecodable, error.to_string())),
+            Err(error) => return Some((DifferenceKind::Undecodable, failure_text(&error))),
             Ok(Body::None) => return Some((DifferenceKind::Undecodable, "the entry has no body".to_owned())),
             Ok(Body::Pointer(home)) => {
                 let right = pointed.iter().any(|key| key.as_str() == home);
@@ -298,7 +298,7 @@ impl Standing<'_> {
             return None;
         }
         match kind.decode(bytes) {
-            Err(error) => Some((DifferenceKind::Undecodable, error.to_string())),
+            Err(error) => Some((DifferenceKind::Undecodable, failure_text(&error))),
             Ok(stored) if stored.home() != self.row.home() => {
                 Some((DifferenceKind::Orphan, format!("it holds the row of `{}`", stored.home())))
             }
@@ -306,6 +306,14 @@ impl Standing<'_> {
             Ok(_) => Some((DifferenceKind::Stale, "the row's content differs".to_owned())),
         }
     }
+}
+
+/// Why bytes are no entry; nothing is read of what is of another type.
+pub(super) fn foreign(bytes: &Bytes, error: &Error) -> String {
+    if bytes.is_empty() {
+        return "it is empty, or of another type than kvsync writes".to_owned();
+    }
+    failure_text(error)
 }
 
 /// Whether the stored fields and the reader's have one in common.

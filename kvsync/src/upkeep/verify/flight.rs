@@ -11,7 +11,8 @@ use super::compare::{Compared, Finding, Measure, Place, Role, Standing};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, Scope};
 use crate::model::{Kind, Model, PrimaryKey, Source};
-use crate::store::SyncStore;
+use crate::record::Terms;
+use crate::store::{Step, SyncStore};
 use crate::version::Version;
 
 /// How much may wait for a second look. More than that, and the oldest is waited for.
@@ -109,14 +110,15 @@ pub(crate) fn second_look(
     store: &dyn SyncStore,
     suspects: &[&RowSuspect],
     units: &[Unit],
+    terms: &Terms,
     measure: impl Fn(&RowSuspect) -> Measure,
 ) -> Result<Vec<Looked>> {
     let keys = |of_record: bool| {
         let places = suspects.iter().flat_map(|suspect| &suspect.places);
         places.filter(move |place| (place.role == Role::Record) == of_record).map(|place| place.key.clone())
     };
-    let mut copies = read(store, &keys(false).collect::<Vec<_>>())?.into_iter();
-    let mut records = read(store, &keys(true).collect::<Vec<_>>())?.into_iter();
+    let mut copies = read_closely(store, &keys(false).collect::<Vec<_>>(), terms)?.into_iter();
+    let mut records = read_closely(store, &keys(true).collect::<Vec<_>>(), terms)?.into_iter();
     let mut looked = Vec::with_capacity(suspects.len());
     for suspect in suspects {
         let of_role = |place: &Place| {
@@ -153,6 +155,25 @@ pub(crate) fn read(store: &dyn SyncStore, keys: &[Key]) -> Result<Vec<Option<Byt
                 }
             }
             Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// The same of what is about to be accused. Asked for many keys, a store may be silent on one that holds
+/// something of another type: where nothing seems to stand, each key is asked for by itself.
+pub(crate) fn read_closely(store: &dyn SyncStore, keys: &[Key], terms: &Terms) -> Result<Vec<Option<Bytes>>> {
+    let mut found = read(store, keys)?;
+    let mut absent: Vec<(&Key, &mut Option<Bytes>)> =
+        keys.iter().zip(&mut found).filter(|(_, stands)| stands.is_none()).collect();
+    for some in absent.chunks_mut(store.capabilities().max_steps.max(1)) {
+        // A sweep of nothing does nothing.
+        let sweeps: Vec<Step> = some.iter().map(|(key, _)| Step::Sweep((*key).clone())).collect();
+        for ((_, stands), answer) in some.iter_mut().zip(store.execute(&sweeps, terms)) {
+            match answer {
+                Err(error) if error.kind() == ErrorKind::Corrupt => **stands = Some(Bytes::new()),
+                answer => drop(answer?),
+            }
         }
     }
     Ok(found)

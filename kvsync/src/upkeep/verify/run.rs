@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::compare::{Finding, Measure};
 use super::difference::{Difference, DifferenceKind, Side, Verified, VerifyProgress};
-use super::flight::{EntryFault, EntrySuspect, Flight, RowFault, RowSuspect, Unit, WAITING, digest, read, second_look};
+use super::flight::{
+    EntryFault, EntrySuspect, Flight, RowFault, RowSuspect, Unit, WAITING, digest, read_closely, second_look,
+};
 use super::strays::Strays;
 use super::units::{covered, plain, units};
 use super::{OnDifference, OnProgress, Verify};
@@ -245,7 +247,8 @@ impl Run {
             return Ok(());
         }
         let Some((_, store)) = self.access.store(at) else { return Ok(()) };
-        let looked = second_look(&**store, rows, &self.units, |row| self.measure(row.unit, row.bound))?;
+        let looked =
+            second_look(&**store, rows, &self.units, &self.access.terms(), |row| self.measure(row.unit, row.bound))?;
         for (row, (compared, stands)) in rows.iter().zip(looked) {
             self.report.expired += compared.expired;
             if let Some((key, version)) = compared.moving {
@@ -270,7 +273,7 @@ impl Run {
     fn judge_entries(&mut self, at: usize, entries: &[&EntrySuspect], faults: &mut Vec<EntryFault>) -> Result<()> {
         let Some((_, store)) = self.access.store(at) else { return Ok(()) };
         let keys: Vec<Key> = entries.iter().map(|entry| entry.finding.key.clone()).collect();
-        for (entry, stands) in entries.iter().zip(read(&**store, &keys)?) {
+        for (entry, stands) in entries.iter().zip(read_closely(&**store, &keys, &self.access.terms())?) {
             // What was written meanwhile is another matter.
             let Some(stands) = stands.filter(|stands| digest(stands) == entry.digest) else { continue };
             faults.push(EntryFault {

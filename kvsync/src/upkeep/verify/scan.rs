@@ -6,7 +6,7 @@ use super::Side;
 use super::call::{Call, Claim, stands_under};
 use super::compare::{Finding, could_be};
 use super::difference::DifferenceKind;
-use super::flight::{EntrySuspect, Unit, digest, read};
+use super::flight::{EntrySuspect, Unit, digest, read, read_closely};
 use super::run::Run;
 use super::strays::Stray;
 use crate::envelope::{Body, Envelope, State};
@@ -93,7 +93,7 @@ impl Run {
             .collect();
         let keys: Vec<Key> = claimed.iter().map(|(key, _)| key.clone()).collect();
         let mut calls = Vec::new();
-        for ((key, claims), bytes) in claimed.into_iter().zip(read(store, &keys)?) {
+        for ((key, claims), bytes) in claimed.into_iter().zip(read_closely(store, &keys, &self.access.terms())?) {
             let Some(bytes) = bytes else { continue };
             let call = self.call(&key, scope, &claims, &bytes, bounds);
             if !matches!(call, Call::None) {
