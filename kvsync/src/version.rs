@@ -41,6 +41,12 @@ impl Version {
         Self(u128::from_be_bytes(self.0).saturating_add(1).to_be_bytes())
     }
 
+    /// The highest version below this one.
+    #[must_use]
+    pub fn previous(&self) -> Self {
+        Self(u128::from_be_bytes(self.0).saturating_sub(1).to_be_bytes())
+    }
+
     /// The epoch: raised once a database was restored to an earlier state.
     #[must_use]
     pub fn epoch(&self) -> u32 {

@@ -198,7 +198,9 @@ impl Settler {
                 }
                 (Some(Outcome::Failed), error) => self.refused(row, error),
                 // The store holds no such value: its row stays unknown until it is changed.
-                (Some(Outcome::Masked), Some(error)) => self.unwritable(row, change, error, job.attempts, began),
+                (Some(Outcome::Masked), Some(error)) if job.mark.is_none_or(|mark| mark <= change.version) => {
+                    self.unwritable(row, change, error, job.attempts, began);
+                }
                 (Some(outcome), _) => {
                     self.tell(change, None, job.attempts, began, outcome);
                     if let Some(mark) = job.mark {
@@ -301,7 +303,7 @@ impl Settler {
         tracing::error!(%error, row = %row.home(), "a row cannot be stored");
         self.lane.note(Some(Arc::clone(&error)));
         self.fail_commits(row, &error);
-        self.lane.unsettled.settled(row);
+        self.lane.unsettled.let_go(row);
         self.tell(change, Some(error), attempts, began, Outcome::Failed);
     }
 
@@ -320,7 +322,7 @@ impl Settler {
             };
             self.lane.shared.dirty.lose(&loss, now, &error.to_string());
         }
-        self.lane.unsettled.settled(row);
+        self.lane.unsettled.let_go(row);
         let (change, _) = self.change(row, Reread { row: Ok(None), version: row.version });
         self.tell(&change, Some(Arc::clone(error)), row.attempts, Instant::now(), Outcome::Failed);
     }

@@ -111,11 +111,12 @@ impl Row {
     }
 
     fn absorb(&mut self, other: Self) {
-        if other.version > self.version {
-            // The mark of a newer version has yet to be written, unless it was.
+        // The mark of a newer version has yet to be written, unless it was. A row that was refused and is delivered
+        // once more is waited for once more.
+        if other.version > self.version || self.stage == Stage::Refused {
             self.stage = other.stage;
-            self.version = other.version;
         }
+        self.version = self.version.max(other.version);
         for new in other.kept {
             match self.kept.iter_mut().find(|kept| kept.key == new.key) {
                 Some(kept) if kept.version < new.version => *kept = new,
@@ -206,10 +207,20 @@ impl Unsettled {
 
     /// The row is settled, as far as it was known when it was taken. Whether nothing newer came.
     pub(crate) fn settled(&self, taken: &Row) -> bool {
+        self.forget(taken, |_| false)
+    }
+
+    /// The row is let go of, as far as it was known when it was taken. One that a later commit waits for stays, so
+    /// that this commit is told of it, too.
+    pub(crate) fn let_go(&self, taken: &Row) -> bool {
+        self.forget(taken, |row| row.commits.1 > taken.commits.1)
+    }
+
+    fn forget(&self, taken: &Row, stays: impl Fn(&Row) -> bool) -> bool {
         let mut state = self.state.lock();
         let home = taken.home();
         let Some(row) = state.rows.get_mut(&home) else { return true };
-        if row.version > taken.version || row.kept.len() > taken.kept.len() {
+        if row.version > taken.version || row.kept.len() > taken.kept.len() || stays(row) {
             row.busy = false;
             row.attempts = 0;
             return false;
@@ -225,7 +236,9 @@ impl Unsettled {
         row.busy = false;
         row.attempts = attempts;
         row.due = Instant::now() + after;
-        if row.version == taken.version {
+        // A later commit is waited for until it was told that the row is refused.
+        let told = stage != Stage::Refused || row.commits.1 == taken.commits.1;
+        if row.version == taken.version && told {
             row.stage = stage;
         }
     }
@@ -406,6 +419,24 @@ mod tests {
         assert!(!unsettled.lift(&home, Version::new(0, 0, 4)));
         assert!(unsettled.lift(&home, Version::new(0, 0, 5)));
         assert_eq!(unsettled.depth(), (0, 0));
+    }
+
+    #[test]
+    fn who_waits_for_a_refused_row_that_is_delivered_again_is_told_too() {
+        let unsettled = Unsettled::new(1 << 20);
+        unsettled.insert(row(1, 5, 1, &[])).unwrap();
+        let taken = unsettled.take(1);
+        unsettled.again(&taken[0], Stage::Refused, 1, Duration::ZERO);
+        unsettled.insert(row(1, 5, 2, &[])).unwrap();
+        assert!(unsettled.holds_up(2));
+        let taken = unsettled.take(1);
+        unsettled.insert(row(1, 5, 3, &[])).unwrap();
+        unsettled.again(&taken[0], Stage::Refused, 2, Duration::ZERO);
+        assert!(unsettled.holds_up(3), "nobody was told that it was refused");
+        let taken = unsettled.take(1);
+        unsettled.insert(row(1, 5, 4, &[])).unwrap();
+        assert!(!unsettled.let_go(&taken[0]) && unsettled.holds_up(4));
+        assert!(unsettled.let_go(&unsettled.take(1)[0]) && !unsettled.holds_up(4));
     }
 
     #[test]

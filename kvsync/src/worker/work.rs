@@ -276,7 +276,9 @@ impl Worker {
                 None if fate == Outcome::Written && left_behind && *key != task.home => Outcome::Released,
                 None => fate,
             };
-            self.lane.tell(telling, *name, key.clone(), outcome);
+            let stands = matches!(outcome, Outcome::Written | Outcome::Superseded | Outcome::Released);
+            let error = telling.error.clone().filter(|_| !stands);
+            self.lane.tell(&Telling { error, ..*telling }, *name, key.clone(), outcome);
         }
         for (key, outcome) in of_keys.iter().filter(|(key, _)| !named.iter().any(|(_, of_named)| of_named == key)) {
             self.lane.tell(telling, None, key.clone(), *outcome);

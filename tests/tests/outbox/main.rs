@@ -13,5 +13,6 @@
 mod claims;
 mod failures;
 mod migrations;
+mod refused;
 mod relay;
 mod setup;

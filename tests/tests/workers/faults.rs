@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kvsync::envelope::State;
+use kvsync::record::Content;
+use kvsync::report::{Outcome, Report};
 use kvsync::store::{Capabilities, Step};
 use kvsync::{Error, ErrorKind};
 
@@ -202,6 +204,58 @@ fn a_row_that_is_refused_for_ever_is_let_go_of_and_its_table_is_dirty() {
     until("let go", || rig.pipeline.health().stores[0].unsettled == 0);
     rig.pipeline.clear_dirty("main", Some("users"));
     assert!(rig.pipeline.dirty_tables().is_empty());
+}
+
+/// The store leaves alone what stands under this key.
+fn leave_alone(store: &TestStore, strange: &'static str) {
+    store.fail(move |step| {
+        let listed = match step {
+            Step::Apply(delta) => match &delta.content {
+                Content::Put { keys, .. } => keys.iter().any(|listed| listed.key.as_str() == strange),
+                _ => false,
+            },
+            _ => false,
+        };
+        (listed || key_of(step) == strange).then(|| Error::new(ErrorKind::Corrupt, "it is not ours"))
+    });
+}
+
+#[test]
+fn a_key_under_which_something_strange_stands_fails_alone_and_its_table_is_dirty() {
+    for whole in [false, true] {
+        let rig = Rig::with(TestStore::new(whole), |_| {});
+        rig.write([put(1, user(1, "a@x", "Ann"))]);
+        leave_alone(&rig.store, "user:email:b@x");
+        rig.database.insert(user(1, "b@x", "Bob"));
+        let token = rig.publish([put(2, user(1, "b@x", "Bob"))]);
+        assert_eq!(rig.pipeline.wait(&token, LONG).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(rig.store.get("user:id:1"), Some(user(1, "b@x", "Bob")));
+        assert_eq!(rig.store.state("user:email:a@x"), Some(State::Tombstone));
+        until("dirty", || !rig.pipeline.dirty_tables().is_empty());
+        let failed = rig.ended().into_iter().filter_map(|report| match report {
+            Report::Key(told) if told.outcome == Outcome::Failed => Some(told),
+            _ => None,
+        });
+        let failed: Vec<_> = failed.collect();
+        assert_eq!((failed[0].key.as_str(), failed[0].version), ("user:email:b@x", v(2)));
+        assert_eq!(failed[0].error.as_ref().unwrap().kind(), ErrorKind::Corrupt);
+    }
+}
+
+#[test]
+fn where_the_record_is_strange_nothing_old_shows_under_the_other_keys() {
+    for whole in [false, true] {
+        let rig = Rig::with(TestStore::new(whole), |_| {});
+        rig.write([put(1, user(1, "a@x", "Ann"))]);
+        leave_alone(&rig.store, "user:id:1");
+        rig.database.insert(user(1, "a@x", "Bob"));
+        let token = rig.publish([put(2, user(1, "a@x", "Bob"))]);
+        assert_eq!(rig.pipeline.wait(&token, LONG).unwrap_err().kind(), ErrorKind::Corrupt);
+        assert_eq!(rig.store.state("user:email:a@x"), Some(State::Unknown));
+        rig.store.heal();
+        until("written", || rig.store.get("user:email:a@x") == Some(user(1, "a@x", "Bob")));
+        assert_eq!(rig.store.get("user:id:1"), Some(user(1, "a@x", "Bob")));
+    }
 }
 
 #[test]

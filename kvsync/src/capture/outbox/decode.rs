@@ -102,8 +102,17 @@ fn tell<'a, DB: SyncBackend>(conn: &mut DB::Connection, hub: &'a Hub<DB>, stored
 }
 
 impl<DB: SyncBackend> Told<'_, DB> {
-    /// The content, if it can be read as this model.
+    /// Whether the row is to be read again: it was tried in vain before, and a mark of that attempt may be above its
+    /// own version by now.
+    fn is_again(&self) -> bool {
+        self.stored.failed && self.action != Action::Delete && self.stored.primary_key.is_some()
+    }
+
+    /// The content, if it can be read as this model, and is of use.
     fn content(&self, model: &ModelEntry<DB>) -> Option<Content<'_>> {
+        if self.is_again() && model.schema.has_mutable_key() {
+            return None;
+        }
         let is_own = self.stored.generation == Some(i64::from(model.schema.generation));
         let content = self.stored.content.as_deref().filter(|_| is_own && self.stored.model.is_some())?;
         Content::parse(content).ok().filter(|content| content.is_readable_as(model.schema, model.kind.codec))
@@ -139,6 +148,12 @@ impl<DB: SyncBackend> Told<'_, DB> {
                 let thawed = catch_unwind(AssertUnwindSafe(|| model.kind.decode(content.body)));
                 let row = thawed.unwrap_or_else(|_| Err(self.stored.wrong("reading its content panicked")));
                 match row {
+                    Ok(row) if self.is_again() => {
+                        let unknown = catch_unwind(AssertUnwindSafe(|| Row::Live(row).unknown()));
+                        let unknown = unknown.map_err(|_| self.stored.wrong("the keys of its content panicked"))?;
+                        let size = unknown.size();
+                        (Row::Unknown(unknown), size)
+                    }
                     Ok(row) => (self.row(row, self.stored.live.unwrap_or(true)), content.body.len()),
                     Err(error) => return Err(error),
                 }

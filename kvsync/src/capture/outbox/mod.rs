@@ -23,12 +23,13 @@
 //! an id above the last one, so a transaction that commits late is not overlooked.
 //!
 //! A store that is down costs a row no attempts; while it is, others go on. A row that cannot be understood,
-//! or whose record a store refuses for good, is tried again a few times
-//! ([`Builder::outbox_attempts`](crate::Builder::outbox_attempts)) and is then a *dead letter*: its table
-//! is dirty in [`Health`](crate::Health), and [`KvSync::outbox`](crate::KvSync::outbox) lists it with its
-//! error, retries it, or drops it. It blocks no other row. Where a store refuses one of the row's other keys
-//! (because something that is not kvsync's stands there), that key is reported as failed and its readers are
-//! sent to the database, and the row counts as delivered: `verify` names such keys, `repair` mends them.
+//! or of which a store refuses a key for good (a value too large, or something that is not kvsync's stands
+//! there), is tried again a few times ([`Builder::outbox_attempts`](crate::Builder::outbox_attempts)) and is
+//! then a *dead letter*: its table is dirty in [`Health`](crate::Health), and
+//! [`KvSync::outbox`](crate::KvSync::outbox) lists it with its error, retries it, or drops it. It blocks no
+//! other row, and the row's other keys are written; where it is the row's record that a store refuses, they
+//! send their readers to the database. A row that has failed before is read again when it is retried, so that
+//! what the store gets is the database's row of then.
 //!
 //! All programs that deliver the rows of one database must write the same stores, so the stores cannot be
 //! in their own memory unless there is only one. They should register the same models: a row without a

@@ -32,6 +32,8 @@ pub(super) struct Stored {
     pub(super) old_row: Option<String>,
     pub(super) content: Option<Vec<u8>>,
     pub(super) attempts: i64,
+    /// Whether it was tried in vain before.
+    pub(super) failed: bool,
 }
 
 /// What is returned of it.
@@ -43,7 +45,8 @@ pub(super) fn columns(dialect: Dialect) -> String {
     format!(
         "kvsync_outbox.id, captured_at, epoch, timeline, sequence, table_schema, table_name, model, generation, scope, \
          action, live, primary_key, old_row, \
-         CASE WHEN {length}(content) <= {LARGE} OR primary_key IS NULL THEN content END, CAST(attempts AS bigint)"
+         CASE WHEN {length}(content) <= {LARGE} OR primary_key IS NULL THEN content END, CAST(attempts AS bigint), \
+         error IS NOT NULL"
     )
 }
 
@@ -72,6 +75,7 @@ impl Stored {
             old_row: DB::text(row, 13),
             content: DB::bytes(row, 14),
             attempts: DB::integer(row, 15).unwrap_or_default(),
+            failed: DB::flag(row, 16) == Some(true),
         })
     }
 
