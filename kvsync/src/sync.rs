@@ -1,31 +1,65 @@
-//! The locks and flags of what runs concurrently: those of `parking_lot` and the standard library, or, with
-//! `--cfg kvsync_shuttle`, shuttle's with the same methods, so that models of it run under chosen schedules.
+//! The locks, flags, threads and waits of what runs concurrently: those of `parking_lot`, crossbeam and the standard
+//! library, or, with `--cfg kvsync_shuttle`, shuttle's with the same methods, so that models of it run under
+//! chosen schedules.
 
+#[cfg(not(kvsync_shuttle))]
+pub(crate) use self::real::{is_dropped, receive};
 #[cfg(not(kvsync_shuttle))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(not(kvsync_shuttle))]
 pub(crate) use std::sync::atomic::AtomicBool;
+#[cfg(not(kvsync_shuttle))]
+pub(crate) use std::thread;
 
 #[cfg(kvsync_shuttle)]
-pub(crate) use self::model::{Condvar, Mutex, MutexGuard};
+pub(crate) use self::model::{Condvar, Mutex, MutexGuard, is_dropped, receive};
 #[cfg(kvsync_shuttle)]
 pub(crate) use shuttle::sync::atomic::AtomicBool;
+#[cfg(kvsync_shuttle)]
+pub(crate) use shuttle::thread;
+
+#[cfg(not(kvsync_shuttle))]
+mod real {
+    use std::convert::Infallible;
+    use std::time::{Duration, Instant};
+
+    use crossbeam_channel::{Receiver, RecvTimeoutError, at, never, select_biased};
+
+    /// Waits this long for the other side of a channel to be dropped. Whether it was.
+    pub(crate) fn is_dropped(channel: &Receiver<Infallible>, within: Duration) -> bool {
+        matches!(channel.recv_timeout(within), Err(RecvTimeoutError::Disconnected))
+    }
+
+    /// Waits for a message until the other side of `open` is dropped, or the deadline has passed.
+    pub(crate) fn receive<T>(open: &Receiver<()>, messages: &Receiver<T>, until: Option<Instant>) -> Option<T> {
+        let timeout = until.map_or_else(never, at);
+        select_biased! {
+            recv(open) -> _ => None,
+            recv(messages) -> got => got.ok(),
+            recv(timeout) -> _ => None,
+        }
+    }
+}
 
 #[cfg(kvsync_shuttle)]
 pub(crate) mod model {
+    use std::convert::Infallible;
     use std::ops::{Deref, DerefMut};
     use std::sync::PoisonError;
     use std::time::{Duration, Instant};
 
+    use crossbeam_channel::{Receiver, TryRecvError};
     use shuttle::rand::{Rng, thread_rng};
-    use shuttle::sync;
+    use shuttle::scheduler::{PctScheduler, RandomScheduler};
+    use shuttle::thread::yield_now;
+    use shuttle::{Config, MaxSteps, Runner, sync};
 
     /// A deadline as far away as this never passes in a model; a nearer one passes whenever the schedule likes.
-    const NEVER: Duration = Duration::from_hours(1);
+    pub(crate) const NEVER: Duration = Duration::from_secs(10);
 
     /// A deadline that never passes: who waits for it waits for a notification, and hangs without one.
     pub(crate) fn never() -> Instant {
-        Instant::now() + 2 * NEVER
+        Instant::now() + Duration::from_hours(1)
     }
 
     /// A deadline that may pass at any moment.
@@ -35,8 +69,49 @@ pub(crate) mod model {
 
     /// Runs a model under schedules of two kinds: random ones, and those that find bugs of few preemptions.
     pub(crate) fn explore(model: impl Fn() + Send + Sync + Clone + 'static) {
-        shuttle::check_random(model.clone(), 2000);
-        shuttle::check_pct(model, 2000, 3);
+        explore_some(2000, model);
+    }
+
+    /// The same under fewer schedules.
+    pub(crate) fn explore_some(schedules: usize, model: impl Fn() + Send + Sync + Clone + 'static) {
+        let config = || {
+            let mut config = Config::new();
+            // Whoever waits in vain does not end.
+            config.max_steps = MaxSteps::FailAfter(200_000);
+            config.stack_size = 1 << 20;
+            config
+        };
+        Runner::new(RandomScheduler::new(schedules), config()).run(model.clone());
+        Runner::new(PctScheduler::new(3, schedules), config()).run(model);
+    }
+
+    /// As outside of models: waits until the other side is dropped.
+    pub(crate) fn is_dropped(channel: &Receiver<Infallible>, within: Duration) -> bool {
+        loop {
+            if channel.try_recv() == Err(TryRecvError::Disconnected) {
+                return true;
+            }
+            if within < NEVER && thread_rng().gen_bool(0.5) {
+                return false;
+            }
+            yield_now();
+        }
+    }
+
+    /// As outside of models: waits for a message. Channels are not modelled: it looks again and again.
+    pub(crate) fn receive<T>(open: &Receiver<()>, messages: &Receiver<T>, until: Option<Instant>) -> Option<T> {
+        loop {
+            if open.try_recv() == Err(TryRecvError::Disconnected) {
+                return None;
+            }
+            if let Ok(message) = messages.try_recv() {
+                return Some(message);
+            }
+            if until.is_some_and(is_near) && thread_rng().gen_bool(0.5) {
+                return None;
+            }
+            yield_now();
+        }
     }
 
     #[derive(Debug, Default)]
@@ -88,7 +163,7 @@ pub(crate) mod model {
             }
             // Others run before it is over: by the deadline, or woken for a reason or for none.
             guard.held = None;
-            shuttle::thread::yield_now();
+            yield_now();
             guard.held = Some(lock(guard.lock));
             WaitTimeoutResult(thread_rng().gen_bool(0.5))
         }

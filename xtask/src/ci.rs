@@ -29,10 +29,14 @@ pub(crate) fn run() -> Result<()> {
     }
     steps.take("fuzz targets", || succeed(&mut cargo(&["check", "--quiet", "--manifest-path", "fuzz/Cargo.toml"])))?;
     steps.take("quickstart, as a newcomer runs it", || succeed(&mut cargo(&["run", "--example", "quickstart"])))?;
+    // A target folder of its own, because other flags compile everything again.
+    let shuttle = [("RUSTFLAGS", "--cfg kvsync_shuttle"), ("CARGO_TARGET_DIR", "target/shuttle")];
+    let only = ["--package", "kvsync", "--no-default-features"];
     steps.take("concurrency, under shuttle", || {
-        let mut models = cargo(&["test", "--package", "kvsync", "--lib", "--no-default-features", "models::"]);
-        // A target folder of its own, because other flags compile everything again.
-        succeed(models.env("RUSTFLAGS", "--cfg kvsync_shuttle").env("CARGO_TARGET_DIR", "target/shuttle"))
+        succeed(cargo(&["test", "--lib"]).args(only).arg("models::").envs(shuttle))
+    })?;
+    steps.take("lints, under shuttle", || {
+        succeed(cargo(&["clippy", "--tests"]).args(only).args(["--", "-D", "warnings"]).envs(shuttle))
     })?;
     steps.take("test", || test::run(&[]))?;
     println!("\n== Steps of ci");

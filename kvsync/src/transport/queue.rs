@@ -4,13 +4,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, at, never, select_biased, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
 
 use super::{Delivery, Depth, Origin, Part, Transport};
-use crate::sync::{AtomicBool, Condvar, Mutex};
+use crate::sync::{self, AtomicBool, Condvar, Mutex, thread};
 
 /// A queue in memory, bounded in bytes. What it holds is lost with the process.
 ///
@@ -113,12 +112,7 @@ impl Transport for Queue {
             }
             thread::sleep(left.min(NAP));
         }
-        let timeout = until.map_or_else(never, at);
-        select_biased! {
-            recv(self.closed) -> _ => None,
-            recv(self.parts) -> got => got.ok().map(|got| self.deliver(got)),
-            recv(timeout) -> _ => None,
-        }
+        sync::receive(&self.closed, &self.parts, until).map(|got| self.deliver(got))
     }
 
     fn depth(&self) -> Depth {
@@ -289,7 +283,6 @@ mod tests {
     }
 }
 
-/// The wait in the channel itself is crossbeam's and not modelled: receivers look again and again.
 #[cfg(all(test, kvsync_shuttle))]
 mod models {
     use shuttle::rand::{Rng, thread_rng};
@@ -312,7 +305,9 @@ mod models {
                 let (queue, acked) = (Arc::clone(&queue), Arc::clone(&acked));
                 spawn(move || {
                     while acked.lock().unwrap().len() < 4 {
-                        let Some(delivery) = queue.receive(Duration::ZERO) else {
+                        // The last one may wait for a part that another has acknowledged.
+                        let wait = if thread_rng().gen_bool(0.5) { Duration::ZERO } else { Duration::from_secs(1) };
+                        let Some(delivery) = queue.receive(wait) else {
                             yield_now();
                             continue;
                         };
@@ -355,6 +350,33 @@ mod models {
             queue.close();
             assert!(publishers.into_iter().all(|publisher| publisher.join().unwrap()));
             assert!(queue.receive(Duration::ZERO).is_none() && queue.publish(part(4), never()).is_err());
+        });
+    }
+
+    #[test]
+    fn closing_wakes_the_receivers_that_wait_for_parts() {
+        explore(|| {
+            let queue = Arc::new(queue(2));
+            let received = Arc::new(shuttle::sync::atomic::AtomicUsize::new(0));
+            let workers = [(); 3].map(|()| {
+                let (queue, received) = (Arc::clone(&queue), Arc::clone(&received));
+                spawn(move || {
+                    while let Some(delivery) = queue.receive(Duration::MAX) {
+                        delivery.ack();
+                        received.fetch_add(1, Ordering::SeqCst);
+                    }
+                })
+            });
+            for commit in 0..3 {
+                queue.publish(part(commit), never()).unwrap();
+            }
+            while received.load(Ordering::SeqCst) < 3 {
+                yield_now();
+            }
+            queue.close();
+            for worker in workers {
+                worker.join().unwrap();
+            }
         });
     }
 }

@@ -1,10 +1,9 @@
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use parking_lot::Mutex;
 
 use super::apply::{Applier, Beaten, Job, Round};
 use super::commits::Commits;
@@ -22,6 +21,7 @@ use crate::key::Key;
 use crate::model::{Source, Ttl};
 use crate::report::{KeyReport, Outcome, Report};
 use crate::store::SyncStore;
+use crate::sync::{AtomicBool, Mutex};
 use crate::transport::{Part, Queue, Transport};
 
 /// Told of a store that has forgotten: its name, and how that was noticed.

@@ -11,6 +11,9 @@ mod fill;
 mod flight;
 mod health;
 mod lane;
+#[cfg(test)]
+#[cfg(kvsync_shuttle)]
+mod models;
 mod pool;
 mod post;
 mod publisher;
@@ -24,11 +27,9 @@ mod upkeep;
 mod work;
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 pub use self::config::{Backoff, Batch, Callback, PipelineConfig, RelayConfig, Retention};
 pub use self::health::{OutboxHealth, PipelineHealth, StoreHealth};
@@ -53,6 +54,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::Source;
 use crate::report::DirtyTable;
 use crate::store::SyncStore;
+use crate::sync::{AtomicBool, Mutex};
 use crate::transport::Transport;
 
 /// How long threads that were told to stop are waited for beyond a deadline that has passed.

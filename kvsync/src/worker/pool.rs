@@ -2,16 +2,16 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
-use parking_lot::Mutex;
+use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::reporter::Reporter;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::panic_message;
 use crate::report::Report;
+use crate::sync::thread::{self, JoinHandle};
+use crate::sync::{Mutex, is_dropped};
 
 /// How long a thread that panicked waits before it goes on.
 const AFTER_A_PANIC: Duration = Duration::from_millis(10);
@@ -78,12 +78,12 @@ impl Pool {
     pub(crate) fn join(&self, deadline: Instant) -> usize {
         *self.running.lock() = None;
         let wait = deadline.saturating_duration_since(Instant::now());
-        let ended = matches!(self.ended.recv_timeout(wait), Err(RecvTimeoutError::Disconnected));
+        let ended = is_dropped(&self.ended, wait);
         let threads = std::mem::take(&mut *self.threads.lock());
         let own = thread::current().id();
         let mut busy = 0;
         for thread in threads {
-            if thread.thread().id() != own && (ended || thread.is_finished()) {
+            if thread.thread().id() != own && (ended || is_finished(&thread)) {
                 // It has caught its panics; there is nothing that a join could tell.
                 let _ = thread.join();
             } else {
@@ -117,11 +117,22 @@ impl Stop {
 
     /// Waits this long, or until it is time to stop; then `true`.
     pub(crate) fn wait(&self, long: Duration) -> bool {
-        matches!(self.stopped.recv_timeout(long), Err(RecvTimeoutError::Disconnected))
+        is_dropped(&self.stopped, long)
     }
 
     /// Is disconnected when it is time to stop.
     pub(crate) fn signal(&self) -> &Receiver<Infallible> {
         &self.stopped
     }
+}
+
+#[cfg(not(kvsync_shuttle))]
+fn is_finished(thread: &JoinHandle<()>) -> bool {
+    thread.is_finished()
+}
+
+/// Shuttle's threads do not tell; a model waits for all of them.
+#[cfg(kvsync_shuttle)]
+fn is_finished(_: &JoinHandle<()>) -> bool {
+    false
 }

@@ -2,15 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
-
-use parking_lot::Mutex;
 
 use super::Pipeline;
 use super::lane::Shared;
 use crate::change::OutboxRange;
 use crate::error::{Error, ErrorKind, Result};
+use crate::sync::{AtomicBool, Mutex};
 use crate::transport::{Outbox, OutboxDepth};
 
 /// How often an outbox is asked for someone who waits: this first, then ever more rarely.

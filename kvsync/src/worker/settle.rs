@@ -564,4 +564,62 @@ mod models {
             assert!(waiting.join().unwrap());
         });
     }
+
+    /// As [`settle`] by a thread that may panic at any moment: it then begins anew by giving back what it held.
+    /// Once for each row it finds that the store holds a mark of version 9.
+    fn settle_and_panic(unsettled: &Unsettled) -> Vec<(Key, Version)> {
+        let (mut settled, mut raised) = (Vec::new(), Vec::new());
+        'anew: loop {
+            unsettled.release(Duration::ZERO);
+            loop {
+                let taken = unsettled.take(2);
+                if taken.is_empty() {
+                    return settled;
+                }
+                for row in taken {
+                    yield_now();
+                    if thread_rng().gen_bool(0.2) {
+                        continue 'anew;
+                    }
+                    if raised.contains(&row.home()) {
+                        unsettled.settled(&row);
+                        settled.push((row.home(), row.version));
+                    } else {
+                        raised.push(row.home());
+                        unsettled.raise(&row, Version::new(0, 0, 9));
+                        unsettled.again(&row, Stage::Masked, 1, Duration::ZERO);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_thread_that_panicked_held_is_taken_again_and_a_higher_mark_is_settled_too() {
+        explore(|| {
+            let unsettled = Arc::new(Unsettled::new(1 << 20));
+            let settler = {
+                let unsettled = Arc::clone(&unsettled);
+                spawn(move || settle_and_panic(&unsettled))
+            };
+            let writer = {
+                let unsettled = Arc::clone(&unsettled);
+                spawn(move || {
+                    for (id, version) in [(1, 1), (2, 2), (1, 3)] {
+                        unsettled.insert(row(id, version, version, &[])).unwrap();
+                    }
+                })
+            };
+            writer.join().unwrap();
+            while unsettled.depth() != (0, 0) {
+                yield_now();
+            }
+            unsettled.close();
+            let settled = settler.join().unwrap();
+            for id in [1, 2] {
+                let marked = (row(id, 9, 0, &[]).home(), Version::new(0, 0, 9));
+                assert!(settled.contains(&marked), "{id} was settled below the mark in the store: {settled:?}");
+            }
+        });
+    }
 }

@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use self::sweep::Sweep;
 use self::watch::Watch;
 use crate::record::Terms;
 use crate::store::SyncStore;
+use crate::sync::Mutex;
 
 /// Told of a store that may have forgotten, and how that was noticed.
 pub(crate) type Forgot = dyn Fn(&dyn SyncStore, &str) + Send + Sync;
