@@ -294,3 +294,92 @@ pub struct Stamp {
     /// What tells where the row belongs; 0 where nothing does.
     pub relation: u32,
 }
+
+/// The part of [`Inside`] whose text is the same for every database: values that Diesel reads and writes alike,
+/// and what its folder has a file for. It cannot be a default, since the bounds hold for a database only.
+macro_rules! alike {
+    () => {
+        fn integer(row: &Self::Row<'_, '_>, at: usize) -> Option<i64> {
+            row.get_value::<Nullable<BigInt>, Option<i64>, _>(at).ok().flatten()
+        }
+
+        fn bytes(row: &Self::Row<'_, '_>, at: usize) -> Option<Vec<u8>> {
+            row.get_value::<Nullable<Binary>, Option<Vec<u8>>, _>(at).ok().flatten()
+        }
+
+        fn push_text<'b>(out: &mut AstPass<'_, 'b, Self>, text: &'b str) -> QueryResult<()> {
+            out.push_bind_param::<Text, str>(text)
+        }
+
+        fn push_image<'a>(
+            statement: Statement<'a>,
+            table: &str,
+            text: &'a str,
+            primary_key: &[&str],
+        ) -> Result<Statement<'a>> {
+            outbox::push_image(statement, table, text, primary_key)
+        }
+
+        fn belongs<C: Inner<Backend = Self>>(
+            conn: &mut C,
+            hub: &Hub<Self>,
+            table: &Table<Self>,
+            schema: Option<&str>,
+        ) -> Result<Option<Belongs>> {
+            outbox::belongs(conn, hub, table, schema)
+        }
+
+        fn ways<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>) -> QueryResult<Vec<Way>> {
+            ways::ways(conn, hub)
+        }
+
+        fn unseen<C: Inner<Backend = Self>>(
+            conn: &mut C,
+            hub: &Hub<Self>,
+            table: &Table<Self>,
+        ) -> QueryResult<Vec<Notice>> {
+            unseen::unseen(conn, hub, table)
+        }
+
+        fn settings<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<Vec<Notice>> {
+            unseen::settings(conn)
+        }
+
+        fn reread<C: Inner<Backend = Self>>(
+            conn: &mut C,
+            hub: &Hub<Self>,
+            wanted: &[Wanted],
+            until: Until,
+        ) -> Result<Vec<Reread>> {
+            reread::reread(conn, hub, wanted, until)
+        }
+
+        fn barrier<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, until: Until) -> Result<Version> {
+            scan::barrier(conn, hub, until)
+        }
+
+        fn page<C: Inner<Backend = Self>>(
+            conn: &mut C,
+            hub: &Hub<Self>,
+            asked: &Asked<'_>,
+            until: Until,
+        ) -> Result<RowsPage> {
+            scan::page(conn, hub, asked, until)
+        }
+
+        fn look<C: Inner<Backend = Self>>(
+            conn: &mut C,
+            hub: &Hub<Self>,
+            of: (&'static Schema, &Scope),
+            rows: &[PrimaryKey],
+            until: Until,
+        ) -> Result<Vec<Looked>> {
+            scan::look(conn, hub, of, rows, until)
+        }
+
+        fn push_written<'b>(out: &mut AstPass<'_, 'b, Self>, row: &'b Written) -> QueryResult<()> {
+            row.push(out)
+        }
+    };
+}
+pub(super) use alike;

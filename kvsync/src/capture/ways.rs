@@ -6,15 +6,16 @@
 
 use std::sync::Arc;
 
-use diesel::QueryResult;
 use diesel::query_builder::{QueryFragment, QueryId};
+use diesel::sql_types::Text;
+use diesel::{QueryResult, QueryableByName};
 
 use super::backend::{Inner, SyncBackend};
 use super::connection::SyncConnection;
 use super::database::Policy;
 use super::hub::Hub;
 use super::plan::{Alteration, Missing, Plan, Planned};
-use super::statement::{Scanned, TableName, Verb, Write};
+use super::statement::{Scanned, TableName, Verb, Write, tables_written};
 use crate::change::Action;
 
 /// A relation by which a registered table is written.
@@ -50,6 +51,42 @@ impl By {
             Self::Delete => deletes,
             Self::Set(columns) => columns.iter().any(|column| sets.contains(column)),
         }
+    }
+}
+
+/// A trigger of a relation.
+#[derive(QueryableByName)]
+pub(super) struct Trigger {
+    #[diesel(sql_type = Text)]
+    pub(super) schema: String,
+    /// The relation.
+    #[diesel(sql_type = Text)]
+    pub(super) name: String,
+    /// What it runs.
+    #[diesel(sql_type = Text)]
+    source: String,
+}
+
+impl Trigger {
+    /// Where a write of its relation, named `own`, leads, as far as its text shows. Nowhere when the relation is a
+    /// registered table: then it is the statement that is captured.
+    pub(super) fn ways<DB: SyncBackend>(&self, hub: &Hub<DB>, own: &TableName<'_>, counts: bool) -> Vec<Way> {
+        if hub.table(own).is_some() {
+            return Vec::new();
+        }
+        let shown = own.schema.as_ref().map_or_else(|| own.name.to_string(), |schema| format!("{schema}.{}", own.name));
+        let written = tables_written(&self.source, DB::DIALECT);
+        let tables = written.iter().filter_map(|written| hub.table(written));
+        tables
+            .map(|table| Way {
+                schema: self.schema.clone(),
+                name: own.name.to_string(),
+                table: table.name.clone(),
+                reason: format!("a trigger of `{shown}` writes `{}`, unseen", table.name),
+                counts,
+                by: By::Any,
+            })
+            .collect()
     }
 }
 

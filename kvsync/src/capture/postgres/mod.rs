@@ -25,7 +25,7 @@ use diesel::{QueryResult, RunQueryDsl};
 
 pub use self::begin::TransactionBuilder;
 use self::place::Places;
-use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend};
+use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend, alike};
 use super::check::Catalog;
 use super::finding::Notice;
 use super::hub::Hub;
@@ -66,6 +66,8 @@ impl Inside for Pg {
     type Owning = ();
     type Session = Session;
 
+    alike!();
+
     #[allow(private_interfaces, reason = "as in the trait")]
     const DIALECT: Dialect = Dialect::Postgres;
     const DEFAULT_SCHEMA: Option<&'static str> = None;
@@ -101,36 +103,6 @@ impl Inside for Pg {
 
     fn flag(row: &Self::Row<'_, '_>, at: usize) -> Option<bool> {
         row.get_value::<Nullable<Bool>, Option<bool>, _>(at).ok().flatten()
-    }
-
-    fn integer(row: &Self::Row<'_, '_>, at: usize) -> Option<i64> {
-        row.get_value::<Nullable<BigInt>, Option<i64>, _>(at).ok().flatten()
-    }
-
-    fn bytes(row: &Self::Row<'_, '_>, at: usize) -> Option<Vec<u8>> {
-        row.get_value::<Nullable<Binary>, Option<Vec<u8>>, _>(at).ok().flatten()
-    }
-
-    fn push_text<'b>(out: &mut AstPass<'_, 'b, Self>, text: &'b str) -> QueryResult<()> {
-        out.push_bind_param::<Text, str>(text)
-    }
-
-    fn push_image<'a>(
-        statement: Statement<'a>,
-        table: &str,
-        text: &'a str,
-        primary_key: &[&str],
-    ) -> Result<Statement<'a>> {
-        outbox::push_image(statement, table, text, primary_key)
-    }
-
-    fn belongs<C: Inner<Backend = Self>>(
-        conn: &mut C,
-        hub: &Hub<Self>,
-        table: &Table<Self>,
-        schema: Option<&str>,
-    ) -> Result<Option<Belongs>> {
-        outbox::belongs(conn, hub, table, schema)
     }
 
     fn weigh(value: &mut Self::RawValue<'_>) -> usize {
@@ -199,10 +171,6 @@ impl Inside for Pg {
         session.places.settle(conn, hub, plan, pending, relations);
     }
 
-    fn ways<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>) -> QueryResult<Vec<Way>> {
-        ways::ways(conn, hub)
-    }
-
     fn altered(session: &mut Session) {
         session.places.forget();
         session.outbox = None;
@@ -225,27 +193,6 @@ impl Inside for Pg {
         catalog::catalog(conn, hub, table)
     }
 
-    fn unseen<C: Inner<Backend = Self>>(
-        conn: &mut C,
-        hub: &Hub<Self>,
-        table: &Table<Self>,
-    ) -> QueryResult<Vec<Notice>> {
-        unseen::unseen(conn, hub, table)
-    }
-
-    fn settings<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<Vec<Notice>> {
-        unseen::settings(conn)
-    }
-
-    fn reread<C: Inner<Backend = Self>>(
-        conn: &mut C,
-        hub: &Hub<Self>,
-        wanted: &[Wanted],
-        until: Until,
-    ) -> Result<Vec<Reread>> {
-        reread::reread(conn, hub, wanted, until)
-    }
-
     fn text(row: &Self::Row<'_, '_>, at: usize) -> Option<String> {
         row.get_value::<Nullable<Text>, Option<String>, _>(at).ok().flatten()
     }
@@ -257,29 +204,6 @@ impl Inside for Pg {
         until: Until,
     ) -> Result<Vec<Scope>> {
         scan::scopes(conn, hub, schema, until)
-    }
-
-    fn barrier<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, until: Until) -> Result<Version> {
-        scan::barrier(conn, hub, until)
-    }
-
-    fn page<C: Inner<Backend = Self>>(
-        conn: &mut C,
-        hub: &Hub<Self>,
-        asked: &Asked<'_>,
-        until: Until,
-    ) -> Result<RowsPage> {
-        scan::page(conn, hub, asked, until)
-    }
-
-    fn look<C: Inner<Backend = Self>>(
-        conn: &mut C,
-        hub: &Hub<Self>,
-        of: (&'static Schema, &Scope),
-        rows: &[PrimaryKey],
-        until: Until,
-    ) -> Result<Vec<Looked>> {
-        scan::look(conn, hub, of, rows, until)
     }
 
     fn estimate<C: Inner<Backend = Self>>(
@@ -321,10 +245,6 @@ impl Inside for Pg {
             session.outbox = trigger::outbox(conn)?;
         }
         Ok(session.outbox.clone())
-    }
-
-    fn push_written<'b>(out: &mut AstPass<'_, 'b, Self>, row: &'b Written) -> QueryResult<()> {
-        row.push(out)
     }
 
     fn sees_displaced<C: Inner<Backend = Self>>(_: &mut C) -> QueryResult<bool> {

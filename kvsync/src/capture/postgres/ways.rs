@@ -6,8 +6,8 @@ use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::Inner;
 use super::super::hub::Hub;
-use super::super::statement::{Dialect, TableName, tables_written};
-use super::super::ways::{By, Way, cascade};
+use super::super::statement::TableName;
+use super::super::ways::{By, Trigger, Way, cascade};
 
 #[derive(QueryableByName)]
 struct Dependent {
@@ -49,16 +49,6 @@ struct ForeignKey {
     own: Vec<String>,
 }
 
-#[derive(QueryableByName)]
-struct Trigger {
-    #[diesel(sql_type = Text)]
-    schema: String,
-    #[diesel(sql_type = Text)]
-    name: String,
-    #[diesel(sql_type = Text)]
-    source: String,
-}
-
 /// Views over the tables and over such views, tables with rules that write them, and partitions; then
 /// tables with a trigger whose function writes them, as far as its text shows.
 pub(super) fn ways<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>) -> QueryResult<Vec<Way>> {
@@ -95,7 +85,10 @@ pub(super) fn ways<C: Inner<Backend = Pg>>(conn: &mut C, hub: &Hub<Pg>) -> Query
     .bind::<Array<Text>, _>(&tables)
     .get_results(conn)?;
     let mut ways: Vec<Way> = dependents.into_iter().filter_map(|dependent| by_catalog(hub, dependent)).collect();
-    ways.extend(triggers.into_iter().flat_map(|trigger| by_trigger(hub, &trigger)));
+    for trigger in &triggers {
+        let own = TableName { schema: Some(trigger.schema.as_str().into()), name: trigger.name.as_str().into() };
+        ways.extend(trigger.ways(hub, &own, true));
+    }
     let keys: Vec<ForeignKey> = sql_query(
         "SELECT n.nspname::text AS schema, p.relname::text AS name, m.nspname::text AS child_schema, k.confdeltype = 'c' AS removes, \
              c.relname::text AS child, k.conname::text AS key, k.confdeltype IN ('c', 'n', 'd') AS deletes, \
@@ -141,24 +134,4 @@ fn by_catalog(hub: &Hub<Pg>, dependent: Dependent) -> Option<Way> {
     };
     let reason = format!("a statement may write `{table}` by way of {what} `{schema}.{name}`; write `{table}` itself");
     Some(Way { schema, name, table, reason, counts: true, by: By::Any })
-}
-
-fn by_trigger(hub: &Hub<Pg>, trigger: &Trigger) -> Vec<Way> {
-    let Trigger { schema, name, source } = trigger;
-    let own = TableName { schema: Some(schema.into()), name: name.into() };
-    if hub.table(&own).is_some() {
-        return Vec::new();
-    }
-    let written = tables_written(source, Dialect::Postgres);
-    let tables = written.iter().filter_map(|written| hub.table(written));
-    tables
-        .map(|table| Way {
-            schema: schema.clone(),
-            name: name.clone(),
-            table: table.name.clone(),
-            reason: format!("a trigger of `{schema}.{name}` writes `{}`, unseen", table.name),
-            counts: true,
-            by: By::Any,
-        })
-        .collect()
 }

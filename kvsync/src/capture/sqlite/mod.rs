@@ -25,7 +25,7 @@ use diesel::{QueryResult, RunQueryDsl};
 
 pub use self::batch::BatchResults;
 pub use self::counter::SQLITE_COUNTER;
-use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend};
+use super::backend::{Inner, Inside, Ready, Stamp, SyncBackend, alike};
 use super::check::Catalog;
 use super::finding::Notice;
 use super::hub::Hub;
@@ -76,6 +76,8 @@ impl Inside for Sqlite {
     type Owning = <SqliteRow<'static, 'static> as IntoOwnedRow<'static, Self>>::Cache;
     type Session = Session;
 
+    alike!();
+
     #[allow(private_interfaces, reason = "as in the trait")]
     const DIALECT: Dialect = Dialect::Sqlite;
     const DEFAULT_SCHEMA: Option<&'static str> = Some("main");
@@ -109,36 +111,6 @@ impl Inside for Sqlite {
         let field = Row::get(row, at)?;
         let mut value = field.value()?;
         Some(value.read_integer() != 0)
-    }
-
-    fn integer(row: &Self::Row<'_, '_>, at: usize) -> Option<i64> {
-        row.get_value::<Nullable<BigInt>, Option<i64>, _>(at).ok().flatten()
-    }
-
-    fn bytes(row: &Self::Row<'_, '_>, at: usize) -> Option<Vec<u8>> {
-        row.get_value::<Nullable<Binary>, Option<Vec<u8>>, _>(at).ok().flatten()
-    }
-
-    fn push_text<'b>(out: &mut AstPass<'_, 'b, Self>, text: &'b str) -> QueryResult<()> {
-        out.push_bind_param::<Text, str>(text)
-    }
-
-    fn push_image<'a>(
-        statement: Statement<'a>,
-        table: &str,
-        text: &'a str,
-        primary_key: &[&str],
-    ) -> Result<Statement<'a>> {
-        outbox::push_image(statement, table, text, primary_key)
-    }
-
-    fn belongs<C: Inner<Backend = Self>>(
-        conn: &mut C,
-        hub: &Hub<Self>,
-        table: &Table<Self>,
-        schema: Option<&str>,
-    ) -> Result<Option<Belongs>> {
-        outbox::belongs(conn, hub, table, schema)
     }
 
     fn weigh(value: &mut Self::RawValue<'_>) -> usize {
@@ -207,10 +179,6 @@ impl Inside for Sqlite {
     ) {
     }
 
-    fn ways<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>) -> QueryResult<Vec<Way>> {
-        ways::ways(conn, hub)
-    }
-
     fn altered(session: &mut Session) {
         session.counter.forget();
         session.outbox = false;
@@ -244,27 +212,6 @@ impl Inside for Sqlite {
         catalog::catalog(conn, table)
     }
 
-    fn unseen<C: Inner<Backend = Self>>(
-        conn: &mut C,
-        hub: &Hub<Self>,
-        table: &Table<Self>,
-    ) -> QueryResult<Vec<Notice>> {
-        unseen::unseen(conn, hub, table)
-    }
-
-    fn settings<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<Vec<Notice>> {
-        unseen::settings(conn)
-    }
-
-    fn reread<C: Inner<Backend = Self>>(
-        conn: &mut C,
-        hub: &Hub<Self>,
-        wanted: &[Wanted],
-        until: Until,
-    ) -> Result<Vec<Reread>> {
-        reread::reread(conn, hub, wanted, until)
-    }
-
     fn text(row: &Self::Row<'_, '_>, at: usize) -> Option<String> {
         let field = Row::get(row, at)?;
         let mut value = field.value()?;
@@ -273,29 +220,6 @@ impl Inside for Sqlite {
 
     fn scopes<C: Inner<Backend = Self>>(_: &mut C, _: &Hub<Self>, _: &'static Schema, _: Until) -> Result<Vec<Scope>> {
         Ok(Vec::new())
-    }
-
-    fn barrier<C: Inner<Backend = Self>>(conn: &mut C, hub: &Hub<Self>, until: Until) -> Result<Version> {
-        scan::barrier(conn, hub, until)
-    }
-
-    fn page<C: Inner<Backend = Self>>(
-        conn: &mut C,
-        hub: &Hub<Self>,
-        asked: &Asked<'_>,
-        until: Until,
-    ) -> Result<RowsPage> {
-        scan::page(conn, hub, asked, until)
-    }
-
-    fn look<C: Inner<Backend = Self>>(
-        conn: &mut C,
-        hub: &Hub<Self>,
-        of: (&'static Schema, &Scope),
-        rows: &[PrimaryKey],
-        until: Until,
-    ) -> Result<Vec<Looked>> {
-        scan::look(conn, hub, of, rows, until)
     }
 
     fn estimate<C: Inner<Backend = Self>>(
@@ -329,10 +253,6 @@ impl Inside for Sqlite {
             session.outbox = is_there(conn)?;
         }
         Ok(session.outbox.then(|| "main.kvsync_outbox".to_owned()))
-    }
-
-    fn push_written<'b>(out: &mut AstPass<'_, 'b, Self>, row: &'b Written) -> QueryResult<()> {
-        row.push(out)
     }
 
     fn sees_displaced<C: Inner<Backend = Self>>(conn: &mut C) -> QueryResult<bool> {

@@ -8,9 +8,9 @@ use diesel::{QueryResult, QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::Inner;
 use super::super::hub::Hub;
-use super::super::statement::{Dialect, TableName, tables_written};
+use super::super::statement::{Dialect, TableName};
 use super::super::table::Table;
-use super::super::ways::{By, Way, cascade};
+use super::super::ways::{By, Trigger, Way, cascade};
 
 /// A column of a foreign key.
 #[derive(QueryableByName)]
@@ -31,23 +31,18 @@ struct ForeignKey {
     own: String,
 }
 
-#[derive(QueryableByName)]
-struct Trigger {
-    #[diesel(sql_type = Text)]
-    schema: String,
-    #[diesel(sql_type = Text)]
-    name: String,
-    #[diesel(sql_type = Text)]
-    source: String,
-}
-
 pub(super) fn ways<C: Inner<Backend = Sqlite>>(conn: &mut C, hub: &Hub<Sqlite>) -> QueryResult<Vec<Way>> {
     let triggers: Vec<Trigger> = sql_query(
         "SELECT 'main' AS schema, tbl_name AS name, sql AS source FROM main.sqlite_master WHERE type = 'trigger' \
          UNION ALL SELECT 'temp', tbl_name, sql FROM temp.sqlite_master WHERE type = 'trigger'",
     )
     .get_results(conn)?;
-    let mut ways: Vec<Way> = triggers.iter().flat_map(|trigger| by_trigger(hub, trigger)).collect();
+    let mut ways = Vec::new();
+    for trigger in &triggers {
+        let own = TableName { schema: None, name: Dialect::Sqlite.fold(trigger.name.as_str().into()) };
+        // SQLite does not count what INSTEAD OF triggers write.
+        ways.extend(trigger.ways(hub, &own, false));
+    }
     let enforced: i64 = sql::<BigInt>("PRAGMA foreign_keys").get_result(conn)?;
     // What triggers catch is not unseen.
     for table in hub.tables.iter().filter(|table| enforced != 0 && !table.triggers) {
@@ -83,25 +78,5 @@ fn by_foreign_key(table: &Table<Sqlite>, key: &ForeignKey) -> Vec<Way> {
     by_delete
         .into_iter()
         .chain((*updates && reads).then(|| way(By::Set(referred.clone().into_iter().collect()))))
-        .collect()
-}
-
-fn by_trigger(hub: &Hub<Sqlite>, trigger: &Trigger) -> Vec<Way> {
-    let name = Dialect::Sqlite.fold(trigger.name.as_str().into()).into_owned();
-    if hub.table(&TableName { schema: None, name: name.as_str().into() }).is_some() {
-        return Vec::new();
-    }
-    let written = tables_written(&trigger.source, Dialect::Sqlite);
-    let tables = written.iter().filter_map(|written| hub.table(written));
-    tables
-        .map(|table| Way {
-            schema: trigger.schema.clone(),
-            name: name.clone(),
-            table: table.name.clone(),
-            reason: format!("a trigger of `{name}` writes `{}`, unseen", table.name),
-            // SQLite does not count what INSTEAD OF triggers write.
-            counts: false,
-            by: By::Any,
-        })
         .collect()
 }
