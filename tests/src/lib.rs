@@ -5,6 +5,7 @@
 pub mod env;
 pub mod postgres;
 pub mod recorder;
+pub mod users;
 pub mod wait;
 
 pub use xtask::servers;

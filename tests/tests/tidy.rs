@@ -82,7 +82,7 @@ fn a_file_uses_only_what_stands_above_it() {
     assert!(broken.is_empty(), "{broken}");
 }
 
-/// The README names a test for each promise: `file::test`, or `file` for all of it.
+/// The README names a test for each promise: `file::test`, or `file` for all of it, of a binary or of a module.
 #[test]
 fn every_test_that_the_readme_names_is_there() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
@@ -162,15 +162,13 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// All the text of a test binary.
+/// All the text of a test binary, or of a module of one.
 fn tests_of(name: &str) -> String {
     let tests = root().join("tests/tests");
     let mut files = Vec::new();
-    if tests.join(name).is_dir() {
-        collect(&tests.join(name), &mut files);
-    }
-    files.push(tests.join(name).with_extension("rs"));
-    files.iter().filter_map(|path| fs::read_to_string(path).ok()).collect()
+    collect(&tests, &mut files);
+    let is_of = |path: &Path| path.strip_prefix(&tests).unwrap().with_extension("").iter().any(|part| part == name);
+    files.into_iter().filter(|path| is_of(path)).map(|path| fs::read_to_string(path).unwrap()).collect()
 }
 
 /// Every source file of the library, by its path below `src` without `.rs` and `/mod`.

@@ -29,34 +29,9 @@ use kvsync::report::Report;
 use kvsync::store::memory::MemoryStore;
 use kvsync::{KvSync, Lookup, Miss, Syncable};
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
+use kvsync_tests::users::{TABLE, User, user, users};
 use kvsync_tests::wait::{LONG, until};
 use serde::{Deserialize, Serialize};
-
-diesel::table! {
-    users (id) {
-        id -> Integer,
-        email -> Nullable<Text>,
-        name -> Text,
-    }
-}
-
-#[derive(
-    Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Insertable, Serialize, Deserialize, Syncable,
-)]
-#[diesel(table_name = users)]
-#[sync_key(name = "id", fmt = "user:<id>")]
-#[sync_key(name = "email", fmt = "user:email:<email>")]
-struct User {
-    id: i32,
-    email: Option<String>,
-    name: String,
-}
-
-const TABLE: &str = "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT UNIQUE, name TEXT NOT NULL)";
-
-fn user(id: i32, email: &str, name: &str) -> User {
-    User { id, email: Some(email.into()), name: name.into() }
-}
 
 /// A store, a database, and a connection that captures.
 struct App<DB: SyncBackend, H> {

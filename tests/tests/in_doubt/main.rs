@@ -25,38 +25,13 @@ use diesel::prelude::*;
 use diesel::sql_query;
 use kvsync::capture::{Database, SyncBackend, SyncConnection, SyncModel};
 use kvsync::store::memory::MemoryStore;
-use kvsync::{KvSync, Lookup, Miss, Syncable};
+use kvsync::{KvSync, Lookup, Miss};
+use kvsync_tests::users::{TABLE, User, user, users};
 use kvsync_tests::wait::{LONG, until};
-use serde::{Deserialize, Serialize};
 
-diesel::table! {
-    users (id) {
-        id -> Integer,
-        email -> Nullable<Text>,
-        name -> Text,
-    }
-}
-
-#[derive(
-    Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Insertable, Serialize, Deserialize, Syncable,
-)]
-#[diesel(table_name = users)]
-#[sync_key(name = "id", fmt = "user:<id>")]
-#[sync_key(name = "email", fmt = "user:email:<email>")]
-struct User {
-    id: i32,
-    email: Option<String>,
-    name: String,
-}
-
-const TABLE: &str = "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT UNIQUE, name TEXT NOT NULL)";
 /// All keys that a test uses.
 const IDS: std::ops::Range<i32> = 0..6;
 const EMAILS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
-
-fn user(id: i32, email: &str, name: &str) -> User {
-    User { id, email: Some(email.into()), name: name.into() }
-}
 
 /// A factory that can be made to fail.
 #[derive(Clone, Default)]

@@ -1,15 +1,6 @@
 //! Keys change between deploys: the new binary raises the model's key generation and writes both
 //! generations until the old binary is gone. No key of either answers with anything that the database
 //! does not hold, though both use the key made of the primary key, one as a record and one as a copy.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    unreachable_pub,
-    reason = "tests"
-)]
 
 use std::time::Duration;
 

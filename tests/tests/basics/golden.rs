@@ -3,14 +3,6 @@
 //! `tests/golden/layout-1.txt` holds the bytes. A line is a group, a name and hexadecimal digits, with tabs
 //! between them. Where the format has to change, these lines stay, for old stores have to be read; the new
 //! form gets a layout number and a file of its own.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -34,7 +26,7 @@ use redis::Commands;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-const FILE: &str = include_str!("../golden/layout-1.txt");
+const FILE: &str = include_str!("../../golden/layout-1.txt");
 /// So late that nothing in the file has expired when it is read.
 const NOW: u64 = 7_258_118_400_000;
 

@@ -1,4 +1,4 @@
-//! What cannot be captured obeys the policy, and nothing of it is silent.
+//! What ordinary Diesel writes is caught once it is committed, or obeys the policy.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -9,6 +9,6 @@
     reason = "tests"
 )]
 
-mod postgres;
-mod setup;
-mod sqlite;
+mod capture_policy;
+mod capture_postgres;
+mod capture_sqlite;

@@ -1,13 +1,4 @@
 //! From an ordinary Diesel statement to a typed fetch, for every kind of model.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::duplicated_attributes,
-    missing_docs,
-    reason = "tests"
-)]
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -23,6 +14,7 @@ use kvsync::store::memory::MemoryStore;
 use kvsync::store::{Status, SyncStore};
 use kvsync::{Builder, Error, ErrorKind, Key, KvSync, Lookup, Miss, Scope, Syncable};
 use kvsync_tests::Tested;
+use kvsync_tests::wait::LONG;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -37,7 +29,6 @@ diesel::table! {
 }
 
 const TABLE: &str = "CREATE TABLE users (id INTEGER PRIMARY KEY, org INTEGER NOT NULL, email TEXT, name TEXT NOT NULL, deleted BOOLEAN NOT NULL DEFAULT 0, UNIQUE (org, email))";
-const SECONDS: Duration = Duration::from_secs(20);
 
 #[derive(
     Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Insertable, Serialize, Deserialize, Syncable,
@@ -88,12 +79,12 @@ fn in_memory() -> (MemoryStore, App) {
 impl App {
     fn insert(&mut self, user: &User) {
         diesel::insert_into(users::table).values(user).execute(&mut self.conn).unwrap();
-        self.kv.flush(SECONDS).unwrap();
+        self.kv.flush(LONG).unwrap();
     }
 
     fn run(&mut self, sql: &str) {
         diesel::sql_query(sql).execute(&mut self.conn).unwrap();
-        self.kv.flush(SECONDS).unwrap();
+        self.kv.flush(LONG).unwrap();
     }
 }
 
@@ -123,7 +114,7 @@ fn rows_that_swap_their_unique_values_end_under_the_right_ones() -> Tested {
         }
         Ok::<_, diesel::result::Error>(())
     })?;
-    app.kv.flush(SECONDS)?;
+    app.kv.flush(LONG)?;
     assert_eq!(User::fetch_by_email(&app.kv, 7, "ann@example.com")?.map(|user| user.id), Some(2));
     assert_eq!(User::fetch_by_email(&app.kv, 7, "bob@example.com")?.map(|user| user.id), Some(1));
     assert_eq!(User::fetch_by_email(&app.kv, 7, "swap")?, None);
@@ -270,7 +261,8 @@ struct RotUser {
 #[test]
 fn an_entry_lives_as_long_as_the_model_says() -> Tested {
     let clock = Arc::new(ManualClock::at(SystemTime::now()));
-    let builder = KvSync::builder().store(MemoryStore::new()).clock(Arc::clone(&clock) as _).expiration(SECONDS);
+    let builder =
+        KvSync::builder().store(MemoryStore::new()).clock(Arc::clone(&clock) as _).expiration(Duration::from_secs(20));
     let mut app = app(builder, |database| database.model::<RotUser>().model::<User>());
     app.insert(&ann());
     clock.advance(Duration::from_mins(29));
@@ -287,7 +279,7 @@ fn a_scope_is_written_and_read_apart() -> Tested {
     let tenant = app.kv.scoped(Scope::named("t1"));
     let mut conn = tenant.connect::<Sqlite>("main")?;
     diesel::insert_into(users::table).values(&ann()).execute(&mut conn)?;
-    app.kv.flush(SECONDS)?;
+    app.kv.flush(LONG)?;
     assert_eq!(User::fetch_by_id(&tenant, 1)?, Some(ann()));
     assert_eq!(User::fetch_by_id(&app.kv, 1)?, None);
     app.run("UPDATE users SET name = 'unscoped'");
@@ -346,9 +338,9 @@ fn a_row_written_past_kvsync_is_synced_and_removed_by_hand() -> Tested {
 #[test]
 fn health_is_up_and_a_missed_write_degrades_it() -> Tested {
     let (_, mut app) = in_memory();
-    assert_eq!(app.kv.health(SECONDS).status, Status::Up, "{:?}", app.kv.health(SECONDS));
+    assert_eq!(app.kv.health(LONG).status, Status::Up, "{:?}", app.kv.health(LONG));
     app.conn.batch_execute("INSERT INTO users (id, org, name) VALUES (1, 1, 'missed'); SELECT 1")?;
-    let health = app.kv.health(SECONDS);
+    let health = app.kv.health(LONG);
     assert_eq!(health.status, Status::Degraded);
     assert!(health.details.iter().any(|detail| detail.contains("users")), "{:?}", health.details);
     Ok(())
@@ -373,12 +365,12 @@ fn a_pool_hands_out_connections_as_they_were_at_first() -> Tested {
 fn after_the_end_a_flush_does_not_say_that_all_is_well() -> Tested {
     let (_, mut app) = in_memory();
     app.insert(&ann());
-    assert!(app.kv.shutdown(SECONDS).is_clean());
+    assert!(app.kv.shutdown(LONG).is_clean());
     diesel::update(users::table).set(users::name.eq("late")).execute(&mut app.conn)?;
-    assert_eq!(app.kv.flush(SECONDS).unwrap_err().kind(), ErrorKind::Closed);
-    assert_eq!(app.kv.health(SECONDS).status, Status::Degraded);
+    assert_eq!(app.kv.flush(LONG).unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!(app.kv.health(LONG).status, Status::Degraded);
     app.kv.clear_dirty("main", Some("users"));
-    assert!(app.kv.health(SECONDS).pipeline.dirty.is_empty());
+    assert!(app.kv.health(LONG).pipeline.dirty.is_empty());
     Ok(())
 }
 

@@ -1,12 +1,4 @@
 //! What ordinary Diesel writes to SQLite is caught, once it is committed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
 
 mod check;
 mod lend;

@@ -1,6 +1,6 @@
 use diesel::sqlite::Sqlite;
 
-use crate::setup::{TABLES, setup};
+use super::setup::{TABLES, setup};
 
 setup!(Sqlite, SqliteConnection);
 

@@ -88,7 +88,7 @@ macro_rules! setup {
         use kvsync::capture::{Attached, Database, Policy, SyncConnection, Unattached};
         use kvsync_tests::recorder::Recorder;
 
-        use crate::setup::{By, Case, Left, POLICIES, User, changes, users};
+        use super::setup::{By, Case, Left, POLICIES, User, changes, users};
 
         /// A count that a raw statement returns; what it says is of no interest.
         #[derive(QueryableByName)]

@@ -1,12 +1,4 @@
 //! What the derives accept, and what they make of it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
 
 use diesel::prelude::*;
 use kvsync::codec::Codec;
@@ -210,7 +202,7 @@ fn a_part_of_ones_own_may_be_absent() {
 
 /// A primary key of two columns, one renamed, one a raw identifier's neighbour; Diesel names it.
 #[derive(Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Serialize, Deserialize, Syncable)]
-#[diesel(table_name = crate::memberships, primary_key(user_id, group_id))]
+#[diesel(table_name = crate::derive_pass::memberships, primary_key(user_id, group_id))]
 #[sync_key(name = "both", fmt = "membership:<group>:<user_id>")]
 #[sync_key(name = "group", fmt = "group:<group>", assume_unique)]
 #[sync_key(name = "type", fmt = "type:<type>-<user_id>")]
@@ -340,8 +332,8 @@ mod elsewhere {
 
         #[derive(::serde::Serialize, ::serde::Deserialize, ::kvsync::Syncable)]
         #[sync_key(name = "name", fmt = "bare:<name>:<number>")]
-        #[sync(crate = "crate::elsewhere::facade::sync")]
-        pub(in crate::elsewhere) struct Bare {
+        #[sync(crate = "crate::derive_pass::elsewhere::facade::sync")]
+        pub(in crate::derive_pass::elsewhere) struct Bare {
             id: i32,
             name: ::std::option::Option<::std::string::String>,
             number: Number,
@@ -350,8 +342,8 @@ mod elsewhere {
         #[derive(
             ::core::clone::Clone, ::core::marker::Copy, ::serde::Serialize, ::serde::Deserialize, ::kvsync::KeyPart,
         )]
-        #[sync(crate = "crate::elsewhere::facade::sync")]
-        pub(in crate::elsewhere) struct Number(pub(in crate::elsewhere) i32);
+        #[sync(crate = "crate::derive_pass::elsewhere::facade::sync")]
+        pub(in crate::derive_pass::elsewhere) struct Number(pub(in crate::derive_pass::elsewhere) i32);
     }
 
     pub(crate) fn key() -> kvsync::Key {

@@ -1,13 +1,4 @@
 //! What a fetch says of everything that can stand under a key.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    unreachable_pub,
-    reason = "tests"
-)]
 
 use std::process::Command;
 use std::sync::Arc;

@@ -1,5 +1,4 @@
 //! The shared servers answer to the clients that the library uses, and databases of one test are its own.
-#![allow(missing_docs, reason = "tests")]
 
 use diesel::dsl::sql;
 use diesel::prelude::*;

@@ -1,7 +1,7 @@
 use diesel::pg::Pg;
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
 
-use crate::setup::{TABLES, setup};
+use super::setup::{TABLES, setup};
 
 setup!(Pg, PgConnection);
 

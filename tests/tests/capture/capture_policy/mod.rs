@@ -1,0 +1,5 @@
+//! What cannot be captured obeys the policy, and nothing of it is silent.
+
+mod postgres;
+mod setup;
+mod sqlite;
