@@ -1,6 +1,7 @@
 //! What kvsync's integration tests share: the servers that `cargo xtask test` starts, and databases of their own.
 //!
 //! A test that kills or cuts off a server starts one of its own with [`servers`].
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 pub mod env;
 pub mod postgres;

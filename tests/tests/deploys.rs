@@ -3,15 +3,6 @@
 //!
 //! The test starts itself again as the programs, so this file has a `main` of its own. What it plays through is
 //! the recipe of `kvsync::Syncable`'s documentation.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    unreachable_pub,
-    reason = "tests"
-)]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};

@@ -3,14 +3,6 @@
 //!
 //! One crate is checked by cargo. Only our own words and the lines they stand at are looked at, so that
 //! another compiler version does not matter.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

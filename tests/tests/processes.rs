@@ -1,14 +1,6 @@
 //! Several processes write the same rows; at rest the store equals the database under every key.
 //!
 //! The test starts itself again as the writers, so this file has a `main` of its own.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
 
 use std::process::{Child, Command, ExitCode};
 use std::time::Duration;

@@ -1,12 +1,4 @@
 //! The floors of the house: which file may use which.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
 
 use std::fmt::Write as _;
 use std::fs;

@@ -1,13 +1,4 @@
 //! A table is filled into a store, beside whoever writes it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    unreachable_pub,
-    reason = "tests"
-)]
 
 mod beside_writers;
 mod bulk;

@@ -1,14 +1,4 @@
 //! Models, from what is derived for them to what a fetch says of them, and the servers that the other tests use.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::duplicated_attributes,
-    missing_docs,
-    unreachable_pub,
-    reason = "tests"
-)]
 
 mod derive_pass;
 mod end_to_end;

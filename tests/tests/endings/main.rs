@@ -2,14 +2,6 @@
 //!
 //! Each ending has a process of its own, in which this test starts itself again: the threads that are left are
 //! counted, and one that hangs is stopped.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
 
 mod disk;
 mod panics;

@@ -1,12 +1,4 @@
 //! What a statement does not show, and what hinders capture: handled, or reported loudly.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
 
 mod audit_postgres;
 mod audit_sqlite;

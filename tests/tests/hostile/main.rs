@@ -3,15 +3,6 @@
 //! told to others is not told.
 //!
 //! The functions that are fed are those that the fuzzers in `fuzz/` feed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    unreachable_pub,
-    reason = "tests"
-)]
 
 mod allocated;
 mod entries;

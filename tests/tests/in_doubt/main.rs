@@ -1,13 +1,5 @@
 //! When nobody knows whether a transaction was committed, readers are sent to the database until its rows
 //! were read again; then the store is equal to it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
 
 mod cluster;
 mod crash;

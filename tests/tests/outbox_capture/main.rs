@@ -1,12 +1,4 @@
 //! What is written to a table is written into the outbox with it, by triggers or by capture.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
 
 mod end_to_end;
 mod rows_postgres;
@@ -34,17 +26,7 @@ diesel::table! {
 }
 
 #[derive(
-    Debug,
-    Clone,
-    PartialEq,
-    Queryable,
-    Selectable,
-    Identifiable,
-    Insertable,
-    AsChangeset,
-    Serialize,
-    Deserialize,
-    Syncable,
+    Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Insertable, Serialize, Deserialize, Syncable,
 )]
 #[diesel(table_name = users)]
 #[sync_key(name = "id", fmt = "user:id:<id>")]

@@ -1,13 +1,5 @@
 //! Whatever the store does, the application's writes go on, what waits stays within its bound, and once the
 //! store is well again it equals the database.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,13 +1,5 @@
 //! The Redis store on real servers: its scripts equal the pure functions, mistakes are told early, and no
 //! failure of a server or of the network loses, invents or mixes up anything.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
 
 mod checks;
 mod cluster;

@@ -1,13 +1,4 @@
 //! A wrapped connection gives what a plain one gives, leaves the same rows, and captures what changed.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    unreachable_pub,
-    reason = "tests"
-)]
 
 mod common;
 mod judged;

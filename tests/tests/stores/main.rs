@@ -2,14 +2,6 @@
 //!
 //! A trial is a store and a case. A case that asks for what a store does not have is named as such, and
 //! a store whose server is missing is a failure.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    missing_docs,
-    reason = "tests"
-)]
 
 mod broken;
 mod embedded;

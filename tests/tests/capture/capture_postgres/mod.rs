@@ -30,17 +30,7 @@ diesel::table! {
 }
 
 #[derive(
-    Debug,
-    Clone,
-    PartialEq,
-    Queryable,
-    Selectable,
-    Identifiable,
-    Insertable,
-    AsChangeset,
-    Serialize,
-    Deserialize,
-    Syncable,
+    Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Insertable, Serialize, Deserialize, Syncable,
 )]
 #[diesel(table_name = users)]
 #[sync_key(name = "id", fmt = "user:id:<id>")]
