@@ -5,6 +5,7 @@ use std::any::Any;
 use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use super::backend::{Inner, SyncBackend};
@@ -281,6 +282,7 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
             factory,
             cluster: Mutex::default(),
             ways: RwLock::default(),
+            no_cascades: AtomicBool::new(false),
             check_every,
         });
         let source = Arc::new(Rereader::new(Arc::clone(&hub)));

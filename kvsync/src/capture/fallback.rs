@@ -36,7 +36,7 @@ impl<C: Inner> SyncConnection<C> {
         let hub = Arc::clone(&self.state.hub);
         let alone = depth_of(&mut self.inner) == Some(0);
         ensure(&mut self.inner, &hub, &plan.table)?;
-        let table = Arc::clone(&plan.table);
+        let table = &plan.table;
         let level = table.fit.level(plan.action);
         if level > plan.level {
             return self.run_at(source, plan, level, alone, &mut keep);
@@ -45,7 +45,7 @@ impl<C: Inner> SyncConnection<C> {
             return self.run_guarded(source, plan, &mut keep);
         }
         let mut kept = false;
-        let ran = self.run_once(source, plan, alone, &mut |row, hidden| {
+        let ran = self.run_once(&hub, source, plan, alone, &mut |row, hidden| {
             kept = true;
             keep(row, hidden);
         });
@@ -59,7 +59,7 @@ impl<C: Inner> SyncConnection<C> {
             table.fit.guard();
             return Err(error);
         }
-        ensure(&mut self.inner, &hub, &table)?;
+        ensure(&mut self.inner, &hub, table)?;
         let level = if table.fit.is_secured(plan.action) { Level::Blind } else { table.fit.level(plan.action) };
         if level > plan.level { self.run_at(source, plan, level, alone, &mut keep) } else { Err(error) }
     }
@@ -83,7 +83,10 @@ impl<C: Inner> SyncConnection<C> {
         };
         match level {
             Level::Blind => self.run_blind(source, &plan, keep),
-            Level::Rows | Level::Keys => self.run_once(source, &plan, alone, keep),
+            Level::Rows | Level::Keys => {
+                let hub = Arc::clone(&self.state.hub);
+                self.run_once(&hub, source, &plan, alone, keep)
+            }
         }
     }
 
@@ -127,7 +130,8 @@ impl<C: Inner> SyncConnection<C> {
         F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>, usize),
     {
         C::TransactionManager::begin_transaction(&mut self.inner)?;
-        match self.run_once(source, plan, false, keep) {
+        let hub = Arc::clone(&self.state.hub);
+        match self.run_once(&hub, source, plan, false, keep) {
             Ok(count) => C::TransactionManager::commit_transaction(&mut self.inner).map(|()| count),
             Err(error) => {
                 if C::TransactionManager::rollback_transaction(&mut self.inner).is_err() {

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
@@ -40,6 +41,8 @@ pub struct Hub<DB: SyncBackend> {
     pub(super) cluster: Mutex<Option<(i64, u32)>>,
     /// The other names of the tables; nothing before they were read.
     pub(super) ways: RwLock<Option<Arc<[Way]>>>,
+    /// Whether they were read and no foreign key is one of them, so that writes need not look at them.
+    pub(super) no_cascades: AtomicBool,
 }
 
 /// Gives schemas their scopes.

@@ -206,7 +206,9 @@ impl Pending {
         if ties {
             keep_last(&mut changes, |change| (change.home(), change.version));
         }
-        ChangeSet { changes, lost: lost.into_iter().map(|(_, lost)| lost).collect() }
+        // Almost always nothing was.
+        let lost = if lost.is_empty() { Vec::new() } else { lost.into_iter().map(|(_, lost)| lost).collect() };
+        ChangeSet { changes, lost }
     }
 
     /// The transaction was committed or not: the rows that it may have changed, each once, as unknown.

@@ -13,6 +13,7 @@ use super::backend::{Inner, Inside, Ready};
 use super::check::ensure;
 use super::connection::{SyncConnection, clear_statements, depth_of};
 use super::fragment::{Rewritten, Text};
+use super::hub::Hub;
 use super::look::text;
 use super::plan::{Caching, Caught, Missing, Plan, Planned, plan, uncaptured};
 use super::row::{SyncCursor, SyncRow, Wake};
@@ -174,6 +175,7 @@ impl<C: Inner> SyncConnection<C> {
     /// Runs a captured statement as it is planned.
     pub(super) fn run_once<F>(
         &mut self,
+        hub: &Hub<C::Backend>,
         source: &dyn QueryFragment<C::Backend>,
         plan: &Plan<C::Backend>,
         alone: bool,
@@ -182,7 +184,6 @@ impl<C: Inner> SyncConnection<C> {
     where
         F: for<'conn, 'query> FnMut(<C::Backend as Inside>::Row<'conn, 'query>, usize),
     {
-        let hub = Arc::clone(&self.state.hub);
         let Ready { locks, elsewhere } = C::Backend::prepare(&mut self.inner, &mut self.state.session, plan)?;
         let outbox = self.outbox()?;
         let begins = alone && (locks || hub.wraps || outbox.is_some() || plan.moves.is_some());
@@ -217,7 +218,7 @@ impl<C: Inner> SyncConnection<C> {
             hub.missed(Some(&plan.table.name), reason, &plan.sql);
         }
         let state = &mut self.state;
-        C::Backend::settle(&mut self.inner, &mut state.session, &hub, plan, &mut state.pending, &state.relations);
+        C::Backend::settle(&mut self.inner, &mut state.session, hub, plan, &mut state.pending, &state.relations);
         if let Some(outbox) = outbox
             && let Err(error) = self.write_outbox(plan, &outbox, from)
         {
@@ -229,7 +230,7 @@ impl<C: Inner> SyncConnection<C> {
         }
         self.report_concerns(plan, count);
         if count > 0 {
-            self.report_cascades(plan);
+            self.report_cascades(hub, plan);
         }
         if alone {
             self.state.publish();

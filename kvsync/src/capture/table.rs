@@ -40,7 +40,7 @@ pub struct Table<DB: SyncBackend> {
     pub(super) triggers: bool,
     /// Its models.
     pub(super) models: Vec<ModelEntry<DB>>,
-    /// When it was looked at, in milliseconds since the start; 0 when it has to be looked at.
+    /// When it was looked at, in nanoseconds since the start; 0 when it has to be looked at.
     checked: AtomicU64,
     /// Whether it was ever found in order: what it lacks by then was taken from it.
     met: AtomicBool,
@@ -81,7 +81,7 @@ impl<DB: SyncBackend> Table<DB> {
     /// Whether it was looked at since it was last altered, and not longer ago than this.
     pub(super) fn is_checked(&self, within: Duration) -> bool {
         let at = self.checked.load(Ordering::Relaxed);
-        at > 0 && u128::from(millis().saturating_sub(at)) < within.as_millis()
+        at > 0 && u128::from(nanos().saturating_sub(at)) < within.as_nanos()
     }
 
     /// Whether a row may be displaced by one of another primary key.
@@ -103,7 +103,7 @@ impl<DB: SyncBackend> Table<DB> {
     }
 
     pub(super) fn set_checked(&self, checked: bool) {
-        self.checked.store(if checked { millis() } else { 0 }, Ordering::Relaxed);
+        self.checked.store(if checked { nanos() } else { 0 }, Ordering::Relaxed);
         self.met.fetch_or(checked, Ordering::Relaxed);
     }
 
@@ -114,9 +114,9 @@ impl<DB: SyncBackend> Table<DB> {
 }
 
 /// The time since the first call, and one.
-fn millis() -> u64 {
+fn nanos() -> u64 {
     static START: LazyLock<Instant> = LazyLock::new(Instant::now);
-    u64::try_from(START.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    u64::try_from(START.elapsed().as_nanos()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
 /// A model of a table, its type erased.

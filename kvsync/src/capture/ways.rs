@@ -5,6 +5,7 @@
 //! the table's rows; so it follows the policy.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use diesel::query_builder::{QueryFragment, QueryId};
 use diesel::sql_types::Text;
@@ -165,15 +166,14 @@ impl<C: Inner> SyncConnection<C> {
     }
 
     /// Reports what a captured statement did to other tables by way of their foreign keys.
-    pub(super) fn report_cascades(&mut self, plan: &Plan<C::Backend>) {
+    pub(super) fn report_cascades(&mut self, hub: &Hub<C::Backend>, plan: &Plan<C::Backend>) {
         let deletes = plan.action == Action::Delete;
-        if !deletes && plan.sets.is_empty() {
+        let none = hub.no_cascades.load(Ordering::Relaxed) || hub.policy == Policy::Allow;
+        if none || (!deletes && plan.sets.is_empty()) {
             return;
         }
-        let hub = Arc::clone(&self.state.hub);
         for way in &*hub.ways(&mut self.inner) {
-            let led = way.by != By::Any && way.name == plan.table.name && way.by.meets(deletes, &plan.sets);
-            if led && hub.policy != Policy::Allow {
+            if way.by != By::Any && way.name == plan.table.name && way.by.meets(deletes, &plan.sets) {
                 hub.missed(Some(&way.table), way.reason.clone(), &plan.sql);
             }
         }
@@ -204,13 +204,17 @@ impl<DB: SyncBackend> Hub<DB> {
         // What writes a table that has triggers is caught by them.
         let caught = |way: &Way| self.tables.iter().any(|table| table.triggers && table.name == way.table);
         let ways: Arc<[Way]> = ways.into_iter().filter(|way| !caught(way)).collect();
-        *self.ways.write() = Some(Arc::clone(&ways));
+        let mut known = self.ways.write();
+        *known = Some(Arc::clone(&ways));
+        self.no_cascades.store(ways.iter().all(|way| way.by == By::Any), Ordering::Relaxed);
         ways
     }
 
     /// The schema was changed.
     pub(super) fn forget_ways(&self) {
-        *self.ways.write() = None;
+        let mut known = self.ways.write();
+        *known = None;
+        self.no_cascades.store(false, Ordering::Relaxed);
     }
 }
 

@@ -22,15 +22,23 @@ impl Publisher {
     fn publish(&self, set: ChangeSet) -> CommitToken {
         let published = Instant::now();
         let commit = self.shared.commits.open(set.changes.len() * self.lanes.len(), published);
-        let deadline = published.checked_add(self.shared.overflow_block).unwrap_or(published + DAY);
+        let deadline = published.checked_add(self.shared.overflow_block).unwrap_or_else(|| published + DAY);
         for rows in &set.lost {
             self.lose(rows, commit);
         }
-        for changes in self.cut(set.changes) {
+        let accept = |changes: Vec<Change>| {
             let part = Part { commit, published, changes: changes.into() };
-            for lane in &self.lanes {
-                lane.accept(part.clone(), deadline);
+            if let Some((last, others)) = self.lanes.split_last() {
+                for lane in others {
+                    lane.accept(part.clone(), deadline);
+                }
+                last.accept(part, deadline);
             }
+        };
+        if !self.is_one_part(&set.changes) {
+            self.cut(set.changes).into_iter().for_each(accept);
+        } else if !set.changes.is_empty() {
+            accept(set.changes);
         }
         CommitToken { process: self.process, sequence: commit, rows: Vec::new(), outbox: None }
     }
@@ -57,13 +65,16 @@ impl Publisher {
         self.shared.commits.finish(commit, 0, Some(Arc::new(error)));
     }
 
+    /// Whether a commit fits into a batch, as almost all do.
+    fn is_one_part(&self, changes: &[Change]) -> bool {
+        let limits = self.shared.batch;
+        let bytes: usize = changes.iter().map(|change| change.size).sum();
+        changes.len() <= limits.rows && bytes <= limits.bytes
+    }
+
     /// Cuts a commit into parts that fit into a batch, so that a large one is written by many workers.
     fn cut(&self, changes: Vec<Change>) -> Vec<Vec<Change>> {
         let limits = self.shared.batch;
-        let bytes: usize = changes.iter().map(|change| change.size).sum();
-        if changes.len() <= limits.rows && bytes <= limits.bytes {
-            return if changes.is_empty() { Vec::new() } else { vec![changes] };
-        }
         let (mut parts, mut part, mut size) = (Vec::new(), Vec::new(), 0);
         for change in changes {
             if !part.is_empty() && (part.len() >= limits.rows || size + change.size > limits.bytes) {
