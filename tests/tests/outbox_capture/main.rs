@@ -6,10 +6,15 @@ mod rows_sqlite;
 mod triggers_postgres;
 mod triggers_sqlite;
 
+use std::sync::Arc;
+
 use diesel::QueryableByName;
 use diesel::prelude::*;
 use diesel::sql_types::{BigInt, Bool, Nullable, Text};
 use kvsync::Syncable;
+use kvsync::capture::{Attached, Database, SyncBackend, Unattached};
+use kvsync::change::Publish;
+use kvsync_tests::recorder::Recorder;
 use serde::{Deserialize, Serialize};
 
 const POSTGRES_OUTBOX: &str = include_str!("../../../kvsync/migrations/postgres/20250101000000_kvsync_outbox/up.sql");
@@ -44,6 +49,12 @@ struct User {
 struct Newer {
     id: i32,
     name: String,
+}
+
+/// What a declared database hands on goes to the recorder.
+fn attach<DB: SyncBackend>(declared: Database<DB>, recorder: &Arc<Recorder>) -> Attached<DB> {
+    let attached = Box::new(declared).attach(Arc::clone(recorder) as Arc<dyn Publish>).unwrap();
+    attached.downcast::<DB>().unwrap().clone()
 }
 
 fn user(id: i32, email: &str, name: &str) -> User {

@@ -1,15 +1,11 @@
-use std::sync::Arc;
-
 use diesel::connection::SimpleConnection;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::result::{DatabaseErrorKind, Error as DbError};
 use diesel::sql_query;
 use kvsync::Scope;
-use kvsync::capture::{Attached, Database, SyncConnection, Unattached};
-use kvsync::change::Publish;
+use kvsync::capture::SyncConnection;
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
-use kvsync_tests::recorder::Recorder;
 
 use super::*;
 
@@ -35,8 +31,7 @@ impl Fixture {
         let url = database.url();
         let declared = Database::<Pg>::new("main", move || PgConnection::establish(&url));
         let declared = configure(declared.model::<User>().outbox());
-        let attached = Box::new(declared).attach(Arc::clone(&recorder) as Arc<dyn Publish>).unwrap();
-        let attached = attached.downcast::<Pg>().unwrap().clone();
+        let attached = attach(declared, &recorder);
         let conn = attached.connect().unwrap();
         Self { conn, plain, recorder, attached, _database: database }
     }

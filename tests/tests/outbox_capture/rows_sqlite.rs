@@ -1,24 +1,16 @@
-use std::sync::Arc;
-
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::result::Error as DbError;
 use diesel::sql_query;
 use diesel::sqlite::Sqlite;
-use kvsync::capture::{Attached, BatchResults as _, Database, Severity, SyncConnection, Unattached};
-use kvsync::change::{Action, Publish};
-use kvsync_tests::recorder::Recorder;
+use kvsync::capture::{BatchResults as _, Severity, SyncConnection};
+use kvsync::change::Action;
 
 use super::*;
 
 struct Fixture {
     conn: SyncConnection<SqliteConnection>,
     recorder: Arc<Recorder>,
-}
-
-fn attach(declared: Database<Sqlite>, recorder: &Arc<Recorder>) -> Attached<Sqlite> {
-    let attached = Box::new(declared).attach(Arc::clone(recorder) as Arc<dyn Publish>).unwrap();
-    attached.downcast::<Sqlite>().unwrap().clone()
 }
 
 impl Fixture {

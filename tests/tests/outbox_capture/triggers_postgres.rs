@@ -1,14 +1,11 @@
-use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use diesel::connection::SimpleConnection;
 use diesel::pg::{CopyFormat, Pg};
 use diesel::prelude::*;
 use diesel::sql_query;
-use kvsync::capture::{Attached, Database, Severity, SyncConnection, Unattached};
-use kvsync::change::Publish;
+use kvsync::capture::{Severity, SyncConnection};
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
-use kvsync_tests::recorder::Recorder;
 
 use super::*;
 
@@ -22,11 +19,6 @@ struct Fixture {
     recorder: Arc<Recorder>,
     attached: Attached<Pg>,
     database: FreshDatabase,
-}
-
-fn attach(declared: Database<Pg>, recorder: &Arc<Recorder>) -> Attached<Pg> {
-    let attached = Box::new(declared).attach(Arc::clone(recorder) as Arc<dyn Publish>).unwrap();
-    attached.downcast::<Pg>().unwrap().clone()
 }
 
 fn declared(database: &FreshDatabase) -> Database<Pg> {

@@ -1,12 +1,8 @@
-use std::sync::Arc;
-
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sql_query;
 use diesel::sqlite::Sqlite;
-use kvsync::capture::{Attached, Database, FindingKind, Severity, SyncConnection, Unattached};
-use kvsync::change::Publish;
-use kvsync_tests::recorder::Recorder;
+use kvsync::capture::{FindingKind, Severity, SyncConnection};
 use tempfile::TempDir;
 
 use super::*;
@@ -24,11 +20,6 @@ fn establish(directory: &TempDir) -> SqliteConnection {
     let mut conn = SqliteConnection::establish(directory.path().join("db").to_str().unwrap()).unwrap();
     conn.batch_execute("PRAGMA busy_timeout = 20000; PRAGMA foreign_keys = ON").unwrap();
     conn
-}
-
-fn attach(declared: Database<Sqlite>, recorder: &Arc<Recorder>) -> Attached<Sqlite> {
-    let attached = Box::new(declared).attach(Arc::clone(recorder) as Arc<dyn Publish>).unwrap();
-    attached.downcast::<Sqlite>().unwrap().clone()
 }
 
 fn declared() -> Database<Sqlite> {
