@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -26,20 +25,20 @@ pub(super) fn backfill(kv: &KvSync, filling: &Filling, shown: bool) -> Result<To
         let message = "a position is one of one table; name the model, and the scope where there are several";
         return Err(Error::new(ErrorKind::Config, message));
     }
-    let interrupt = Arc::new(Interrupt::listen());
+    let _listening = Interrupt::listen();
     let rate = filling.rate.unwrap_or(u32::MAX);
     // A page takes a second at most, so that an interrupt is heard.
     let page = filling.page.min(usize::try_from(rate).unwrap_or(usize::MAX));
     let (mut done, mut lines, mut complete) = (Vec::new(), Vec::new(), true);
     let mut rest = all.into_iter();
     while let Some((model, scope, backfill)) = rest.next() {
-        let (mut bar, asked) = (Bar::new(shown), Arc::clone(&interrupt));
+        let mut bar = Bar::new(shown);
         let mut backfill = backfill.rows_per_page(page).rows_per_second(rate).deadline(filling.deadline).on_progress(
             move |progress| {
                 let position =
                     progress.next.as_ref().map_or_else(String::new, |next| format!("(--resume {})", next.position));
                 bar.at(progress.model, progress.rows, progress.estimate, position);
-                if asked.came() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if Interrupt::came() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             },
         );
         if let Some(position) = &filling.resume {
@@ -54,7 +53,7 @@ pub(super) fn backfill(kv: &KvSync, filling: &Filling, shown: bool) -> Result<To
         if failure.is_none() {
             lines.push(summary.to_string());
         }
-        if failure.is_some() || stopped || interrupt.came() {
+        if failure.is_some() || stopped || Interrupt::came() {
             let next = (failure.is_some() || stopped).then(|| (model, scope, position(&summary)));
             let next = next.into_iter().chain(rest.map(|(model, scope, _)| (model, scope, None)));
             let next: Vec<String> = next.map(|(model, scope, from)| command(&model, &scope, from)).collect();

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 /// How often a line is written where there is no terminal.
 const LINES: Duration = Duration::from_secs(10);
@@ -32,24 +32,29 @@ impl Bar {
             }
             return;
         }
-        if bar.prefix() != what {
-            bar.reset();
-            bar.set_prefix(what.to_owned());
-        }
-        let template = if of.is_some() {
-            "{prefix} [{bar:30}] {pos} of {len}, {per_sec}, {eta} left {msg}"
-        } else {
-            "{prefix} {pos}, {per_sec} {msg}"
-        };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
         if let Some(of) = of {
             bar.set_length(of.max(done));
         }
-        bar.set_position(done);
+        if bar.prefix() != what {
+            let template = if of.is_some() {
+                "{prefix} [{bar:20}] {pos} of {len}, {rate}/s, {eta} {wide_msg}"
+            } else {
+                "{prefix} {pos}, {rate}/s {wide_msg}"
+            };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.with_key("rate", rate));
+            }
+            bar.reset();
+            bar.set_prefix(what.to_owned());
+        }
         bar.set_message(message);
+        bar.set_position(done);
     }
+}
+
+fn rate(state: &ProgressState, out: &mut dyn std::fmt::Write) {
+    // A driver of terminals has nowhere to tell of it.
+    let _ = write!(out, "{:.0}", state.per_sec());
 }
 
 impl Drop for Bar {

@@ -42,7 +42,9 @@
 //! So it is one more process of your application while it runs, with the same rights and the same needs:
 //!
 //! - It has workers and a relay: rows that wait in an outbox are delivered by it, too, also by `health` or
-//!   `outbox dead`. To keep it from that, let `build` call [`relay(false)`](crate::Builder::relay).
+//!   `outbox dead`; what is left after a second (after ten, for `outbox retry` and `replay`) it leaves to others. To
+//!   keep it from that, let `build` call [`relay(false)`](crate::Builder::relay).
+//! - It waits for the database as long as your factory does: give the URL of Postgres a `connect_timeout`.
 //! - What it tells of queues, dirty tables and lag is of its own, and the application's is another's:
 //!   that is in the application's [`health`](KvSync::health). The stores and the outboxes are the same.
 //! - A store in memory is another's, and one on disk (`EmbeddedStore`) is open in one process at a time: beside the
@@ -61,7 +63,7 @@
 //!
 //! 0: it was done, and all is well. 1: it was done, and not all is well. 2: it could not be done, or not to its end:
 //! the arguments are not understood, or the store or the database did not answer or refused; the reason is told, and
-//! with `--json` whether a retry helps.
+//! with `--json` whether a retry helps. That is also what `health` ends with where `build` needs a store that is down.
 //!
 //! | command | 1 means |
 //! |---|---|
@@ -122,7 +124,7 @@ where
     match build() {
         Ok(kv) => {
             let code = command.run(&kv);
-            kv.shutdown(Duration::from_secs(10));
+            kv.shutdown(command.patience());
             code
         }
         Err(error) => command.voice().failed(&*error.into()),
@@ -261,6 +263,12 @@ impl Command {
             Ok(told) => self.voice().tell(told),
             Err(error) => self.voice().failed(&error),
         }
+    }
+
+    /// How long to deliver what waits once the command is done; the application does the rest.
+    fn patience(&self) -> Duration {
+        let delivers = matches!(self.verb, Verb::Outbox(outbox::Verb::Retry(_) | outbox::Verb::Replay { .. }));
+        Duration::from_secs(if delivers { 10 } else { 1 })
     }
 
     fn voice(&self) -> Voice {

@@ -62,7 +62,7 @@ pub(super) fn work(kv: &KvSync, verb: &Verb) -> Result<Told> {
         Verb::Depth { database } => depth(&outboxes(kv, database.as_deref())?),
         Verb::Dead { database, most } => dead(&outboxes(kv, database.as_deref())?, *most),
         Verb::Retry(letters) => {
-            of_letters(kv, letters, "delivered again", Outbox::retry_all, |outbox, id| outbox.retry(&[id]))
+            of_letters(kv, letters, "to be delivered again", Outbox::retry_all, |outbox, id| outbox.retry(&[id]))
         }
         Verb::Drop(letters) => {
             of_letters(kv, letters, "deleted", Outbox::discard_all, |outbox, id| outbox.discard(&[id]))
@@ -72,7 +72,7 @@ pub(super) fn work(kv: &KvSync, verb: &Verb) -> Result<Told> {
             let outboxes = outboxes(kv, database.as_deref())?;
             let count =
                 outboxes.iter().try_fold(0, |count, (_, outbox)| Ok::<_, Error>(count + outbox.replay(since)?))?;
-            Ok(Told::new(json!({ "count": count }), vec![format!("{count} are delivered again")], true))
+            Ok(Told::new(json!({ "count": count }), vec![format!("{count} to be delivered again")], true))
         }
     }
 }
@@ -147,7 +147,7 @@ fn of_letters(
     if letters.all {
         let count = outboxes.iter().try_fold(0, |count, (_, outbox)| Ok::<_, Error>(count + all(outbox)?))?;
         let json = json!({ "count": count, "missing": [] });
-        return Ok(Told::new(json, vec![format!("{count} are {what}")], true));
+        return Ok(Told::new(json, vec![format!("{count} {what}")], true));
     }
     let [(database, outbox)] = outboxes.as_slice() else {
         let message = "several databases have outboxes, each with ids of its own; name one with `--database`";
@@ -165,7 +165,7 @@ fn of_letters(
             some => count += some,
         }
     }
-    let mut lines = vec![format!("{count} are {what}")];
+    let mut lines = vec![format!("{count} {what}")];
     lines.extend(missing.iter().map(|id| format!("{id} is no dead letter of {database}")));
     let well = missing.is_empty();
     Ok(Told::new(json!({ "count": count, "missing": missing }), lines, well))

@@ -12,7 +12,7 @@ use crate::key::Scope;
 use crate::model::{Schema, Ttl};
 use crate::report::Report;
 use crate::store::SyncStore;
-use crate::upkeep::mend_by_itself;
+use crate::upkeep::{Verifiers, mend_by_itself};
 use crate::worker::{Backoff, Pipeline, PipelineConfig, Retention};
 
 /// Configures a [`KvSync`].
@@ -241,7 +241,8 @@ impl Builder {
             pipeline.spawn("kvsync-backfill", move || mend_by_itself(&filler, &access, rate))?;
         }
         let reader = Reader::new(Arc::clone(&store), pipeline.epoch(), Arc::clone(&clock));
-        let inner = Inner { store, reader, pipeline, databases, schemas, clock };
+        let verifiers = Verifiers::default();
+        let inner = Inner { store, reader, pipeline, databases, schemas, clock, verifiers };
         Ok(KvSync { inner: Arc::new(inner), scope: Scope::NONE })
     }
 }

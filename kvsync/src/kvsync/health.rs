@@ -4,6 +4,7 @@ use super::KvSync;
 use crate::error::failure_text;
 use crate::store::{self, Status};
 use crate::transport::OutboxDepth;
+use crate::upkeep::VerifierReport;
 use crate::worker::PipelineHealth;
 
 /// How a [`KvSync`] is: its worst part, a sentence about whatever is not well, and the figures.
@@ -16,6 +17,8 @@ pub struct Health {
     pub details: Vec<String>,
     /// The way from commits to stores.
     pub pipeline: PipelineHealth,
+    /// What each [`verifier`](KvSync::verifier) that is running has measured.
+    pub verifiers: Vec<VerifierReport>,
 }
 
 impl KvSync {
@@ -61,6 +64,6 @@ impl KvSync {
         if pipeline.restarts > 0 {
             details.push(format!("threads panicked {} times and went on", pipeline.restarts));
         }
-        Health { status, details, pipeline }
+        Health { status, details, pipeline, verifiers: self.inner.verifiers.reports() }
     }
 }

@@ -28,6 +28,7 @@ use crate::fetch::Reader;
 use crate::key::Scope;
 use crate::model::Schema;
 use crate::store::SyncStore;
+use crate::upkeep::Verifiers;
 use crate::worker::{Pipeline, Shutdown};
 
 /// The handle of everything: connections that capture, the queue and its workers, fetches. Clones are
@@ -51,6 +52,7 @@ struct Inner {
     /// The models that are registered in each database, by its name.
     schemas: HashMap<String, Vec<&'static Schema>>,
     clock: Arc<dyn Clock>,
+    verifiers: Verifiers,
 }
 
 impl KvSync {

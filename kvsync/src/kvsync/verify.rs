@@ -42,8 +42,10 @@ impl KvSync {
     ///     Ok(())
     /// }
     /// ```
+    ///
+    /// [`health`](Self::health) has the report, too.
     pub fn verifier(&self) -> VerifierBuilder<'_> {
-        VerifierBuilder::new(&self.inner.pipeline, self.verify_all())
+        VerifierBuilder::new(&self.inner.pipeline, &self.inner.verifiers, self.verify_all())
     }
 
     /// Compares the rows of a model with what the stores hold, as [`verify`](Self::verify) does, and mends

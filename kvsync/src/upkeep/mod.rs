@@ -13,5 +13,6 @@ pub(crate) use self::backfill::Target;
 pub(crate) use self::mend::{clean, fill, run as mend_by_itself};
 pub use self::repair::{Repair, Repaired};
 pub use self::summary::{Checkpoint, Interrupted, Progress, Summary};
+pub(crate) use self::verifier::Verifiers;
 pub use self::verifier::{Verifier, VerifierBuilder, VerifierReport};
 pub use self::verify::{Difference, DifferenceKind, Side, Verified, Verify, VerifyProgress};

@@ -1,8 +1,8 @@
 //! A verification that never ends: a client among others that measures how often the stores are right.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -21,6 +21,7 @@ const FOLLOWED: usize = 1024;
 #[must_use = "nothing is compared until `.start()` is called"]
 pub struct VerifierBuilder<'a> {
     pipeline: &'a Pipeline,
+    running: &'a Verifiers,
     verify: Verify,
     ages: Vec<Duration>,
     on_difference: Option<OnAge>,
@@ -60,6 +61,10 @@ pub struct VerifierReport {
     /// The last failure of a database or a store, while it lasts.
     pub last_error: Option<String>,
 }
+
+/// The verifiers of a handle, for its health.
+#[derive(Debug, Default)]
+pub(crate) struct Verifiers(Mutex<Vec<Weak<Shared>>>);
 
 /// What the thread and the handle share.
 pub(crate) struct Shared {
@@ -102,9 +107,9 @@ struct Open {
 }
 
 impl<'a> VerifierBuilder<'a> {
-    pub(crate) fn new(pipeline: &'a Pipeline, verify: Verify) -> Self {
+    pub(crate) fn new(pipeline: &'a Pipeline, running: &'a Verifiers, verify: Verify) -> Self {
         let ages = [1, 5, 10].map(Duration::from_mins).to_vec();
-        Self { pipeline, verify: verify.rate(100).page(50).samples(0), ages, on_difference: None }
+        Self { pipeline, running, verify: verify.rate(100).page(50).samples(0), ages, on_difference: None }
     }
 
     /// How many rows or entries are looked at in a second, at most; 100 without this call.
@@ -137,7 +142,7 @@ impl<'a> VerifierBuilder<'a> {
     ///
     /// [`ErrorKind::Unavailable`] when it cannot be started.
     pub fn start(self) -> Result<Verifier> {
-        let Self { pipeline, verify, ages, on_difference } = self;
+        let Self { pipeline, running, verify, ages, on_difference } = self;
         let state = State { aged: vec![0; ages.len()], ..State::default() };
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),
@@ -160,6 +165,7 @@ impl<'a> VerifierBuilder<'a> {
                 };
             }
         })?;
+        running.0.lock().push(Arc::downgrade(&shared));
         Ok(Verifier { shared })
     }
 }
@@ -167,26 +173,8 @@ impl<'a> VerifierBuilder<'a> {
 impl Verifier {
     /// What it has measured so far.
     #[must_use]
-    #[allow(clippy::cast_precision_loss, reason = "a share needs no more precision")]
     pub fn report(&self) -> VerifierReport {
-        let state = self.shared.state.lock();
-        let add = |of: fn(&Totals) -> u64| of(&state.before) + of(&state.now);
-        let (checked, accused) = (add(|totals| totals.checked), add(|totals| totals.accused));
-        let share = |wrong: f64| (1.0 - wrong / checked.max(1) as f64).max(0.0);
-        let wrong = accused as f64;
-        VerifierReport {
-            running: self.shared.began.elapsed(),
-            rounds: state.rounds,
-            rows: add(|totals| totals.rows),
-            checked,
-            accused,
-            ages: self.shared.ages.iter().copied().zip(state.aged.iter().copied()).collect(),
-            consistent: if checked == 0 { 0.0 } else { share(wrong) },
-            // The rule of three, and its like where something was found.
-            at_least: if checked == 0 { 0.0 } else { share(wrong + 2.0 * wrong.sqrt() + 3.0) },
-            unjudged: add(|totals| totals.unjudged),
-            last_error: state.last_error.clone(),
-        }
+        self.shared.report()
     }
 }
 
@@ -196,7 +184,38 @@ impl Drop for Verifier {
     }
 }
 
+impl Verifiers {
+    /// What each that is running has measured so far.
+    pub(crate) fn reports(&self) -> Vec<VerifierReport> {
+        let mut all = self.0.lock();
+        all.retain(|one| one.upgrade().is_some_and(|one| !one.stop.load(Ordering::Acquire)));
+        all.iter().filter_map(Weak::upgrade).map(|one| one.report()).collect()
+    }
+}
+
 impl Shared {
+    #[allow(clippy::cast_precision_loss, reason = "a share needs no more precision")]
+    fn report(&self) -> VerifierReport {
+        let state = self.state.lock();
+        let add = |of: fn(&Totals) -> u64| of(&state.before) + of(&state.now);
+        let (checked, accused) = (add(|totals| totals.checked), add(|totals| totals.accused));
+        let share = |wrong: f64| (1.0 - wrong / checked.max(1) as f64).max(0.0);
+        let wrong = accused as f64;
+        VerifierReport {
+            running: self.began.elapsed(),
+            rounds: state.rounds,
+            rows: add(|totals| totals.rows),
+            checked,
+            accused,
+            ages: self.ages.iter().copied().zip(state.aged.iter().copied()).collect(),
+            consistent: if checked == 0 { 0.0 } else { share(wrong) },
+            // The rule of three, and its like where something was found.
+            at_least: if checked == 0 { 0.0 } else { share(wrong + 2.0 * wrong.sqrt() + 3.0) },
+            unjudged: add(|totals| totals.unjudged),
+            last_error: state.last_error.clone(),
+        }
+    }
+
     /// Waits this long. Whether it is time to stop.
     pub(crate) fn pause(&self, access: &Access, long: Duration) -> bool {
         let until = Instant::now() + long;
@@ -297,6 +316,12 @@ impl fmt::Display for VerifierReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { checked, accused, running, .. } = self;
         write!(f, "{checked} checked in {running:.0?}, {accused} wrong: at least {:.5} % right", self.at_least * 100.0)
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.report().fmt(f)
     }
 }
 

@@ -12,7 +12,7 @@ pub const OUTBOX: &str = include_str!("../../../kvsync/migrations/sqlite/2025010
 
 pub struct Admin {
     dir: TempDir,
-    prefix: String,
+    pub prefix: String,
     pub outbox: Option<&'static str>,
 }
 
@@ -36,13 +36,17 @@ impl Admin {
     }
 
     pub fn run(&self, redis: &str, arguments: &[&str]) -> Tested<Output> {
+        Ok(self.command(redis, arguments).output()?)
+    }
+
+    pub fn command(&self, redis: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(std::env!("CARGO_BIN_EXE_admin"));
         command.env("ADMIN_DATABASE", self.path()).env("ADMIN_REDIS", redis).env("ADMIN_PREFIX", &self.prefix);
         command.env_remove("ADMIN_OUTBOX").args(arguments);
         if let Some(outbox) = self.outbox {
             command.env("ADMIN_OUTBOX", outbox);
         }
-        Ok(command.output()?)
+        command
     }
 
     /// The exit code and the document.
@@ -94,6 +98,10 @@ fn health_audit_and_epoch_are_told() -> Tested {
     assert_eq!(health["stores"].as_array().unwrap().len(), 1, "{health}");
     let (code, audit) = admin.json(&["audit"])?;
     assert!(audit["findings"].is_array() && code < 2, "{audit}");
+    admin.sql("ALTER TABLE users RENAME TO away")?;
+    let absent = admin.json(&["audit"])?.1;
+    assert!(absent.to_string().contains("it is not there"), "{absent}");
+    admin.sql("ALTER TABLE away RENAME TO users")?;
     admin.sql("CREATE TRIGGER hidden AFTER INSERT ON users BEGIN UPDATE users SET name = 'x'; END")?;
     let (code, audit) = admin.json(&["audit", "--database", "main"])?;
     let finding = &audit["findings"][0];

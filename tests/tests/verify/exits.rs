@@ -1,6 +1,10 @@
 //! The exit code of each command, as its documentation says, and what stands beside it.
 
+use std::process::{Command, Stdio};
+
+use kvsync_tests::wait::until;
 use kvsync_tests::{Tested, env};
+use redis::Commands;
 use serde_json::Value;
 
 use crate::cli::{Admin, OUTBOX};
@@ -127,5 +131,29 @@ fn a_backfill_that_fails_says_where_to_go_on() -> Tested {
     assert_eq!((code, &told["complete"], &told["models"][0]["model"]), (2, &false.into(), &"User".into()), "{told}");
     let people = admin.run(&env::redis_url()?, &["backfill", "--deadline", "1"])?;
     assert!(String::from_utf8(people.stdout)?.contains("go on with `backfill User`"));
+    Ok(())
+}
+
+#[test]
+fn an_interrupted_backfill_says_where_to_go_on() -> Tested {
+    let admin = Admin::new()?;
+    admin.sql(
+        "WITH RECURSIVE n (i) AS (SELECT 10 UNION ALL SELECT i + 1 FROM n WHERE i < 300)
+         INSERT INTO users SELECT i, NULL, 'n' FROM n",
+    )?;
+    let mut slow = admin.command(&env::redis_url()?, &["backfill", "--rate", "1", "--json"]);
+    let slow = slow.stdout(Stdio::piped()).spawn()?;
+    let mut redis = redis::Client::open(env::redis_url()?)?.get_connection()?;
+    let first = format!("{}user:id:1", admin.prefix);
+    until("the first row is written", || redis.exists(&first).unwrap());
+    assert!(Command::new("kill").args(["-INT", &slow.id().to_string()]).status()?.success());
+    let ended = slow.wait_with_output()?;
+    let told: Value = serde_json::from_slice(&ended.stdout)?;
+    assert_eq!((ended.status.code(), &told["complete"]), (Some(1), &false.into()), "{told}");
+    let next = told["models"][0]["next"].as_str().unwrap();
+    let rows = told["models"][0]["rows"].as_u64().unwrap();
+    let (code, rest) = admin.json(&["backfill", "User", "--resume", next])?;
+    assert_eq!((code, rest["models"][0]["rows"].as_u64()), (0, Some(294 - rows)), "{told} {rest}");
+    assert_eq!(admin.json(&["verify", "--in-flight", "0"])?.0, 0);
     Ok(())
 }

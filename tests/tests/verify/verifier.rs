@@ -28,6 +28,8 @@ fn it_measures_what_is_right_and_follows_what_is_wrong() -> Tested {
     let report = verifier.report();
     assert!(report.accused == 0 && report.checked > 0 && report.rows > 0, "{report:?}");
     assert!((report.consistent - 1.0).abs() < f64::EPSILON && report.at_least < 1.0, "{report:?}");
+    let health = rig.kv.health(LONG);
+    assert!(health.verifiers.len() == 1 && health.verifiers[0].checked >= report.checked, "{health:?}");
 
     rig.quietly("UPDATE users SET name = 'Quiet' WHERE id = 1");
     until("found, and told of at both ages", || {
@@ -48,7 +50,9 @@ fn it_ends_when_it_is_dropped_and_outlives_failures() -> Tested {
     let verifier = rig.kv.verifier().rate(1_000_000).in_flight(Duration::from_millis(1)).start()?;
     rig.quietly("ALTER TABLE users RENAME TO gone");
     until("the failure is told", || verifier.report().last_error.is_some());
+    assert_eq!(rig.kv.health(LONG).verifiers.len(), 1);
     drop(verifier);
+    assert_eq!(rig.kv.health(LONG).verifiers.len(), 0);
     rig.quietly("ALTER TABLE gone RENAME TO users");
     let ended = rig.kv.shutdown(LONG);
     assert_eq!(ended.threads, 0);
