@@ -1,10 +1,11 @@
 //! Compares the database with the store, every row and every key, from both sides.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use diesel::dsl::sql;
 use diesel::prelude::*;
-use diesel::sql_types::BigInt;
+use diesel::sql_types::{BigInt, Nullable};
 
 use crate::Outcome;
 use crate::job::DatabaseAt;
@@ -64,6 +65,18 @@ pub(crate) fn outbox(database: &DatabaseAt) -> Outcome<(i64, i64)> {
         DatabaseAt::Sqlite(path) => counts.get_result(&mut sqlite(path)?)?,
         DatabaseAt::Postgres(url) => counts.get_result(&mut postgres(url)?)?,
     })
+}
+
+/// When the oldest of the rows was captured that the outbox has still to deliver.
+pub(crate) fn waiting_since(database: &DatabaseAt) -> Outcome<Option<SystemTime>> {
+    let oldest = sql::<Nullable<BigInt>>(
+        "SELECT min(captured_at) FROM kvsync_outbox WHERE delivered_at IS NULL AND dead_at IS NULL",
+    );
+    let oldest: Option<i64> = match database {
+        DatabaseAt::Sqlite(path) => oldest.get_result(&mut sqlite(path)?)?,
+        DatabaseAt::Postgres(url) => oldest.get_result(&mut postgres(url)?)?,
+    };
+    Ok(oldest.map(|millis| UNIX_EPOCH + Duration::from_millis(millis.unsigned_abs())))
 }
 
 /// Every entry of the store, those that these rows should have included.

@@ -1,6 +1,7 @@
 //! A process that the conductor started.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child as Process, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +13,7 @@ use parking_lot::Mutex;
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::Outcome;
-use crate::job::{JOB, Job};
+use crate::job::{DatabaseAt, JOB, Job};
 
 /// How far a process is, as it said last.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,9 +41,14 @@ pub(crate) struct Child {
 
 impl Child {
     /// Starts this program again, to do this job.
-    pub(crate) fn start(job: &Job) -> Outcome<Self> {
+    /// What should not happen, and what no fault explains, becomes a complaint.
+    pub(crate) fn start(job: &Job, complaints: Arc<Mutex<Vec<String>>>) -> Outcome<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.env(JOB, serde_json::to_string(job)?).stdin(Stdio::piped()).stdout(Stdio::piped());
+        if let DatabaseAt::Sqlite(path) = &job.database {
+            // Killed in the wrong moment, SQLite leaves a temporary file behind: where it goes with the rest.
+            command.env("SQLITE_TMPDIR", Path::new(path).parent().unwrap_or(Path::new(".")));
+        }
         let mut process = command.spawn()?;
         let output = process.stdout.take().ok_or("the process has no output")?;
         let (sender, answers) = channel();
@@ -56,11 +62,14 @@ impl Child {
                     let mut next = || figures.next().unwrap_or_default();
                     *told.lock() = Progress { writes: next(), conflicts: next(), retries: next(), backlog: next() };
                 } else if let Some(reason) = line.strip_prefix("dirty ") {
-                    if !announced.swap(true, Ordering::SeqCst) && !reason.starts_with("the connection was lost") {
-                        println!("  process {writer} could not capture: {reason}");
+                    // A connection that was cut took with it what a statement had written.
+                    if !announced.swap(true, Ordering::SeqCst) && !reason.contains("connection") {
+                        complaints.lock().push(format!("process {writer} could not capture: {reason}"));
                     }
                 } else if let Some(note) = line.strip_prefix("note ") {
                     println!("  process {writer}: {note}");
+                } else if let Some(complaint) = line.strip_prefix("complaint ") {
+                    complaints.lock().push(format!("process {writer}: {complaint}"));
                 } else {
                     let _ = sender.send(line);
                 }

@@ -29,12 +29,14 @@ use crate::world::World;
 /// Threads that read while others write.
 const READERS: u64 = 2;
 
+const MINUTE: Duration = Duration::from_mins(1);
+
 static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 
 /// Says what is to be, and starts the servers.
 pub(crate) fn prepare(options: &Options) -> Outcome<World> {
     println!("torture {options}");
-    if let (End::After(_), false) = (options.end, options.faults.is_empty()) {
+    if is_told_before(options) && !options.faults.is_empty() {
         println!("the script:");
         print_script(options);
     }
@@ -42,15 +44,20 @@ pub(crate) fn prepare(options: &Options) -> Outcome<World> {
     World::start(options)
 }
 
-/// Prints the script of a run; of its first minute where nobody knows how long it takes.
+/// Prints the script of a run, the first minute at most.
 pub(crate) fn print_script(options: &Options) {
-    let time = if let End::After(time) = options.end { time } else { Duration::from_mins(1) };
+    let time = if let End::After(time) = options.end { time.min(MINUTE) } else { MINUTE };
     let mut events: Vec<_> =
         Lane::ALL.into_iter().flat_map(|lane| script(options, lane).take_while(|event| event.at < time)).collect();
     events.sort_by_key(|event| event.at);
     for event in events {
         println!("{event}");
     }
+}
+
+/// Whether the script is told at the beginning; otherwise each fault is told as it begins.
+fn is_told_before(options: &Options) -> bool {
+    matches!(options.end, End::After(time) if time <= MINUTE)
 }
 
 /// Whether somebody wants to stop.
@@ -88,7 +95,9 @@ pub(crate) fn run(options: &Options, world: &World) -> Outcome<bool> {
     );
     let mut verdict = watch.verdict();
     verdict.add(&settle(options, world, &crew, layout, &*view, &mut trouble)?);
-    for trouble in &trouble {
+    trouble.extend(crew.complaints());
+    trouble.dedup();
+    for trouble in trouble.iter().take(20) {
         println!("failed: {trouble}");
     }
     println!("writes={} faults={} {verdict}", progress.writes, faults.load(Ordering::SeqCst));
@@ -146,7 +155,10 @@ fn settle(
     if first.is_clean() {
         return Ok(first);
     }
-    println!("{cure}: {}", keeper.ask(cure)?);
+    match keeper.ask(cure) {
+        Ok(told) => println!("{cure}: {told}"),
+        Err(error) => trouble.push(format!("{cure}: {error}")),
+    }
     let stored = entries(view, &truth)?;
     let second = compare(&truth, &stored, &Excuses::default());
     trouble.extend(disagreement(&second, &stored, &keeper)?);
@@ -178,7 +190,7 @@ fn disagreement(verdict: &Verdict, stored: &HashMap<String, Seen>, keeper: &Keep
 /// Lets faults happen until enough was written.
 fn play(options: &Options, world: &World, crew: &Crew, layout: Layout, watch: &Watch, faults: &AtomicUsize) -> Outcome {
     let (begin, over) = (Instant::now(), AtomicBool::new(false));
-    let tell = matches!(options.end, End::Writes(_));
+    let tell = !is_told_before(options);
     let last = Mutex::default();
     let stage = Stage { world, crew, layout, watch, over: &over, count: faults, last: &last, tell };
     thread::scope(|scope| {
@@ -238,17 +250,25 @@ fn view(world: &World) -> Outcome<Arc<dyn View>> {
     })
 }
 
+/// So little that every outage of the store overflows it: primary keys are kept in place of rows, and when there is no
+/// room for these, tables are filled in again.
+const NARROW: usize = 64 << 10;
+const WIDE: usize = 64 << 20;
+
 /// What the processes do. Without an outbox the owner of a store does all of it by itself, as nobody else can reach the
 /// store.
 fn jobs(world: &World, options: &Options) -> (Vec<Job>, Layout) {
     let of = |place: usize| Job {
         singles: *[Singles::Never, Singles::Alone, Singles::Wrapped].get(place % 3).unwrap_or(&Singles::Never),
+        queue: if place % 3 == 2 && options.delivery == Delivery::Memory { NARROW } else { WIDE },
         ..job(world, options, true, options.seed.wrapping_add((place as u64) << 48))
     };
     let owner = Job { socket: Some(world.socket()), refill: options.store == StoreKind::Memory, ..of(options.writers) };
     if options.delivery == Delivery::Memory && options.store.is_owned() {
         let singles = if options.seed.is_multiple_of(2) { Singles::Wrapped } else { Singles::Alone };
-        return (vec![Job { threads: options.writers, singles, ..owner }], Layout { relays: 1, owner: Some(0) });
+        let queue = if options.seed.is_multiple_of(3) { NARROW } else { WIDE };
+        let job = Job { threads: options.writers, singles, queue, ..owner };
+        return (vec![job], Layout { relays: 1, owner: Some(0) });
     }
     let stranger = |place: usize| options.delivery == Delivery::Triggers && place % 2 == 1;
     let mut jobs: Vec<Job> = (0..options.writers).map(|place| Job { stranger: stranger(place), ..of(place) }).collect();
@@ -286,6 +306,7 @@ fn job(world: &World, options: &Options, through_faults: bool, seed: u64) -> Job
         socket: None,
         refill: false,
         singles: Singles::Never,
+        queue: WIDE,
     }
 }
 

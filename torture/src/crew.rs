@@ -34,6 +34,7 @@ pub(crate) struct Crew {
     /// What each process did, those that are no more included.
     progress: Mutex<Vec<Arc<Mutex<Progress>>>>,
     excuses: Mutex<Excuses>,
+    complaints: Arc<Mutex<Vec<String>>>,
     interrupted: Arc<AtomicBool>,
 }
 
@@ -47,6 +48,7 @@ impl Crew {
             next: AtomicI32::new(1),
             progress: Mutex::default(),
             excuses: Mutex::default(),
+            complaints: Arc::default(),
             interrupted,
         };
         for place in 0..crew.places.len() {
@@ -108,6 +110,11 @@ impl Crew {
     /// The store lost what it had acknowledged.
     pub(crate) fn forgot(&self) {
         self.excuses.lock().forgot = true;
+    }
+
+    /// What the processes said that should not happen.
+    pub(crate) fn complaints(&self) -> Vec<String> {
+        self.complaints.lock().clone()
     }
 
     /// What may be missing.
@@ -190,7 +197,7 @@ impl Crew {
         let (Some(job), Some(slot)) = (self.jobs.get(place), self.places.get(place)) else { return Ok(()) };
         let writer = self.next.fetch_add(1, Ordering::SeqCst);
         let seed = job.seed.wrapping_add(u64::from(writer.unsigned_abs()) << 20);
-        let child = Child::start(&Job { writer, seed, ..job.clone() })?;
+        let child = Child::start(&Job { writer, seed, ..job.clone() }, Arc::clone(&self.complaints))?;
         self.progress.lock().push(child.progress());
         *slot.lock() = Some(child);
         Ok(())

@@ -31,6 +31,8 @@ pub(crate) struct Job {
     /// How many threads write; none in a process that only delivers.
     pub(crate) threads: usize,
     pub(crate) singles: Singles,
+    /// How many bytes of changes may wait in memory.
+    pub(crate) queue: usize,
     /// Where the owner of a store answers for it.
     pub(crate) socket: Option<PathBuf>,
     /// Whether the store begins empty and is filled from the database.

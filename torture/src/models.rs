@@ -57,6 +57,15 @@ pub(crate) const TABLES: [&str; 4] = [
     "CREATE UNIQUE INDEX members_nick ON members (nick) WHERE gone = 0",
 ];
 
+/// What a badge that is deleted does to its namesake, past every statement: only triggers see it.
+pub(crate) const CASCADE: [&str; 2] = [
+    "CREATE TRIGGER badge_gone AFTER DELETE ON badges BEGIN \
+     UPDATE members SET gone = 1 - gone, seq = seq + 1 WHERE id = OLD.id; END",
+    "CREATE FUNCTION badge_gone() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
+     UPDATE members SET gone = 1 - gone, seq = seq + 1 WHERE id = OLD.id; RETURN NULL; END $$; \
+     CREATE TRIGGER badge_gone AFTER DELETE ON badges FOR EACH ROW EXECUTE FUNCTION badge_gone()",
+];
+
 /// The home is a key of its own, one key is moved between rows, and one may be NULL.
 #[derive(
     Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Insertable, Serialize, Deserialize, Syncable,

@@ -24,7 +24,7 @@ const OUTBOX_LEASE: Duration = Duration::from_millis(500);
 
 /// The job's store and database.
 pub(crate) fn open(job: &Job) -> Outcome<Builder> {
-    let builder = job.store.onto(KvSync::builder())?.workers(2);
+    let builder = job.store.onto(KvSync::builder())?.workers(2).queue_bytes(job.queue);
     let builder = builder.relay(job.relay).outbox_poll(OUTBOX_POLL).outbox_lease(OUTBOX_LEASE);
     Ok(match job.database.clone() {
         DatabaseAt::Sqlite(path) => {

@@ -25,7 +25,7 @@ store is compared with the database, and so is every version that readers saw.
   --writes N                              write until so many rows were written instead
   --seed N                                what the script and the writers draw from; the same seed gives the same script
   --faults none|all|LANE,..               what goes wrong, of processes, store and database; all
-  --script                                print the script of such a run and end
+  --script                                print the script of such a run, its first minute at most, and end
 
 The last line is `writes=.. faults=.. stale=0 ghost=0 orphan=0 resurrected=0 backwards=0 lost=0`. The exit code is 0
 when all of these are zero and nothing else failed, and 1 otherwise; 2 when the arguments make no sense, 3 when the
@@ -110,13 +110,15 @@ impl Options {
                     options.script_only = true;
                     continue;
                 }
-                _ => {}
+                "--store" | "--db" | "--delivery" | "--writers" | "--rows" | "--seconds" | "--writes" | "--seed"
+                | "--faults" => {}
+                _ => return Err(format!("there is no option `{name}`").into()),
             }
             let value = value.or_else(|| arguments.next()).ok_or_else(|| format!("{name} needs a value"))?;
             options.set(&name, &value)?;
         }
-        if options.writers == 0 || options.rows < 1 {
-            return Err("one writer and one row are the least".into());
+        if !(1..=256).contains(&options.writers) || !(1..=1_000_000_000).contains(&options.rows) {
+            return Err("--writers takes 1 to 256, --rows 1 to 1000000000".into());
         }
         Ok(Some(options))
     }
@@ -129,14 +131,14 @@ impl Options {
                     "embedded" => StoreKind::Embedded,
                     "redis" => StoreKind::Redis,
                     "cluster" => StoreKind::Cluster,
-                    _ => return Err(format!("there is no store `{value}`").into()),
+                    _ => return Err(unknown("store", value, "memory, embedded, redis, cluster")),
                 }
             }
             "--db" => {
                 self.database = match value {
                     "sqlite" => DatabaseKind::Sqlite,
                     "postgres" => DatabaseKind::Postgres,
-                    _ => return Err(format!("there is no database `{value}`").into()),
+                    _ => return Err(unknown("database", value, "sqlite, postgres")),
                 }
             }
             "--delivery" => {
@@ -144,7 +146,7 @@ impl Options {
                     "memory" => Delivery::Memory,
                     "outbox" => Delivery::Outbox,
                     "triggers" => Delivery::Triggers,
-                    _ => return Err(format!("there is no delivery `{value}`").into()),
+                    _ => return Err(unknown("delivery", value, "memory, outbox, triggers")),
                 }
             }
             "--faults" => {
@@ -183,9 +185,14 @@ impl fmt::Display for Options {
     }
 }
 
+fn unknown(what: &str, name: &str, known: &str) -> Box<dyn std::error::Error + Send + Sync> {
+    format!("there is no {what} `{name}`, only {known}").into()
+}
+
 fn lane(name: &str) -> Outcome<Lane> {
     let found = Lane::ALL.into_iter().find(|lane| lane.name() == name);
-    found.ok_or_else(|| format!("`--faults` knows no `{name}`").into())
+    let known = Lane::ALL.map(Lane::name).join(", ");
+    found.ok_or_else(|| format!("--faults takes none, all, or some of {known}, and not `{name}`").into())
 }
 
 fn number<T: std::str::FromStr<Err: fmt::Display>>(name: &str, value: &str) -> Outcome<T> {

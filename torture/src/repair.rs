@@ -1,6 +1,6 @@
 //! Brings a store back to what the database says, by kvsync's own means.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kvsync::KvSync;
 
@@ -50,10 +50,14 @@ pub(crate) fn perform(kv: &KvSync, command: &str) -> Outcome<String> {
     }
 }
 
-/// Fills a store that is empty.
-pub(crate) fn refill(kv: &KvSync) -> Outcome {
+/// Fills a store that is empty. What waited in the outbox since then may be older than what the store that is no more was
+/// told: that is told again.
+pub(crate) fn refill(kv: &KvSync, waiting_since: Option<SystemTime>) -> Outcome {
     kv.backfill::<Account>().run()?;
     kv.backfill::<Badge>().run()?;
     kv.backfill::<Member>().run()?;
+    if let Some(since) = waiting_since {
+        kv.outbox("main")?.replay(since)?;
+    }
     Ok(())
 }

@@ -1,5 +1,8 @@
 //! What a writer does: ordinary Diesel, in every shape that moves keys.
 
+use std::thread;
+use std::time::Duration;
+
 use diesel::prelude::*;
 use diesel::result::Error;
 use kvsync::capture::SyncConnection;
@@ -120,8 +123,35 @@ macro_rules! steps {
                     let id = dice.id(1);
                     diesel::insert_into(a::accounts).values(dice.account(id)).on_conflict_do_nothing().execute(conn)
                 }
+                // A row disappears, and comes back in a transaction that may take its time: meanwhile others read again
+                // what is not there.
+                22..24 => {
+                    let (id, slow, long) = (dice.id(1), dice.percent(10), dice.below(120));
+                    let (new, long) = (dice.account(id), if slow { long } else { 0 });
+                    let deleted =
+                        $transaction(conn, Way::Plain, |conn| diesel::delete(a::accounts.find(id)).execute(conn))?;
+                    let inserted = $transaction(conn, way, |conn| {
+                        let inserted = diesel::insert_into(a::accounts).values(&new).execute(conn)?;
+                        thread::sleep(Duration::from_millis(long.unsigned_abs().into()));
+                        Ok(inserted)
+                    })?;
+                    Ok(deleted + inserted)
+                }
+                // A row takes another primary key: for a reader it is another row, in another life. One that comes while
+                // the statement runs would be announced as lost, and is rare enough where it was looked for before.
+                24..26 => {
+                    let (one, other, life) = (dice.id(1), dice.id(1), dice.life());
+                    let set = (a::id.eq(other), a::life.eq(life), a::seq.eq(0), a::writer.eq(writer));
+                    $transaction(conn, Way::Plain, |conn| {
+                        let there = a::accounts.find(one).select(a::id).first::<i32>(conn).optional()?;
+                        if there.is_none() {
+                            return Ok(0);
+                        }
+                        diesel::update(a::accounts.find(one)).set(set).execute(conn)
+                    })
+                }
                 // A row is written without a change of keys.
-                22..32 => {
+                26..32 => {
                     let row = a::accounts.find(dice.id(1));
                     let set = (a::seq.eq(a::seq + 1), a::writer.eq(writer), a::note.eq(dice.note()));
                     diesel::update(row).set(set).execute(conn)
@@ -320,7 +350,7 @@ steps!(strange_on_postgres, one_strange_on_postgres, PgConnection, in_strange_po
 
 /// Whether a step of this kind is a transaction already.
 fn begins_by_itself(kind: i32) -> bool {
-    matches!(kind, 59..82 | 89..91 | 99)
+    matches!(kind, 22..26 | 59..82 | 89..91 | 99)
 }
 
 /// Nothing was written where the rollback that was asked for happened.

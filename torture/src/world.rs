@@ -11,7 +11,7 @@ use xtask::servers::{Postgres, Proxy, Redis, RedisCluster, RedisOptions};
 
 use crate::Outcome;
 use crate::job::{DatabaseAt, StoreAt};
-use crate::models::{Account, Badge, Member, TABLES};
+use crate::models::{Account, Badge, CASCADE, Member, TABLES};
 use crate::open::{postgres, sqlite};
 use crate::options::{DatabaseKind, Delivery, Options, StoreKind};
 use crate::script::PRIMARIES;
@@ -80,19 +80,21 @@ impl World {
 
     fn make_outbox(&self, triggers: bool) -> Outcome {
         macro_rules! migrate {
-            ($backend:ty, $conn:expr, $outbox:expr) => {{
+            ($backend:ty, $conn:expr, $outbox:expr, $cascade:expr) => {{
                 let mut conn = $conn;
                 conn.batch_execute($outbox)?;
                 if triggers {
                     let database = Database::<$backend>::new("main", || Err::<_, String>("it is never opened".into()));
                     let database = database.triggers::<Account>().triggers::<Badge>().triggers::<Member>();
                     conn.batch_execute(&database.triggers_sql()?.up)?;
+                    conn.batch_execute($cascade)?;
                 }
             }};
         }
+        let [of_sqlite, of_postgres] = CASCADE;
         match &self.database {
-            Base::Sqlite(path) => migrate!(Sqlite, sqlite(path)?, SQLITE_OUTBOX),
-            Base::Postgres(server, _) => migrate!(Pg, postgres(&server.url())?, POSTGRES_OUTBOX),
+            Base::Sqlite(path) => migrate!(Sqlite, sqlite(path)?, SQLITE_OUTBOX, of_sqlite),
+            Base::Postgres(server, _) => migrate!(Pg, postgres(&server.url())?, POSTGRES_OUTBOX, of_postgres),
         }
         Ok(())
     }

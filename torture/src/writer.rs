@@ -7,7 +7,7 @@ use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -17,9 +17,11 @@ use kvsync::report::Outcome as Fate;
 use kvsync::{KvSync, Report};
 
 use crate::Outcome;
+use crate::check::waiting_since;
 use crate::dice::Dice;
 use crate::job::{DatabaseAt, Job, Singles};
 use crate::open::{open, patiently, postgres, sqlite};
+use crate::options::Delivery;
 use crate::repair::{perform, refill};
 use crate::serve::serve;
 use crate::steps;
@@ -42,6 +44,8 @@ pub(crate) struct Tally {
 /// Writes until it is told to stop.
 pub(crate) fn run(job: &Job) -> Outcome {
     let tally = Arc::new(Tally::default());
+    let waits = job.refill && job.delivery != Delivery::Memory;
+    let waiting_since = if waits { patiently(|| waiting_since(&job.database))? } else { None };
     let kv = patiently(|| Ok(open(job)?.on_report(tell).build()?))?;
     if let Some(socket) = &job.socket {
         serve(Arc::clone(kv.store()), socket)?;
@@ -53,7 +57,7 @@ pub(crate) fn run(job: &Job) -> Outcome {
     let writers = (0..job.threads).map(|thread| start(&kv, job, thread, &tally)).collect::<Outcome<Vec<_>>>()?;
     let commands = commands()?;
     if job.refill {
-        patiently(|| refill(&kv))?;
+        patiently(|| refill(&kv, waiting_since))?;
     }
     while commands.recv()? != "stop" {}
     tally.stop.store(true, Ordering::Relaxed);
@@ -61,6 +65,7 @@ pub(crate) fn run(job: &Job) -> Outcome {
         writer.join().map_err(|_| "a writing thread panicked")?;
     }
     match kv.flush(QUIET) {
+        Ok(()) if !is_filled_in(&kv) => println!("unflushed tables that lost changes were not filled in"),
         Ok(()) => println!("flushed"),
         Err(error) => println!("unflushed {error}: {:?}", kv.health(Duration::from_secs(1)).details),
     }
@@ -172,15 +177,33 @@ fn report(kv: &KvSync, tally: &Tally) {
     }
 }
 
+/// Waits for tables that lost changes for want of room: they are filled in by themselves. One that could not be
+/// captured stays dirty.
+fn is_filled_in(kv: &KvSync) -> bool {
+    let deadline = Instant::now() + QUIET;
+    let is_waited_for = || !MISSED.load(Ordering::SeqCst) && Instant::now() < deadline;
+    let lost = |kv: &KvSync| kv.health(Duration::ZERO).pipeline.dirty.iter().any(|table| table.lost > 0);
+    while is_waited_for() && lost(kv) {
+        thread::sleep(Duration::from_millis(50));
+    }
+    MISSED.load(Ordering::SeqCst) || !lost(kv)
+}
+
+/// Whether a write could not be captured.
+static MISSED: AtomicBool = AtomicBool::new(false);
+
 /// What should not happen is told; what a fault explains is not. A statement whose answer was lost has rows that nobody
 /// can name: that is a loss that was announced.
 fn tell(report: &Report) {
     match report {
         Report::Key(key) if !matches!(key.outcome, Fate::Failed) => {}
-        Report::Missed(missed) => say("dirty", &missed.reason),
+        Report::Missed(missed) => {
+            MISSED.store(true, Ordering::SeqCst);
+            say("dirty", &missed.reason);
+        }
         // Which tables these are was told, and why. A store that was restarted may have forgotten; the ones here do not.
         Report::Dirty(_) | Report::Forgot { .. } => {}
-        other => say("note", &other.to_string()),
+        other => say("complaint", &other.to_string()),
     }
 }
 
