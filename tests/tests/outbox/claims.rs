@@ -65,6 +65,22 @@ fn content_is_read_as_its_model_and_images_are_read_by_the_database() {
 }
 
 #[test]
+fn rows_that_were_given_back_do_not_wait_until_there_are_no_new_ones() {
+    on_both(|base| {
+        let outbox = base.outbox();
+        let ids = |claimed: Vec<Claimed>| claimed.iter().map(|row| row.id).collect::<Vec<_>>();
+        base.insert(&users(20));
+        let first = ids(outbox.claim(5, LEASE).unwrap());
+        assert_eq!(first, [1, 2, 3, 4, 5]);
+        outbox.release(&first, Duration::ZERO).unwrap();
+        let mut next = ids(outbox.claim(5, LEASE).unwrap());
+        next.append(&mut ids(outbox.claim(5, LEASE).unwrap()));
+        next.sort_unstable();
+        assert_eq!(next, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]);
+    });
+}
+
+#[test]
 fn each_row_is_held_by_one_claim_until_it_ends() {
     on_both(|base| {
         for id in 1..=5 {

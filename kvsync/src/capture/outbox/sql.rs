@@ -9,8 +9,13 @@ use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::sql_types::Untyped;
 
 use super::super::backend::{Inner, SyncBackend};
+use super::super::hub::Hub;
 use super::super::statement::Dialect;
 use crate::clock::{millis, whole_millis};
+
+/// How long another process has to claim what is of a generation of keys that it knows, before one takes it
+/// that knows another generation of the same model.
+pub(super) const ADOPT: Duration = Duration::from_mins(2);
 
 /// A statement, built of SQL and of values.
 #[derive(Default)]
@@ -117,4 +122,29 @@ pub(super) fn list(ids: &[i64]) -> String {
 /// Text that is known when the program is compiled, as an SQL literal.
 pub(super) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+/// The condition that a row is about a model of this process.
+pub(super) fn ours<DB: SyncBackend>(hub: &Hub<DB>) -> String {
+    let table_name = match DB::DIALECT {
+        Dialect::Postgres => "table_name",
+        Dialect::Sqlite => "lower(table_name)",
+    };
+    let tables = hub.tables.iter().map(|table| {
+        let models = table.models.iter().map(|model| {
+            let schema = model.schema;
+            format!("(model = {} AND generation = {})", literal(schema.model), schema.generation)
+        });
+        let names: Vec<String> = table.models.iter().map(|model| literal(model.schema.model)).collect();
+        let models: Vec<String> = models.collect();
+        format!(
+            "({table_name} = {} AND (model IS NULL OR {} OR (model IN ({}) AND captured_at < {})))",
+            literal(&table.name),
+            models.join(" OR "),
+            names.join(", "),
+            before(DB::DIALECT, ADOPT),
+        )
+    });
+    let tables: Vec<String> = tables.collect();
+    if tables.is_empty() { "(1 = 0)".to_owned() } else { format!("({})", tables.join(" OR ")) }
 }

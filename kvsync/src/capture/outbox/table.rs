@@ -1,6 +1,7 @@
 //! The table of the outbox, as those see it who deliver its rows.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use diesel::QueryResult;
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 use super::super::backend::SyncBackend;
 use super::super::hub::Hub;
 use super::super::statement::Dialect;
-use super::sql::{Statement, after, before, list, literal, now};
+use super::sql::{ADOPT, Statement, after, before, list, now, ours};
 use super::stored::{self, Stored};
 use crate::change::OutboxRange;
 use crate::clock::millis;
@@ -22,9 +23,6 @@ use crate::transport::{Claimed, DeadLetter, Failure, Outbox, OutboxDepth};
 const LOCK: Duration = Duration::from_secs(2);
 /// How long a statement may take.
 const STATEMENT: Duration = Duration::from_secs(5);
-/// How long another process has to claim what is of a generation of keys that it knows, before one takes it
-/// that knows another generation of the same model.
-const ADOPT: Duration = Duration::from_mins(2);
 /// How many rows are let go of for a replay in one transaction.
 const REPLAYED: i64 = 5000;
 
@@ -39,12 +37,14 @@ pub(in super::super) struct OutboxTable<DB: SyncBackend> {
     conn: Mutex<Option<DB::Connection>>,
     /// What it claims rows as.
     claimant: String,
+    /// How often it claimed some.
+    claims: AtomicUsize,
 }
 
 impl<DB: SyncBackend> OutboxTable<DB> {
     pub(in super::super) fn new(hub: Arc<Hub<DB>>) -> Self {
         let claimant = format!("{}-{:016x}", std::process::id(), rand::random::<u64>());
-        Self { hub, conn: Mutex::new(None), claimant }
+        Self { hub, conn: Mutex::new(None), claimant, claims: AtomicUsize::new(0) }
     }
 
     /// Runs something on the connection. After a failure the next begins on a new one.
@@ -134,34 +134,13 @@ impl<DB: SyncBackend> OutboxTable<DB> {
         Error::new(kind, message).with_source(error)
     }
 
-    /// The condition that a row is about a model of this process.
-    fn ours(&self) -> String {
-        let table_name = match DB::DIALECT {
-            Dialect::Postgres => "table_name",
-            Dialect::Sqlite => "lower(table_name)",
-        };
-        let tables = self.hub.tables.iter().map(|table| {
-            let models = table.models.iter().map(|model| {
-                let schema = model.schema;
-                format!("(model = {} AND generation = {})", literal(schema.model), schema.generation)
-            });
-            let names: Vec<String> = table.models.iter().map(|model| literal(model.schema.model)).collect();
-            let models: Vec<String> = models.collect();
-            format!(
-                "({table_name} = {} AND (model IS NULL OR {} OR (model IN ({}) AND captured_at < {})))",
-                literal(&table.name),
-                models.join(" OR "),
-                names.join(", "),
-                before(DB::DIALECT, ADOPT),
-            )
-        });
-        let tables: Vec<String> = tables.collect();
-        if tables.is_empty() { "(1 = 0)".to_owned() } else { format!("({})", tables.join(" OR ")) }
-    }
-
-    fn claimed(&self, most: usize, lease: Duration) -> Result<Vec<Stored>> {
-        let (now, ours) = (now(DB::DIALECT), self.ours());
-        let due = format!("FROM kvsync_outbox WHERE {PENDING} AND due_at <= {now} AND {ours}");
+    /// Claims rows that are due from `first` on, those that were due first before others.
+    fn claimed(&self, first: i64, most: usize, lease: Duration) -> Result<Vec<Stored>> {
+        if most == 0 {
+            return Ok(Vec::new());
+        }
+        let (now, ours) = (now(DB::DIALECT), ours(&self.hub));
+        let due = format!("FROM kvsync_outbox WHERE {PENDING} AND due_at >= {first} AND due_at <= {now} AND {ours}");
         if DB::DIALECT == Dialect::Sqlite {
             // Whoever finds nothing takes no lock that a writer might wait for.
             let any = Statement::new(format!("SELECT id {due} LIMIT 1"));
@@ -207,7 +186,18 @@ impl<DB: SyncBackend> Outbox for OutboxTable<DB> {
     }
 
     fn claim(&self, most: usize, lease: Duration) -> Result<Vec<Claimed>> {
-        let mut stored = self.claimed(most, lease)?;
+        // A row that nobody has claimed yet is due before all others. Where there is no end of these, rows whose claim
+        // ran out or was given back would wait for ever: so every other time they come first.
+        let mut stored = Vec::new();
+        if self.claims.fetch_add(1, Ordering::Relaxed) % 2 == 1 {
+            stored = self.claimed(1, most, lease)?;
+        }
+        match self.claimed(0, most.saturating_sub(stored.len()), lease) {
+            Ok(mut others) => stored.append(&mut others),
+            Err(error) if stored.is_empty() => return Err(error),
+            // The next claim meets it again; what is claimed already is not to wait for that.
+            Err(_) => {}
+        }
         if stored.is_empty() {
             return Ok(Vec::new());
         }
@@ -290,7 +280,7 @@ impl<DB: SyncBackend> Outbox for OutboxTable<DB> {
         let OutboxRange { first, last, .. } = range;
         let question = Statement::new(format!(
             "SELECT id FROM kvsync_outbox WHERE {PENDING} AND attempts = 0 AND id BETWEEN {first} AND {last} AND {} LIMIT 1",
-            self.ours()
+            ours(&self.hub)
         ));
         Ok(!self.with(|conn| question.load(conn, |_| ()))?.is_empty())
     }
@@ -300,14 +290,14 @@ impl<DB: SyncBackend> Outbox for OutboxTable<DB> {
         let question = Statement::new(format!(
             "SELECT error FROM kvsync_outbox WHERE delivered_at IS NULL AND attempts > 0 AND id BETWEEN {first} AND {last} \
              AND {} LIMIT 1",
-            self.ours()
+            ours(&self.hub)
         ));
         let found = self.with(|conn| question.load(conn, |row| DB::text(row, 0).unwrap_or_default()))?;
         Ok(found.into_iter().next())
     }
 
     fn strangers(&self, dead_after: Duration) -> Result<u64> {
-        let theirs = format!("{PENDING} AND NOT {} AND captured_at <", self.ours());
+        let theirs = format!("{PENDING} AND NOT {} AND captured_at <", ours(&self.hub));
         let bury = Statement::new(format!(
             "UPDATE kvsync_outbox SET dead_at = {}, claimed_by = NULL, error = ",
             now(DB::DIALECT)
