@@ -59,7 +59,12 @@ fn main() -> ExitCode {
     match conductor::run(&options, &world) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
-        Err(error) => failed(&*error, if conductor::is_interrupted() { 130 } else { 1 }),
+        // Whatever failed then failed because everybody was told to end.
+        Err(_) if conductor::is_interrupted() => {
+            eprintln!("torture: interrupted; everything that was started is stopped");
+            ExitCode::from(130)
+        }
+        Err(error) => failed(&*error, 1),
     }
 }
 
