@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Tells the time by which changes age and entries expire.
 ///
@@ -43,6 +43,12 @@ impl Clock for ManualClock {
     fn now(&self) -> SystemTime {
         UNIX_EPOCH + Duration::from_millis(self.0.load(Ordering::SeqCst))
     }
+}
+
+/// When this much time has passed; a year is as long as for ever.
+pub(crate) fn from_now(long: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(long).unwrap_or_else(|| now + Duration::from_hours(365 * 24))
 }
 
 /// Milliseconds from the Unix epoch to this time; 0 for a time before it.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, value_parser};
 use serde_json::{Value, json};
 
 use super::seconds;
@@ -26,8 +26,8 @@ pub(super) enum Verb {
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
         /// How many are listed
-        #[arg(long, value_name = "COUNT", default_value_t = 100)]
-        most: usize,
+        #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = value_parser!(u32).range(1..))]
+        most: u32,
     },
     /// Let dead letters be delivered again
     Retry(Letters),
@@ -60,7 +60,9 @@ pub(super) struct Letters {
 pub(super) fn work(kv: &KvSync, verb: &Verb) -> Result<Told> {
     match verb {
         Verb::Depth { database } => depth(&outboxes(kv, database.as_deref())?),
-        Verb::Dead { database, most } => dead(&outboxes(kv, database.as_deref())?, *most),
+        Verb::Dead { database, most } => {
+            dead(&outboxes(kv, database.as_deref())?, usize::try_from(*most).unwrap_or(usize::MAX))
+        }
         Verb::Retry(letters) => {
             of_letters(kv, letters, "to be delivered again", Outbox::retry_all, |outbox, id| outbox.retry(&[id]))
         }

@@ -1,12 +1,13 @@
 //! What the command line asks for by name.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
 use super::KvSync;
 use crate::capture::AnyDatabase;
+use crate::clock::from_now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
 use crate::transport::{self, OutboxDepth};
@@ -70,7 +71,7 @@ pub(crate) struct Asked(Vec<(String, Result<Receiver<Result<OutboxDepth>>>)>);
 impl Asked {
     /// Their answers, as far as they come in time.
     pub(crate) fn answers(self, deadline: Duration) -> Vec<(String, Result<OutboxDepth>)> {
-        let until = Instant::now() + deadline;
+        let until = from_now(deadline);
         let late = || Error::new(ErrorKind::Deadline, format!("it did not answer within {deadline:.1?}"));
         let answer = |(name, asked): (String, Result<Receiver<_>>)| {
             let answer = asked.and_then(|asked| asked.recv_deadline(until).unwrap_or_else(|_| Err(late())));

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::pace::Pace;
 use super::summary::{Checkpoint, Interrupted, Progress, Summary};
 use crate::change::{Action, Change, Row, Unknown};
+use crate::clock::from_now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
 use crate::model::{Position, RowsPage, Scanned, Schema, Source};
@@ -181,7 +182,7 @@ impl Backfill {
         behind: &mut Behind,
         summary: &mut Summary,
     ) -> Result<(Done, Version)> {
-        let deadline = after_now(self.deadline);
+        let deadline = from_now(self.deadline);
         self.patiently(deadline, || {
             if behind.version.epoch() < self.filler.epoch() || behind.age() > self.filler.oldest() {
                 *behind = self.barrier(source, deadline.saturating_duration_since(Instant::now()))?;
@@ -201,7 +202,7 @@ impl Backfill {
     }
 
     fn barrier(&self, source: &dyn Source, within: Duration) -> Result<Behind> {
-        let deadline = after_now(within);
+        let deadline = from_now(within);
         self.patiently(deadline, || {
             // Before the barrier, so that its age is never taken for less than it is.
             let (taken, captured_at) = (Instant::now(), self.filler.now());
@@ -310,9 +311,4 @@ fn len<T>(items: &[T]) -> u64 {
 
 fn closed() -> Error {
     Error::new(ErrorKind::Closed, "kvsync was shut down")
-}
-
-fn after_now(long: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(long).unwrap_or_else(|| now + Duration::from_hours(365 * 24))
 }

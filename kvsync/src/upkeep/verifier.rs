@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::verify::{Difference, Run, Verified, Verify, digest, read};
+use crate::clock::from_now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::transport::failure_text;
 use crate::worker::{Access, Pipeline};
@@ -218,7 +219,7 @@ impl Shared {
 
     /// Waits this long. Whether it is time to stop.
     pub(crate) fn pause(&self, access: &Access, long: Duration) -> bool {
-        let until = Instant::now() + long;
+        let until = from_now(long);
         loop {
             let left = until.saturating_duration_since(Instant::now());
             if self.stop.load(Ordering::Acquire) || access.pause(left.min(Duration::from_millis(100))) {

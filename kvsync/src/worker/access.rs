@@ -3,13 +3,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Pipeline;
-use super::after;
 use super::apply::{self, Job};
 use super::encode::Form;
 use super::lane::{Lane, Shared};
 use super::post::Patience;
 use crate::change::{Action, Change, Row};
-use crate::clock::millis;
+use crate::clock::{from_now, millis};
 use crate::error::Result;
 use crate::key::Scope;
 use crate::model::{Schema, Source, Ttl};
@@ -78,7 +77,7 @@ impl Access {
     /// outbox, is in every store. Whether it is.
     pub(crate) fn drain(&self, deadline: Duration) -> bool {
         let last = self.shared.commits.last();
-        let deadline = after(deadline);
+        let deadline = from_now(deadline);
         if let Err(error) = self.shared.drain_outboxes(Patience { deadline, outages: true }) {
             tracing::warn!(%error, "an outbox was not drained");
             return false;

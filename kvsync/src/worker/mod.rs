@@ -50,6 +50,7 @@ use self::reread::Settler;
 use self::upkeep::Upkeep;
 use self::work::Worker;
 use crate::change::{Change, CommitToken, Publish};
+use crate::clock::from_now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Source;
 use crate::report::DirtyTable;
@@ -216,7 +217,7 @@ impl Pipeline {
             return Err(Error::new(ErrorKind::Closed, message));
         }
         let last = self.shared.commits.last();
-        let deadline = after(deadline);
+        let deadline = from_now(deadline);
         self.drain_outboxes(Patience { deadline, outages: true })?;
         let held_up = || self.lanes().iter().any(|lane| lane.unsettled.holds_up_any(last));
         if self.shared.commits.flush(last, deadline, held_up) {
@@ -241,7 +242,7 @@ impl Pipeline {
     /// [`ErrorKind::Deadline`] when it took too long; the failure of a row that could not be written;
     /// [`ErrorKind::Config`] for a token of another process that lists no rows.
     pub fn wait(&self, token: &CommitToken, deadline: Duration) -> Result<()> {
-        let deadline = after(deadline);
+        let deadline = from_now(deadline);
         if let Some(range) = &token.outbox {
             self.wait_for_outbox(range, deadline)?;
             if token.sequence == 0 {
@@ -303,7 +304,7 @@ impl Pipeline {
         if let Some(ended) = &*ended {
             return ended.clone();
         }
-        let deadline = after(deadline);
+        let deadline = from_now(deadline);
         self.shared.closing.store(true, Ordering::Release);
         let undelivered = self.drain_outboxes(Patience { deadline, outages: false }).err();
         let last = self.shared.commits.last();
@@ -366,10 +367,4 @@ impl fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pipeline").field("health", &self.health()).finish_non_exhaustive()
     }
-}
-
-/// The moment at which this much time has passed.
-fn after(long: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(long).unwrap_or_else(|| now + Duration::from_hours(365 * 24))
 }

@@ -95,13 +95,15 @@ fn servers_that_are_down() -> Tested {
 #[test]
 fn arguments_that_make_no_sense() -> Tested {
     let admin = Admin::new()?;
-    let wrong: [&[&str]; 9] = [
+    let wrong: [&[&str]; 11] = [
         &[],
         &["verify", "--rubbish"],
         &["verify", "--in-flight", "soon"],
         &["verify", "--in-flight", "nan"],
         &["verify", "--rate", "0"],
         &["health", "--deadline=-1"],
+        &["health", "--deadline", "1e19"],
+        &["outbox", "dead", "--most", "0"],
         &["backfill", "--resume", "1", "--page", "many"],
         &["outbox"],
         &["epoch", "raise"],

@@ -21,7 +21,7 @@ struct Told {
 
 /// Asks every server, all of them within the deadline.
 pub(super) fn health(store: &Inner, deadline: Duration) -> Health {
-    let deadline = Instant::now() + deadline;
+    let deadline = crate::clock::from_now(deadline);
     let nodes = store.servers.nodes();
     // Threads, because one server that hangs must not hide the others.
     let told: Vec<Told> = std::thread::scope(|scope| {

@@ -12,6 +12,7 @@ use super::flight::{
 use super::strays::Strays;
 use super::units::{covered, plain, units};
 use super::{OnDifference, OnProgress, Verify};
+use crate::clock::from_now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::model::{Kind, PrimaryKey};
@@ -183,7 +184,7 @@ impl Run {
 
     /// When something that differs now may be looked at again.
     pub(crate) fn due(&self) -> Instant {
-        Instant::now() + self.settings.in_flight
+        from_now(self.settings.in_flight)
     }
 
     pub(crate) fn measure(&self, unit: usize, bound: Version) -> Measure {
