@@ -53,7 +53,9 @@ impl Settler {
         let lane = Arc::clone(&self.lane);
         let mut most = MOST;
         let mut waits = lane.shared.backoff.waits();
-        loop {
+        let mut stopped = false;
+        // Rows that were put off are due at once, and nothing is settled any more when it is time to stop.
+        while !stopped {
             while !lane.is_met() {
                 if lane.shared.stop.wait(waits.next().unwrap_or(lane.shared.backoff.max)) {
                     return;
@@ -66,9 +68,7 @@ impl Settler {
             match catch_unwind(AssertUnwindSafe(|| self.settle(&rows))) {
                 Ok(Went::Well) => (most, waits) = ((most * 2).min(MOST), lane.shared.backoff.waits()),
                 Ok(Went::Badly) => most = (rows.len() / 4).max(1),
-                Ok(Went::Outage) => {
-                    lane.shared.stop.wait(waits.next().unwrap_or(lane.shared.backoff.max));
-                }
+                Ok(Went::Outage) => stopped = lane.shared.stop.wait(waits.next().unwrap_or(lane.shared.backoff.max)),
                 Err(panic) => {
                     let message = panic_message(&*panic);
                     let thread = std::thread::current().name().unwrap_or_default().to_owned();

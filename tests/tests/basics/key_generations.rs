@@ -69,7 +69,7 @@ impl Binary {
 
     fn run(&mut self, sql: &str) {
         diesel::sql_query(sql).execute(&mut self.conn).unwrap();
-        self.kv.flush(Duration::from_secs(20)).unwrap();
+        self.kv.flush(Duration::from_mins(1)).unwrap();
     }
 
     /// What the database holds now.
@@ -149,7 +149,7 @@ fn a_deploy(both: fn(Database<Sqlite>) -> Database<Sqlite>) -> Tested {
     the_shared_key_is_right(&mut new, 1..=4)?;
 
     // The old one is gone, and every row is written once more.
-    old.kv.shutdown(Duration::from_secs(20));
+    old.kv.shutdown(Duration::from_mins(1));
     drop(old);
     new.run("UPDATE users SET name = name");
     the_old_generation_is_right(&mut new, &["a", "b", "c", "d", "e"])?;
@@ -157,7 +157,7 @@ fn a_deploy(both: fn(Database<Sqlite>) -> Database<Sqlite>) -> Tested {
     the_new_names_are_right(&mut new, &NAMES)?;
 
     // The next binary knows the new generation only.
-    new.kv.shutdown(Duration::from_secs(20));
+    new.kv.shutdown(Duration::from_mins(1));
     drop(new);
     let mut next = Binary::start(&path, &store, Database::model::<after::User>);
     next.run("UPDATE users SET name = 'f' WHERE id = 1");

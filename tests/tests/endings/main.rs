@@ -174,7 +174,7 @@ fn a_shutdown_under_load() -> Tested {
         assert!(ended.written > 0 && ended.threads == 0 && threads().is_empty(), "{ended:?} {:?}", threads());
         // What is committed meanwhile may come too late; then it is said of which table.
         let told = kv
-            .health(Duration::from_secs(5))
+            .health(Duration::from_mins(1))
             .pipeline
             .dirty
             .iter()
@@ -210,7 +210,7 @@ fn a_shutdown_by_the_callback() -> Tested {
     let kv = builder
         .on_report(move |_| {
             if let Some(kv) = inside.get() {
-                tell.send(kv.shutdown(Duration::from_secs(5))).unwrap_or_default();
+                tell.send(kv.shutdown(Duration::from_secs(10))).unwrap_or_default();
             }
         })
         .build()?;
@@ -257,7 +257,7 @@ fn of_the_callback() -> Tested {
         thread::yield_now();
     }
     assert!((0..40).step_by(4).all(|id| Note::fetch_by_id(&kv, id).unwrap().is_none()));
-    let ended = kv.shutdown(Duration::from_secs(10));
+    let ended = kv.shutdown(LONG);
     assert_eq!(ended.threads, 0, "{ended:?}");
     Ok(())
 }

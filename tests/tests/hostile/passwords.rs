@@ -192,7 +192,7 @@ fn a_redis_that_is_there_and_goes() -> Tested {
         silent("a builder", &format!("{building:?}"));
         let kv = building.build()?;
         kv.sync(&User { id: 1, name: "ann".into() })?;
-        silent("health", &format!("{:?}", kv.health(Duration::from_secs(5))));
+        silent("health", &format!("{:?}", kv.health(Duration::from_mins(1))));
         server.kill()?;
         let _ = kv.sync(&User { id: 2, name: "bob".into() }).map_err(|error| silent_error("sync", &error));
         silent_error("fetch", &User::fetch_by_id(&kv, 1).unwrap_err());

@@ -115,7 +115,7 @@ macro_rules! run {
         assert_eq!((depth.pending, depth.dead), (0, 0));
         assert!(depth.delivered > 50, "{depth:?}");
         // What the foreign keys change here without triggers, no model reads.
-        let health = kv.health(Duration::from_secs(5));
+        let health = kv.health(Duration::from_mins(1));
         assert!(health.pipeline.dirty.is_empty(), "{:?}", health.pipeline.dirty);
         (kv, conn)
     }};

@@ -90,7 +90,7 @@ fn rights() -> Tested {
     done(&store, &[write("a", 1), write("b", 1)]);
     assert_eq!(store.raise_epoch(4)?, 4);
     assert_eq!(store.scan("", None, 10)?.keys.len(), 2);
-    let health = store.health(Duration::from_secs(5));
+    let health = store.health(Duration::from_mins(1));
     assert_eq!(health.status, Status::Up);
     let secret = "does not tell its settings (`CONFIG GET`: NOPERM";
     assert!(health.details.iter().any(|detail| detail.contains(secret)), "{:?}", health.details);
@@ -105,7 +105,7 @@ fn rights() -> Tested {
     let less = format!("{advised} -info");
     assert_eq!(server.cli(&less.split(' ').collect::<Vec<_>>())?, "OK");
     let store = plain(&server.url()).connect()?;
-    assert!(store.health(Duration::from_secs(5)).details.iter().any(|detail| detail.contains("NOPERM")));
+    assert!(store.health(Duration::from_mins(1)).details.iter().any(|detail| detail.contains("NOPERM")));
     Ok(())
 }
 
@@ -156,7 +156,7 @@ fn replicas() -> Tested {
     let error = store.execute(&[write("a", 1)], &super::terms()).remove(0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains("read-only replica"), "{error}");
-    assert_eq!(store.health(Duration::from_secs(5)).status, Status::Down);
+    assert_eq!(store.health(Duration::from_mins(1)).status, Status::Down);
     assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"])?, "OK");
     done(&store, &[write("a", 1)]);
     Ok(())
@@ -166,13 +166,13 @@ fn replicas() -> Tested {
 fn health_warns_of_eviction() -> Tested {
     let server = Redis::start(RedisOptions::default())?;
     let store = plain(&server.url()).connect()?;
-    assert_eq!(store.health(Duration::from_secs(5)).status, Status::Up);
+    assert_eq!(store.health(Duration::from_mins(1)).status, Status::Up);
     assert_eq!(server.cli(&["CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru"])?, "OK");
-    let health = store.health(Duration::from_secs(5));
+    let health = store.health(Duration::from_mins(1));
     assert_eq!(health.status, Status::Degraded);
     assert!(health.details.iter().any(|detail| detail.contains("`noeviction`")), "{:?}", health.details);
     assert_eq!(server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"])?, "OK");
-    assert_eq!(store.health(Duration::from_secs(5)).status, Status::Up);
+    assert_eq!(store.health(Duration::from_mins(1)).status, Status::Up);
     Ok(())
 }
 
@@ -181,7 +181,7 @@ fn health_tells_what_the_settings_lose() -> Tested {
     let server = Redis::start(RedisOptions::default())?;
     let store = plain(&server.url()).connect()?;
     let says = |part: &str| {
-        let health = store.health(Duration::from_secs(5));
+        let health = store.health(Duration::from_mins(1));
         assert!(health.details.iter().any(|detail| detail.contains(part)), "`{part}`: {:?}", health.details);
         health.status
     };
@@ -200,7 +200,7 @@ fn health_tells_what_the_settings_lose() -> Tested {
     set(&["appendfsync", "no"])?;
     assert_eq!(says("when its system does"), Status::Up);
     set(&["appendfsync", "always"])?;
-    assert_eq!(store.health(Duration::from_secs(5)).details, Vec::<String>::new());
+    assert_eq!(store.health(Duration::from_mins(1)).details, Vec::<String>::new());
     Ok(())
 }
 
@@ -210,7 +210,7 @@ fn health_counts_what_was_evicted_since_it_was_asked() -> Tested {
     let server = Redis::start(RedisOptions { maxmemory: limit, ..RedisOptions::default() })?;
     let store = plain(&server.url()).connect()?;
     let evicted = || -> Option<String> {
-        let details = store.health(Duration::from_secs(5)).details;
+        let details = store.health(Duration::from_mins(1)).details;
         details.into_iter().find(|detail| detail.contains("has evicted keys"))
     };
     assert_eq!(evicted(), None);
@@ -231,12 +231,12 @@ fn health_tells_of_replicas_that_lag_and_of_one_that_took_over() -> Tested {
     let port = primary.port().unwrap().to_string();
     assert_eq!(replica.cli(&["REPLICAOF", "127.0.0.1", &port])?, "OK");
     let says = |store: &RedisStore, part: &str| {
-        let details = store.health(Duration::from_secs(5)).details;
+        let details = store.health(Duration::from_mins(1)).details;
         details.iter().any(|detail| detail.contains(part))
     };
     while !says(&store, "`min-replicas-to-write 0`") {}
     while !replica.cli(&["INFO", "replication"])?.contains("master_link_status:up") {}
-    let life = other.health(Duration::from_secs(5)).lives;
+    let life = other.health(Duration::from_mins(1)).lives;
     assert_eq!(life, None, "a replica is not the store");
     assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"])?, "OK");
     assert!(says(&other, "took over from another primary"));

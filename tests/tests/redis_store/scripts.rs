@@ -88,7 +88,7 @@ fn compare(redis: &RedisStore, run: &str, seed: u64, kind: Kind) {
         }
     }
     assert!(memory.len() <= names.len());
-    assert!(redis.health(Duration::from_secs(5)).status != kvsync::store::Status::Down);
+    assert!(redis.health(Duration::from_mins(1)).status != kvsync::store::Status::Down);
 }
 
 /// Keys that a locale would sort otherwise than bytes are, some so long that a ledger outgrows what is

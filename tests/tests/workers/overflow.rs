@@ -60,13 +60,13 @@ fn a_deferred_row_is_masked_before_it_is_read() {
 
 #[test]
 fn a_publisher_waits_for_room_and_then_no_longer() {
-    let rig = full(Duration::from_millis(50), 128 << 10);
+    let rig = full(Duration::from_secs(1), 128 << 10);
     let began = std::time::Instant::now();
     for id in 0..600 {
         rig.publish([put(1, user(id, "", "x"))]);
     }
-    // Far below what 200 publishers waiting for 50 ms each would take.
-    assert!(began.elapsed() < Duration::from_secs(5));
+    // Far below what 200 publishers waiting for a second each would take.
+    assert!(began.elapsed() < LONG);
     assert!(rig.pipeline.health().stores[0].unsettled > 0);
 }
 

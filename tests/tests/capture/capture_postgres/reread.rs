@@ -13,7 +13,7 @@ fn wanted(id: i32, floor: Version) -> Wanted {
     Wanted { schema: User::SCHEMA, scope: Scope::NONE, primary_key: PrimaryKey::of::<User>(id), floor }
 }
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_mins(1);
 
 #[test]
 fn present_absent_and_hidden_rows_are_told_apart() {

@@ -196,7 +196,7 @@ fn a_lost_answer_to_commit_leaves_its_rows_in_doubt() {
         floor: change.version,
     };
     let wanted: Vec<Wanted> = changes.iter().map(wanted).collect();
-    let read = on.attached.source().reread(&wanted, Duration::from_secs(20)).unwrap();
+    let read = on.attached.source().reread(&wanted, Duration::from_mins(1)).unwrap();
     let rows: Vec<String> = read.iter().map(|read| describe(read.row.as_ref().unwrap().as_deref().unwrap())).collect();
     assert_eq!(rows, ["2 e2 Ann", "1 e1 Cy"]);
     assert!(read.iter().zip(&changes).all(|(read, change)| read.version >= change.version));

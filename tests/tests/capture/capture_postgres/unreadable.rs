@@ -82,7 +82,7 @@ fn its_primary_key_is_handed_on_and_it_is_read_again_alone() {
         floor: Version::ZERO,
     };
     let ask = [wanted("x"), wanted("y"), wanted("z")];
-    let read = on.attached.source().reread(&ask, Duration::from_secs(20)).unwrap();
+    let read = on.attached.source().reread(&ask, Duration::from_mins(1)).unwrap();
     assert!(read[0].row.as_ref().unwrap().is_none());
     let error = read[1].row.as_ref().unwrap_err().to_string();
     for part in ["`lines`", "`Line`", "`weird` is no status"] {

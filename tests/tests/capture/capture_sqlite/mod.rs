@@ -221,7 +221,7 @@ fn rows_are_read_again_under_the_write_lock() {
         let written = on.recorder.changes()[0].version;
         let floor = Version::new(0, 0, written.sequence() + 1_000_000_000);
         let ask = [wanted(2, floor), wanted(1, Version::ZERO)];
-        let read = on.database.source().reread(&ask, Duration::from_secs(20)).unwrap();
+        let read = on.database.source().reread(&ask, Duration::from_mins(1)).unwrap();
         assert!(read[0].row.as_ref().unwrap().is_none());
         assert_eq!(describe(read[1].row.as_ref().unwrap().as_deref().unwrap()), "1 a Ann");
         assert!(read[0].version > floor);

@@ -144,7 +144,7 @@ struct App {
     dir: tempfile::TempDir,
 }
 
-const SECONDS: Duration = Duration::from_secs(20);
+const SECONDS: Duration = Duration::from_mins(1);
 
 fn app() -> App {
     let dir = tempfile::tempdir().unwrap();
