@@ -81,7 +81,8 @@ impl Planner<'_> {
         if self.store.is_cluster() {
             return 1;
         }
-        let (mut keys, mut bytes, mut order, mut names) = (0, 0, None, HashSet::new());
+        let mut names = HashSet::with_capacity((self.steps.len() - begin).min(KEYS));
+        let (mut keys, mut bytes, mut order) = (0, 0, None);
         for (length, step) in self.steps.iter().skip(begin).enumerate() {
             match (step, self.steps.get(begin)) {
                 // The scripts take each key once.
