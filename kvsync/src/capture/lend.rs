@@ -1,5 +1,6 @@
 //! Lends the wrapped connection to code that insists on its type.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,19 @@ impl<C: Inner> SyncConnection<C> {
     /// The watch is an instrumentation of Diesel's. One that was set on the wrapped connection before it
     /// was wrapped is lost; one that was set on this connection still sees all events.
     pub fn lend<R>(&mut self, work: impl FnOnce(&mut C) -> R) -> R {
+        self.watched(None, work)
+    }
+
+    /// Lends it for a bulk. Also returns the registered tables that were written, or may have been: nothing is
+    /// reported of them.
+    pub(crate) fn lend_for_bulk<R>(&mut self, work: impl FnOnce(&mut C) -> R) -> (R, BTreeSet<String>) {
+        let seen = Arc::new(Mutex::new(BTreeSet::new()));
+        let result = self.watched(Some(Arc::clone(&seen)), work);
+        let tables = std::mem::take(&mut *seen.lock());
+        (result, tables)
+    }
+
+    fn watched<R>(&mut self, seen: Option<Seen>, work: impl FnOnce(&mut C) -> R) -> R {
         let before = depth_of(&mut self.inner);
         let user = self.state.instrumentation.clone().or_else(Shared::by_default);
         let hub = Arc::clone(&self.state.hub);
@@ -29,7 +43,7 @@ impl<C: Inner> SyncConnection<C> {
         self.inner.set_instrumentation(None::<Shared>);
         let ways = hub.ways(&mut self.inner);
         let altered = Arc::new(AtomicBool::new(false));
-        let watch = Watch { hub: Arc::clone(&hub), ways, altered: Arc::clone(&altered), user: user.clone() };
+        let watch = Watch { hub: Arc::clone(&hub), ways, altered: Arc::clone(&altered), seen, user: user.clone() };
         self.inner.set_instrumentation(watch);
         let result = work(&mut self.inner);
         // No instrumentation cannot be set, one that does nothing can.
@@ -77,12 +91,17 @@ impl Instrumentation for Shared {
     }
 }
 
+/// The tables that were written.
+type Seen = Arc<Mutex<BTreeSet<String>>>;
+
 /// Reports the statements that write registered tables.
 struct Watch<DB: SyncBackend> {
     hub: Arc<Hub<DB>>,
     ways: Arc<[Way]>,
     /// Whether the schema was changed.
     altered: Arc<AtomicBool>,
+    /// Takes the tables' names, where they are not to be reported.
+    seen: Option<Seen>,
     user: Option<Shared>,
 }
 
@@ -123,8 +142,12 @@ impl<DB: SyncBackend> Watch<DB> {
             let led = strangers.iter().flat_map(|strangers| strangers.met(&self.ways)).map(|way| &way.table);
             let tables = tables.into_iter().filter(|table| !table.triggers);
             for table in tables.map(|table| &table.name).chain(led) {
-                let reason = "the table was written on the connection that `lend` handed out";
-                self.hub.missed(Some(table), reason, statement);
+                if let Some(seen) = &self.seen {
+                    seen.lock().insert(table.clone());
+                } else {
+                    let reason = "the table was written on the connection that `lend` handed out";
+                    self.hub.missed(Some(table), reason, statement);
+                }
             }
         }
     }

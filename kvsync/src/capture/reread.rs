@@ -51,7 +51,10 @@ impl<DB: SyncBackend> Rereader<DB> {
         let (done, conn) = match kept {
             Some(Ok(kept)) => kept,
             Some(Err(error)) if matches!(error.kind(), ErrorKind::Deadline | ErrorKind::Config) => return Err(error),
-            Some(Err(_)) | None => {
+            broken => {
+                if let Some(Err(error)) = broken {
+                    tracing::debug!(database = &*self.hub.name, %error, "a connection that was idle failed; another is opened");
+                }
                 let mut conn = self.open()?;
                 (run(&mut conn)?, conn)
             }

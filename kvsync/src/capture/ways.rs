@@ -43,12 +43,19 @@ pub(super) enum By {
     Delete,
     /// Those that set one of these columns.
     Set(Vec<String>),
+    /// Those of a registered table whose trigger writes another. What is captured does not heed it: `audit` does.
+    Trigger,
 }
 
 impl By {
+    /// Whether it is a foreign key that carries the write on.
+    fn is_cascade(&self) -> bool {
+        matches!(self, Self::Delete | Self::Set(_))
+    }
+
     fn meets(&self, deletes: bool, sets: &[String]) -> bool {
         match self {
-            Self::Any => true,
+            Self::Any | Self::Trigger => true,
             Self::Delete => deletes,
             Self::Set(columns) => columns.iter().any(|column| sets.contains(column)),
         }
@@ -69,15 +76,15 @@ pub(super) struct Trigger {
 }
 
 impl Trigger {
-    /// Where a write of its relation, named `own`, leads, as far as its text shows. Nowhere when the relation is a
-    /// registered table: then it is the statement that is captured.
+    /// Where a write of its relation, named `own`, leads, as far as its text shows.
     pub(super) fn ways<DB: SyncBackend>(&self, hub: &Hub<DB>, own: &TableName<'_>, counts: bool) -> Vec<Way> {
-        if hub.table(own).is_some() {
-            return Vec::new();
-        }
+        let registered = hub.table(own);
+        let by = if registered.is_some() { By::Trigger } else { By::Any };
         let shown = own.schema.as_ref().map_or_else(|| own.name.to_string(), |schema| format!("{schema}.{}", own.name));
         let written = tables_written(&self.source, DB::DIALECT);
         let tables = written.iter().filter_map(|written| hub.table(written));
+        // What it does to rows of its own table shows in these.
+        let tables = tables.filter(|table| registered.is_none_or(|registered| !Arc::ptr_eq(registered, table)));
         tables
             .map(|table| Way {
                 schema: self.schema.clone(),
@@ -85,7 +92,7 @@ impl Trigger {
                 table: table.name.clone(),
                 reason: format!("a trigger of `{shown}` writes `{}`, unseen", table.name),
                 counts,
-                by: By::Any,
+                by: by.clone(),
             })
             .collect()
     }
@@ -173,7 +180,7 @@ impl<C: Inner> SyncConnection<C> {
             return;
         }
         for way in &*hub.ways(&mut self.inner) {
-            if way.by != By::Any && way.name == plan.table.name && way.by.meets(deletes, &plan.sets) {
+            if way.by.is_cascade() && way.name == plan.table.name && way.by.meets(deletes, &plan.sets) {
                 hub.missed(Some(&way.table), way.reason.clone(), &plan.sql);
             }
         }
@@ -182,7 +189,8 @@ impl<C: Inner> SyncConnection<C> {
     pub(super) fn look_at(&mut self, strangers: &Strangers) -> Planned<C::Backend> {
         let hub = Arc::clone(&self.state.hub);
         let ways = hub.ways(&mut self.inner);
-        let met = strangers.met(&ways);
+        let mut met = strangers.met(&ways);
+        met.retain(|way| way.by != By::Trigger);
         let Some(first) = met.first() else { return Planned::Pass };
         let mut tables: Vec<String> = met.iter().map(|way| way.table.clone()).collect();
         tables.dedup();
@@ -206,7 +214,7 @@ impl<DB: SyncBackend> Hub<DB> {
         let ways: Arc<[Way]> = ways.into_iter().filter(|way| !caught(way)).collect();
         let mut known = self.ways.write();
         *known = Some(Arc::clone(&ways));
-        self.no_cascades.store(ways.iter().all(|way| way.by == By::Any), Ordering::Relaxed);
+        self.no_cascades.store(!ways.iter().any(|way| way.by.is_cascade()), Ordering::Relaxed);
         ways
     }
 

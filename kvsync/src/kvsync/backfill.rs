@@ -81,10 +81,12 @@ impl KvSync {
     /// says of this model's table: for writes of so many rows that capturing each is too much. The table is
     /// dirty ([`health`](Self::health)) from before the work until after that.
     ///
-    /// Let it write the model's own table only: other registered tables that it writes, itself or by a cascade,
-    /// are neither filled in nor marked. Call [`repair_all`](Self::repair_all) where that cannot be told.
+    /// Other registered tables that the work writes are marked and filled in as well: those that its statements name,
+    /// and those that foreign keys, views or triggers carry a write on to, as far as the catalog shows. They are
+    /// watched as [`SyncConnection::lend`] does it, and not where the policy is `Allow`. What functions write cannot
+    /// be told: call [`repair_all`](Self::repair_all) there.
     ///
-    /// When the work has ended, also with an error, the table is filled in as a whole
+    /// When the work has ended, also with an error, each table is filled in as a whole
     /// ([`backfill`](Self::backfill)), then the stores are searched for entries of rows that were deleted
     /// ([`repair`](Self::repair)): both take their time in proportion to the whole table, and not to what was
     /// written. Readers may see older rows until this returns; no reader ever sees a row that was not
@@ -124,16 +126,21 @@ impl KvSync {
         let target = self.target_of(M::SCHEMA)?;
         conn.ready_for_bulk(&target.database)?;
         let filler = self.inner.pipeline.filler();
-        let reason = "rows are being written past capture, in a bulk";
         let scope = conn.scope().clone();
-        filler.soil(&target.database, target.schema.table, &scope, reason);
-        let worked = work(conn.unsynced());
-        // Marked anew: what was filled in while the work was going on does not count.
-        if let Some(marked) = filler.soil(&target.database, target.schema.table, &scope, reason) {
-            let cleaned = clean(&filler, &self.inner.pipeline.access(), &marked, None);
-            if worked.is_ok() {
-                cleaned?;
-            }
+        let soil = |table: &str| {
+            filler.soil(&target.database, table, &scope, "rows are being written past capture, in a bulk")
+        };
+        soil(target.schema.table);
+        let (worked, mut tables) = conn.lend_for_bulk(work);
+        tables.insert(target.schema.table.to_owned());
+        // Marked anew: what was filled in while the work was going on does not count. All of them before the first is
+        // filled in, so that none is forgotten when that fails.
+        let marked: Vec<_> = tables.iter().filter_map(|table| soil(table)).collect();
+        let access = self.inner.pipeline.access();
+        let cleaned = marked.iter().map(|marked| clean(&filler, &access, marked, None));
+        let cleaned = cleaned.fold(Ok(()), Result::and);
+        if worked.is_ok() {
+            cleaned?;
         }
         worked
     }

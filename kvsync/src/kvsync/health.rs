@@ -24,6 +24,10 @@ pub struct Health {
 impl KvSync {
     /// How the store that is read is, and what waits for the stores. Answers within the deadline, also
     /// when the store does not.
+    ///
+    /// An error degrades it while it lasts: while a store or the database does not answer. One that is over is told
+    /// with its age, and what it left behind degrades until it is mended: rows to be read again, rows of an outbox
+    /// that fail, dead letters until they are retried or dropped, dirty tables until they are filled in or repaired.
     #[must_use]
     pub fn health(&self, deadline: Duration) -> Health {
         let store::Health { mut status, mut details, lives: _ } = self.inner.store.health(deadline);
@@ -36,7 +40,7 @@ impl KvSync {
             weakened(table.to_string());
         }
         for store in &pipeline.stores {
-            if let Some(error) = &store.last_error {
+            if let Some(error) = store.last_error.as_ref().filter(|_| store.failing) {
                 weakened(format!("the last error of {}: {}", store.store, failure_text(&**error)));
             }
             if store.unsettled > 0 {
@@ -53,9 +57,18 @@ impl KvSync {
             {
                 weakened(format!("{dead} dead letters in the outbox of {database}, {pending} rows wait there"));
             }
+            for failing in &outbox.failing {
+                weakened(format!("rows in the outbox of {database} are not delivered: {failing}"));
+            }
             if outbox.strangers > 0 {
                 let strangers = outbox.strangers;
                 weakened(format!("{strangers} rows in the outbox of {database} are of models that are not registered"));
+            }
+        }
+        for store in pipeline.stores.iter().filter(|store| !store.failing) {
+            if let (Some(error), Some(age)) = (&store.last_error, store.last_error_age) {
+                let (store, error) = (&store.store, failure_text(&**error));
+                details.push(format!("the last error of {store}, {age:.0?} ago, is over: {error}"));
             }
         }
         if pipeline.dropped_reports > 0 {

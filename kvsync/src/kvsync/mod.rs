@@ -190,8 +190,9 @@ impl KvSync {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Deadline`] when it took too long; the text says what is left. [`ErrorKind::Closed`]
-    /// after a [`shutdown`](Self::shutdown).
+    /// [`ErrorKind::Deadline`] when it took too long; the text says what is left. [`ErrorKind::Rejected`] when rows of an
+    /// outbox have failed and will be tried again: the text says of which tables how many, and why; dead letters
+    /// are no longer waited for. [`ErrorKind::Closed`] after a [`shutdown`](Self::shutdown).
     pub fn flush(&self, deadline: Duration) -> Result<()> {
         self.inner.pipeline.flush(deadline)
     }

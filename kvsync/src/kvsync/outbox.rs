@@ -59,7 +59,7 @@ impl Outbox {
     ///
     /// As told of the type.
     pub fn retry(&self, ids: &[i64]) -> Result<usize> {
-        self.rung(self.outbox.retry(Some(ids)))
+        self.recounted(self.outbox.retry(Some(ids)))
     }
 
     /// Tries all dead letters once more. Returns how many there were.
@@ -68,7 +68,7 @@ impl Outbox {
     ///
     /// As told of the type.
     pub fn retry_all(&self) -> Result<usize> {
-        self.rung(self.outbox.retry(None))
+        self.recounted(self.outbox.retry(None))
     }
 
     /// Deletes dead letters: their changes will not be in any store. Returns how many there were of these
@@ -78,7 +78,7 @@ impl Outbox {
     ///
     /// As told of the type.
     pub fn discard(&self, ids: &[i64]) -> Result<usize> {
-        self.outbox.discard(Some(ids))
+        self.recounted(self.outbox.discard(Some(ids)))
     }
 
     /// Deletes all dead letters. Returns how many there were.
@@ -87,7 +87,7 @@ impl Outbox {
     ///
     /// As told of the type.
     pub fn discard_all(&self) -> Result<usize> {
-        self.outbox.discard(None)
+        self.recounted(self.outbox.discard(None))
     }
 
     /// Delivers once more what was captured at this time or later: for a store that has forgotten what it
@@ -99,11 +99,11 @@ impl Outbox {
     ///
     /// As told of the type. A part may have been let go of; call it again.
     pub fn replay(&self, since: SystemTime) -> Result<usize> {
-        self.rung(self.outbox.replay(since))
+        self.recounted(self.outbox.replay(since))
     }
 
-    fn rung(&self, done: Result<usize>) -> Result<usize> {
-        self.kv.inner.pipeline.ring(self.outbox.name());
+    fn recounted(&self, done: Result<usize>) -> Result<usize> {
+        self.kv.inner.pipeline.recount(self.outbox.name());
         done
     }
 }

@@ -7,7 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use self::outbox::{Claimed, DeadLetter, Failure, Outbox, OutboxDepth};
+pub use self::outbox::{Claimed, DeadLetter, Failing, Failure, Outbox, OutboxDepth};
 pub use self::queue::Queue;
 use crate::change::Change;
 pub use crate::error::failure_text;

@@ -85,6 +85,14 @@ pub trait Outbox: Send + Sync {
     /// When the database could not be asked.
     fn failure(&self, range: &OutboxRange) -> Result<Option<String>>;
 
+    /// Rows about models of this process that have failed and will be tried again: each table with how many, and
+    /// why one of them did.
+    ///
+    /// # Errors
+    ///
+    /// When the database could not be asked.
+    fn failing(&self) -> Result<Vec<Failing>>;
+
     /// How many rows wait for longer than they should and are about models that this process does not know.
     /// Those that were captured longer ago than `dead_after` are made dead letters.
     ///
@@ -160,6 +168,24 @@ pub struct Failure {
     pub error: String,
     /// When to try again; nothing makes it a dead letter.
     pub retry_in: Option<Duration>,
+}
+
+/// Rows of one table that could not be delivered so far.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Failing {
+    /// The table's name.
+    pub table: String,
+    /// How many rows.
+    pub rows: u64,
+    /// Why, of one of them.
+    pub error: String,
+}
+
+impl fmt::Display for Failing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} of `{}` failed and will be tried again: {}", self.rows, self.table, self.error)
+    }
 }
 
 /// What an outbox holds. Of each kind, a million rows are counted at most.

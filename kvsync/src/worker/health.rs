@@ -5,7 +5,7 @@ use super::Pipeline;
 use super::post::{Post, PostSeen};
 use crate::error::Error;
 use crate::report::DirtyTable;
-use crate::transport::{Depth, OutboxDepth, Transport};
+use crate::transport::{Depth, Failing, OutboxDepth, Transport};
 
 /// How the way from commits to stores is. Asks no store.
 #[derive(Debug, Clone)]
@@ -41,6 +41,11 @@ pub struct StoreHealth {
     pub unsettled_bytes: usize,
     /// The last error met in writing to it, or in reading rows again for it.
     pub last_error: Option<Arc<Error>>,
+    /// How long ago that was.
+    pub last_error_age: Option<Duration>,
+    /// Whether that error lasts: what failed has not succeeded since. A refusal does not last; what it left does, as
+    /// rows to be read again, a dirty table or a dead letter.
+    pub failing: bool,
 }
 
 /// How one outbox is, as its relay has last seen it: a few seconds ago.
@@ -53,6 +58,8 @@ pub struct OutboxHealth {
     pub depth: Option<OutboxDepth>,
     /// Rows that this process has claimed and that are on their way.
     pub in_flight: usize,
+    /// Rows that have failed and will be tried again, by tables.
+    pub failing: Vec<Failing>,
     /// Rows that wait and are about models that this process does not know.
     pub strangers: u64,
     /// Why it cannot be asked; `None` when it answers.
@@ -65,12 +72,15 @@ impl Pipeline {
     pub fn health(&self) -> PipelineHealth {
         let stores = self.lanes().iter().map(|lane| {
             let (unsettled, unsettled_bytes) = lane.unsettled.depth();
+            let trouble = lane.trouble();
             StoreHealth {
                 store: Arc::clone(&lane.name),
                 queued: lane.queue.depth(),
                 unsettled,
                 unsettled_bytes,
-                last_error: lane.last_error(),
+                last_error_age: trouble.as_ref().map(|(met, _)| met.at.elapsed()),
+                failing: trouble.as_ref().is_some_and(|(_, lasts)| *lasts),
+                last_error: trouble.map(|(met, _)| met.error),
             }
         });
         PipelineHealth {
@@ -87,7 +97,7 @@ impl Pipeline {
 
 impl OutboxHealth {
     fn of(post: &Post) -> Self {
-        let PostSeen { depth, strangers, in_flight, error } = post.seen();
-        Self { database: post.outbox.name().into(), depth, in_flight, strangers, error }
+        let PostSeen { depth, failing, strangers, in_flight, error } = post.seen();
+        Self { database: post.outbox.name().into(), depth, in_flight, failing, strangers, error }
     }
 }

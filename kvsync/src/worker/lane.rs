@@ -68,8 +68,15 @@ pub(crate) struct Lane {
     limit: usize,
     /// The epoch of the store was read once.
     met: AtomicBool,
-    last_error: Mutex<Option<Arc<Error>>>,
-    reread_error: Mutex<Option<Arc<Error>>>,
+    last_error: Mutex<Option<Met>>,
+    reread_error: Mutex<Option<Met>>,
+}
+
+/// An error, and when it was met.
+#[derive(Debug, Clone)]
+pub(crate) struct Met {
+    pub(crate) error: Arc<Error>,
+    pub(crate) at: Instant,
 }
 
 /// What is told of each key of a change.
@@ -284,8 +291,8 @@ impl Lane {
 
     /// Remembers an error for `health` and `flush`.
     pub(crate) fn note(&self, error: Option<Arc<Error>>) {
-        if error.is_some() {
-            *self.last_error.lock() = error;
+        if let Some(error) = error {
+            *self.last_error.lock() = Some(Met { error, at: Instant::now() });
         }
     }
 
@@ -294,22 +301,36 @@ impl Lane {
         if round.error.is_some() {
             self.note(round.error.clone());
         } else if round.answered {
-            let mut last = self.last_error.lock();
-            if last.as_ref().is_some_and(|error| error.is_retryable()) {
-                *last = None;
-            }
+            self.answered();
         }
+    }
+
+    /// The store has answered: an outage is over.
+    fn answered(&self) {
+        self.last_error.lock().take_if(|met| met.error.is_retryable());
     }
 
     /// Remembers how reading rows again went.
     pub(crate) fn note_reread(&self, error: Option<Arc<Error>>) {
-        *self.reread_error.lock() = error;
+        *self.reread_error.lock() = error.map(|error| Met { error, at: Instant::now() });
     }
 
     /// The last error of the store, or of reading rows again for it.
     pub(crate) fn last_error(&self) -> Option<Arc<Error>> {
-        let of_store = self.last_error.lock().clone();
-        of_store.or_else(|| self.reread_error.lock().clone())
+        self.trouble().map(|(met, _)| met.error)
+    }
+
+    /// The same with when it was met, and whether it lasts. An outage of the store lasts until it answers, a failure
+    /// of reading rows again as long as there are any to be read.
+    pub(crate) fn trouble(&self) -> Option<(Met, bool)> {
+        let of_store = self.last_error.lock().clone().map(|met| (met.error.is_retryable(), met));
+        let of_reading = self.reread_error.lock().clone().map(|met| (self.unsettled.depth().0 > 0, met));
+        let (lasts, met) = match (of_store, of_reading) {
+            (Some((false, _)), Some(reading @ (true, _))) => reading,
+            (Some(of_store), _) => of_store,
+            (None, of_reading) => of_reading?,
+        };
+        Some((met, lasts))
     }
 
     /// Reads the epoch of the store, and makes it everyone's when it is the highest. Returns the highest.
@@ -319,6 +340,7 @@ impl Lane {
     /// When the store could not be read.
     pub(crate) fn read_epoch(&self) -> Result<u32, Arc<Error>> {
         let read = self.store.epoch().map_err(Arc::new).inspect_err(|error| self.note(Some(Arc::clone(error))))?;
+        self.answered();
         self.met.store(true, Ordering::Release);
         Ok(self.shared.epoch.fetch_max(read, Ordering::AcqRel).max(read))
     }

@@ -210,7 +210,8 @@ impl Pipeline {
     /// # Errors
     ///
     /// [`ErrorKind::Deadline`] when it took too long; the text says what is left, the source is the
-    /// last error met. [`ErrorKind::Closed`] after a shutdown.
+    /// last error met. [`ErrorKind::Rejected`] when all else was written and rows of an outbox have failed that will be
+    /// tried again; the text says of which tables how many, and why. [`ErrorKind::Closed`] after a shutdown.
     pub fn flush(&self, deadline: Duration) -> Result<()> {
         if self.shared.closing.load(Ordering::Acquire) {
             let message = "kvsync was shut down; what was committed since then is in no store";
@@ -221,7 +222,7 @@ impl Pipeline {
         self.drain_outboxes(Patience { deadline, outages: true })?;
         let held_up = || self.lanes().iter().any(|lane| lane.unsettled.holds_up_any(last));
         if self.shared.commits.flush(last, deadline, held_up) {
-            return Ok(());
+            return self.failing();
         }
         let left = self.shared.commits.left();
         let message = format!(
@@ -327,7 +328,11 @@ impl Pipeline {
             unsettled: self.unsettled(),
             dirty: self.dirty_tables(),
             threads,
-            errors: if drained { Vec::new() } else { errors.chain(undelivered.map(Arc::new)).collect() },
+            errors: if drained {
+                undelivered.map(Arc::new).into_iter().collect()
+            } else {
+                errors.chain(undelivered.map(Arc::new)).collect()
+            },
         };
         *ended = Some(outcome.clone());
         outcome
@@ -358,7 +363,7 @@ impl Drop for Pipeline {
     fn drop(&mut self) {
         let outcome = self.shutdown(self.drop_deadline);
         if !outcome.is_clean() {
-            tracing::error!(left = outcome.left, unsettled = outcome.unsettled, "kvsync ended with changes unwritten");
+            tracing::error!("kvsync was dropped, and not everything was in order: {outcome}");
         }
     }
 }

@@ -10,7 +10,7 @@ use super::lane::Shared;
 use crate::change::OutboxRange;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{AtomicBool, Mutex};
-use crate::transport::{Outbox, OutboxDepth};
+use crate::transport::{Failing, Outbox, OutboxDepth};
 
 /// How often an outbox is asked for someone who waits: this first, then ever more rarely.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
@@ -31,6 +31,8 @@ pub(crate) struct Post {
     rung: AtomicBool,
     /// All that the retention has kept is to be delivered once more.
     replay: AtomicBool,
+    /// What it holds has changed by hand: the relay is to count anew.
+    recount: AtomicBool,
     seen: Mutex<PostSeen>,
 }
 
@@ -38,6 +40,8 @@ pub(crate) struct Post {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct PostSeen {
     pub(crate) depth: Option<OutboxDepth>,
+    /// Rows that have failed and will be tried again.
+    pub(crate) failing: Vec<Failing>,
     /// Rows about models that no process seems to know.
     pub(crate) strangers: u64,
     /// Rows that this process holds.
@@ -48,7 +52,8 @@ pub(crate) struct PostSeen {
 
 impl Post {
     pub(crate) fn new(outbox: Arc<dyn Outbox>) -> Arc<Self> {
-        Arc::new(Self { outbox, rung: AtomicBool::new(true), replay: AtomicBool::new(false), seen: Mutex::default() })
+        let (rung, replay, recount) = (AtomicBool::new(true), AtomicBool::new(false), AtomicBool::new(false));
+        Arc::new(Self { outbox, rung, replay, recount, seen: Mutex::default() })
     }
 
     /// Whether it was rung since the last question.
@@ -68,6 +73,15 @@ impl Post {
     /// Whether that was asked for since the last question.
     pub(crate) fn take_replay(&self) -> bool {
         self.replay.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether it was changed by hand since the last question.
+    pub(crate) fn take_recount(&self) -> bool {
+        self.recount.swap(false, Ordering::AcqRel)
+    }
+
+    pub(crate) fn wants_recount(&self) -> bool {
+        self.recount.load(Ordering::Acquire)
     }
 
     pub(crate) fn seen(&self) -> PostSeen {
@@ -153,6 +167,14 @@ impl Pipeline {
         self.shared.ring(database);
     }
 
+    /// Dead letters of this database were let go of or dropped: health counts anew, and what is due is claimed.
+    pub fn recount(&self, database: &str) {
+        for post in self.shared.posts().iter().filter(|post| post.outbox.name() == database) {
+            post.recount.store(true, Ordering::Release);
+        }
+        self.shared.ring(database);
+    }
+
     /// Delivers all that the outboxes have kept once more, whenever a store may have forgotten what it
     /// acknowledged.
     pub fn replay_what_is_forgotten(&self) {
@@ -167,6 +189,20 @@ impl Pipeline {
     /// Waits until the rows that are committed now in any outbox have been dealt with.
     pub(super) fn drain_outboxes(&self, patience: Patience) -> Result<()> {
         self.shared.drain_outboxes(patience)
+    }
+
+    /// Fails where rows of an outbox have failed and will be tried again.
+    pub(super) fn failing(&self) -> Result<()> {
+        for post in self.shared.posts() {
+            let failing = post.outbox.failing()?;
+            if !failing.is_empty() {
+                let each: Vec<String> = failing.iter().map(ToString::to_string).collect();
+                let message =
+                    format!("rows of the outbox of `{}` are not delivered: {}", post.outbox.name(), each.join("; "));
+                return Err(Error::new(ErrorKind::Rejected, message));
+            }
+        }
+        Ok(())
     }
 
     /// Waits until the rows of this range have been dealt with; of an open one, those that are committed now.

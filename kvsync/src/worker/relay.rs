@@ -24,6 +24,8 @@ const TURN: Duration = Duration::from_millis(3);
 const PURGE: usize = 500;
 /// How often the outbox is put in order, and its depth read.
 const UPKEEP: Duration = Duration::from_secs(15);
+/// How soon its depth is read again once rows have failed, or have been delivered that had.
+const SOON: Duration = Duration::from_secs(1);
 
 pub(crate) struct Relay {
     post: Arc<Post>,
@@ -112,7 +114,7 @@ impl Relay {
             self.post.replay();
             return Err(error);
         }
-        if now >= self.upkeep {
+        if self.post.take_recount() || now >= self.upkeep {
             self.upkeep = now + UPKEEP;
             self.put_in_order()?;
         }
@@ -163,6 +165,9 @@ impl Relay {
     /// Takes note of rows that have ended.
     fn collect(&mut self) {
         for Ended { id, attempts, table, how } in self.flights.ended() {
+            if attempts > 0 {
+                self.upkeep = self.upkeep.min(Instant::now() + SOON);
+            }
             match how {
                 How::Delivered => self.delivered.push(id),
                 How::Refused => self.postponed.push(id),
@@ -188,6 +193,7 @@ impl Relay {
             self.shared.dirty.mark(&name.into(), Some(table), 1, self.shared.clock.now(), &reason);
             self.upkeep = Instant::now();
         }
+        self.upkeep = self.upkeep.min(Instant::now() + SOON);
         self.failed.push(Failure { id, error: text, retry_in });
     }
 
@@ -222,8 +228,8 @@ impl Relay {
             let database = outbox.name();
             tracing::warn!(database, strangers, "rows of the outbox are about models that no process seems to know");
         }
-        let depth = outbox.depth()?;
-        self.post.see(|seen| (seen.depth, seen.strangers) = (Some(depth), strangers));
+        let (depth, failing) = (outbox.depth()?, outbox.failing()?);
+        self.post.see(|seen| (seen.depth, seen.failing, seen.strangers) = (Some(depth), failing, strangers));
         Ok(())
     }
 
@@ -254,6 +260,7 @@ impl Relay {
         self.again.is_none()
             && (!told
                 || self.post.wants_replay()
+                || self.post.wants_recount()
                 || self.upkeep <= now
                 || (self.look <= now && self.flights.room().0 > 0))
     }

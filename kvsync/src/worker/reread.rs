@@ -145,9 +145,13 @@ impl Settler {
             }
             Err(error) => {
                 let outage = error.kind() == ErrorKind::Unavailable;
-                self.lane.note_reread(Some(Arc::new(error)));
+                let error = Arc::new(error);
+                self.lane.note_reread(Some(Arc::clone(&error)));
                 for row in rows {
-                    if outage {
+                    if rows.len() == 1 && row.kept_in_outbox && row.attempts >= GIVE_UP && !outage {
+                        // It is tried again from there, and holds up nothing here meanwhile.
+                        self.give_up(row, &error);
+                    } else if outage {
                         self.lane.unsettled.again(row, Stage::Masked, row.attempts, Duration::ZERO);
                     } else {
                         self.again(row, Stage::Masked);

@@ -19,7 +19,8 @@ pub struct Shutdown {
     pub dirty: Vec<DirtyTable>,
     /// Threads that were still busy, in a store or a callback that did not return.
     pub threads: usize,
-    /// The last error of each store that had one and of which something was left.
+    /// The last error of each store that had one and of which something was left, and why an outbox was not emptied:
+    /// what stays there is delivered later.
     pub errors: Vec<Arc<Error>>,
 }
 
@@ -38,9 +39,28 @@ impl fmt::Display for Shutdown {
             "{} changes written, {} left, {} rows still to be read again",
             self.written, self.left, self.unsettled
         )?;
+        if self.threads > 0 {
+            write!(f, "; {} threads were still busy", self.threads)?;
+        }
         for table in &self.dirty {
             write!(f, "; {table}")?;
         }
         self.errors.iter().try_for_each(|error| write!(f, "; {error}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_is_not_clean_is_said() {
+        let clean = Shutdown { written: 3, left: 0, unsettled: 0, dirty: Vec::new(), threads: 0, errors: Vec::new() };
+        assert!(clean.is_clean());
+        let busy = Shutdown { threads: 2, ..clean.clone() };
+        assert!(!busy.is_clean() && busy.to_string().ends_with("; 2 threads were still busy"), "{busy}");
+        let table = DirtyTable::new("main".into(), Some("users".into()), std::time::UNIX_EPOCH, "why");
+        let dirty = Shutdown { dirty: vec![table], ..clean };
+        assert!(!dirty.is_clean() && dirty.to_string().contains("users of main is dirty"), "{dirty}");
     }
 }

@@ -4,9 +4,10 @@ use diesel::connection::SimpleConnection;
 use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
-use kvsync::capture::{Inner, SyncConnection};
+use kvsync::capture::{Database, Inner, SyncConnection};
 use kvsync::store::memory::MemoryStore;
-use kvsync::{ErrorKind, KvSync};
+use kvsync::{ErrorKind, KvSync, Syncable};
+use serde::{Deserialize, Serialize};
 
 use crate::rig::*;
 
@@ -68,4 +69,100 @@ fn on_postgres() {
     let on = Postgres::new();
     let kv = on.kv(&MemoryStore::new());
     written_in_a_bulk(&kv, kv.connect::<Pg>("main").unwrap());
+}
+
+diesel::table! {
+    notes (id) {
+        id -> Integer,
+        account -> Nullable<Integer>,
+        text -> Text,
+    }
+}
+
+diesel::table! {
+    log (id) {
+        id -> Integer,
+        text -> Text,
+    }
+}
+
+diesel::table! {
+    tags (id) {
+        id -> Integer,
+        text -> Text,
+    }
+}
+
+#[derive(Debug, PartialEq, Queryable, Selectable, Identifiable, Serialize, Deserialize, Syncable)]
+#[diesel(table_name = tags)]
+#[sync_key(name = "id", fmt = "tag:<id>")]
+struct Tag {
+    id: i32,
+    text: String,
+}
+
+#[derive(Debug, PartialEq, Queryable, Selectable, Identifiable, Serialize, Deserialize, Syncable)]
+#[diesel(table_name = notes)]
+#[sync_key(name = "id", fmt = "note:<id>")]
+struct Note {
+    id: i32,
+    text: String,
+}
+
+#[derive(Debug, PartialEq, Queryable, Selectable, Identifiable, Serialize, Deserialize, Syncable)]
+#[diesel(table_name = log)]
+#[sync_key(name = "id", fmt = "log:<id>")]
+struct Log {
+    id: i32,
+    text: String,
+}
+
+const OTHERS: &str = "
+    CREATE TABLE notes (id INTEGER PRIMARY KEY, account INTEGER REFERENCES accounts ON DELETE CASCADE, text TEXT NOT NULL);
+    CREATE TABLE tags (id INTEGER PRIMARY KEY, text TEXT NOT NULL);
+    CREATE TABLE log (id INTEGER PRIMARY KEY, text TEXT NOT NULL);";
+
+/// Writes of other tables in a bulk: by name, by a cascade, by a trigger.
+fn others_are_filled_in<C: Inner>(kv: &KvSync, mut conn: SyncConnection<C>) {
+    conn.batch_execute("INSERT INTO accounts (id, email, amount) VALUES (1, 'a', 1)").unwrap();
+    conn.batch_execute("INSERT INTO accounts (id, email, amount) VALUES (2, 'b', 2)").unwrap();
+    conn.batch_execute("INSERT INTO notes VALUES (1, 1, 'of 1')").unwrap();
+    conn.batch_execute("INSERT INTO tags VALUES (1, 'old')").unwrap();
+    conn.batch_execute("INSERT INTO log VALUES (1, 'old')").unwrap();
+    kv.flush(LONG).unwrap();
+    let written = "UPDATE tags SET text = 'new'; DELETE FROM accounts WHERE id = 1; UPDATE accounts SET amount = 3";
+    kv.bulk::<Account, _, _, Failure>(&mut conn, |conn| Ok(conn.batch_execute(written)?)).unwrap();
+    assert!(kv.health(LONG).pipeline.dirty.is_empty(), "{:?}", kv.health(LONG).details);
+    assert_eq!(Tag::fetch_by_id(kv, 1).unwrap().map(|tag| tag.text), Some("new".to_owned()));
+    assert_eq!(Note::fetch_by_id(kv, 1).unwrap(), None, "the foreign key deleted it");
+    assert_eq!(Log::fetch_by_id(kv, 1).unwrap().map(|log| log.text), Some("of a trigger".to_owned()));
+}
+
+#[test]
+fn other_tables_on_sqlite() {
+    let on = Lite::new();
+    let trigger = "CREATE TRIGGER logs AFTER UPDATE ON accounts BEGIN UPDATE log SET text = 'of a trigger'; END";
+    on.plain().batch_execute(&format!("{OTHERS} {trigger}")).unwrap();
+    let path = on.path.clone();
+    let database = Database::<Sqlite>::new("main", move || {
+        let mut conn = SqliteConnection::establish(&path)?;
+        conn.batch_execute("PRAGMA busy_timeout = 30000; PRAGMA foreign_keys = ON")
+            .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+        Ok::<_, diesel::ConnectionError>(conn)
+    });
+    let database = database.model::<Account>().model::<Note>().model::<Tag>().model::<Log>();
+    let kv = built(KvSync::builder().store(MemoryStore::new()), database);
+    others_are_filled_in(&kv, kv.connect::<Sqlite>("main").unwrap());
+}
+
+#[test]
+fn other_tables_on_postgres() {
+    let on = Postgres::new();
+    let trigger = "CREATE FUNCTION logs() RETURNS trigger LANGUAGE plpgsql AS \
+                   'BEGIN UPDATE log SET text = ''of a trigger''; RETURN NULL; END'; \
+                   CREATE TRIGGER logs AFTER UPDATE ON accounts FOR EACH ROW EXECUTE FUNCTION logs()";
+    on.plain().batch_execute(&format!("{OTHERS} {trigger}")).unwrap();
+    let database = on.declared().model::<Account>().model::<Note>().model::<Tag>().model::<Log>();
+    let kv = built(KvSync::builder().store(MemoryStore::new()), database);
+    others_are_filled_in(&kv, kv.connect::<Pg>("main").unwrap());
 }

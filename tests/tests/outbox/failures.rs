@@ -89,6 +89,12 @@ fn a_poison_change_blocks_no_other_and_ends_as_a_dead_letter_with_its_error() {
         assert_eq!(User::fetch_by_id(&kv, 4).unwrap().map(|user| user.name.0), Some("cured".to_owned()));
         assert_eq!((outbox.discard(&[dead[1].id]).unwrap(), outbox.discard_all().unwrap()), (1, 1));
         assert_eq!(outbox.depth().unwrap().dead, 0);
+        // What is over degrades nothing any more; it is told with its age.
+        kv.clear_dirty("main", Some("users"));
+        until("health is well", || kv.health(LONG).status == Status::Up);
+        let health = kv.health(LONG);
+        assert!(health.pipeline.stores[0].last_error.is_some() && !health.pipeline.stores[0].failing, "{health:?}");
+        assert!(health.details.iter().any(|detail| detail.contains("is over: ")), "{health:?}");
     });
 }
 

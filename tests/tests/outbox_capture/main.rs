@@ -1,6 +1,7 @@
 //! What is written to a table is written into the outbox with it, by triggers or by capture.
 
 mod end_to_end;
+mod renamed;
 mod rows_postgres;
 mod rows_sqlite;
 mod triggers_postgres;

@@ -1,4 +1,5 @@
-//! The table of the outbox, as those see it who deliver its rows.
+//! The table of the outbox, as those see it who deliver its rows. It is long because each method of the contract is
+//! a statement of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +18,7 @@ use super::stored::{self, Stored};
 use crate::change::OutboxRange;
 use crate::clock::millis;
 use crate::error::{Error, ErrorKind, Result};
-use crate::transport::{Claimed, DeadLetter, Failure, Outbox, OutboxDepth};
+use crate::transport::{Claimed, DeadLetter, Failing, Failure, Outbox, OutboxDepth};
 
 /// How long a lock, or another process's short transaction, is waited for.
 const LOCK: Duration = Duration::from_secs(2);
@@ -128,7 +129,7 @@ impl<DB: SyncBackend> OutboxTable<DB> {
                          DELETE on `kvsync_outbox`, and its columns have to be those of the migration"
                     ),
                 ),
-                Err(_) => (ErrorKind::Unavailable, format!("the outbox of `{name}` cannot be asked")),
+                Err(asked) => (ErrorKind::Unavailable, format!("the outbox of `{name}` cannot be asked ({asked})")),
             }
         };
         Error::new(kind, message).with_source(error)
@@ -294,6 +295,21 @@ impl<DB: SyncBackend> Outbox for OutboxTable<DB> {
         ));
         let found = self.with(|conn| question.load(conn, |row| DB::text(row, 0).unwrap_or_default()))?;
         Ok(found.into_iter().next())
+    }
+
+    fn failing(&self) -> Result<Vec<Failing>> {
+        let question = Statement::new(format!(
+            "SELECT table_name, count(*), max(error) FROM kvsync_outbox WHERE {PENDING} AND attempts > 0 AND {} \
+             GROUP BY table_name ORDER BY table_name",
+            ours(&self.hub)
+        ));
+        self.with(|conn| {
+            question.load(conn, |row| Failing {
+                table: DB::text(row, 0).unwrap_or_default(),
+                rows: DB::integer(row, 1).and_then(|rows| u64::try_from(rows).ok()).unwrap_or_default(),
+                error: DB::text(row, 2).unwrap_or_default(),
+            })
+        })
     }
 
     fn strangers(&self, dead_after: Duration) -> Result<u64> {
