@@ -7,12 +7,18 @@ use kvsync::store::redis::{Builder, RedisStore};
 use kvsync::store::{Outcome, Status, Step, SyncStore};
 use kvsync::{ErrorKind, Key};
 use kvsync_tests::servers::{Fault, Proxy, Redis, RedisOptions, Side};
+use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env};
 
 use super::{belongs, done, prefix, put, stands, terms, write};
 
 fn builder(url: &str) -> Builder {
-    RedisStore::builder([url]).command_timeout(Duration::from_millis(400)).retry_for(Duration::from_secs(20))
+    RedisStore::builder([url]).command_timeout(LONG).retry_for(LONG)
+}
+
+/// For servers that do not answer; long enough for one that does, on a busy machine.
+fn hasty(url: &str) -> Builder {
+    builder(url).command_timeout(Duration::from_secs(2)).retry_for(Duration::from_millis(500))
 }
 
 fn keys(count: usize) -> Vec<String> {
@@ -125,7 +131,7 @@ fn a_kill_in_mid_traffic_loses_nothing_that_was_acknowledged() -> Tested {
 #[test]
 fn a_server_that_hangs_ends_every_call() -> Tested {
     let server = Redis::start(RedisOptions::default())?;
-    let store = builder(&server.url()).retry_for(Duration::from_millis(500)).connect()?;
+    let store = hasty(&server.url()).connect()?;
     let keys = keys(20);
     done(&store, &writes(&keys, 1));
     server.pause()?;
@@ -245,7 +251,7 @@ fn writes_cut_anywhere_are_in_doubt_or_done() -> Tested {
 fn a_network_that_fails_in_other_ways() -> Tested {
     let server = Redis::start(RedisOptions::default())?;
     let proxy = Proxy::start(server.port().unwrap())?;
-    let store = builder(&proxy.url(&server.url())).retry_for(Duration::from_millis(300)).connect()?;
+    let store = hasty(&proxy.url(&server.url())).connect()?;
     let keys = keys(10);
     done(&store, &writes(&keys, 1));
     for fault in [Fault::Hold, Fault::HalfOpen, Fault::Refuse] {
