@@ -115,7 +115,7 @@ fn who_waits_for_a_commit_is_told_that_it_could_not_be_delivered() {
 fn a_store_that_is_down_loses_nothing_fills_no_memory_and_holds_up_no_other() {
     on_both(|base| {
         let redis = Redis::start(RedisOptions::default()).unwrap();
-        let slow_to_give_up = RedisStore::builder([redis.url()]).command_timeout(Duration::from_millis(300));
+        let slow_to_give_up = RedisStore::builder([redis.url()]).command_timeout(Duration::from_secs(2));
         let builder = KvSync::builder()
             .store(MemoryStore::new())
             .store(slow_to_give_up.connect().unwrap())
@@ -149,7 +149,7 @@ fn a_store_that_is_down_loses_nothing_fills_no_memory_and_holds_up_no_other() {
 fn a_store_that_forgot_is_filled_again_by_whoever_was_told_to() {
     let base = Base::postgres();
     let redis = Redis::start(RedisOptions::default()).unwrap();
-    let store = RedisStore::builder([redis.url()]).command_timeout(Duration::from_millis(300)).connect().unwrap();
+    let store = RedisStore::builder([redis.url()]).command_timeout(Duration::from_secs(2)).connect().unwrap();
     let builder = KvSync::builder().store(store).upkeep_every(Duration::from_millis(50)).outbox_replays();
     let kv = builder.database(base.database()).build().unwrap();
     base.insert(&users(50));

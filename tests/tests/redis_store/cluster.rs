@@ -88,7 +88,7 @@ fn no_answer_goes_to_another_key_when_nodes_die() -> Tested {
     let store =
         builder(&cluster).retry_for(Duration::from_millis(20)).command_timeout(Duration::from_millis(200)).cluster()?;
     let keys = keys(60);
-    done(&store, &writes(&keys, 1));
+    done(&builder(&cluster).cluster()?, &writes(&keys, 1));
     let (failed, worked) = under_traffic(&store, &keys, || {
         for round in 0..150 {
             let node = cluster.node(round % 3).unwrap();
