@@ -28,7 +28,7 @@ impl Lane {
         for change in changes {
             let whole = encoder.certain(change, &terms)?;
             if let Some((_, error)) = whole.left_out.into_iter().next() {
-                return Err(Error::new(error.kind(), error.to_string()));
+                return Err((*error).clone());
             }
             jobs.push(Job::new(whole.form));
         }

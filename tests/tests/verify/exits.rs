@@ -25,6 +25,8 @@ fn dead_letter(admin: &Admin) -> Tested<i64> {
     for _ in 0..100 {
         let (code, dead) = admin.json(&["outbox", "dead"])?;
         if let Some(id) = dead["dead_letters"][0]["id"].as_i64() {
+            let error = dead["dead_letters"][0]["error"].as_str().unwrap();
+            assert_eq!(error.matches("corrupt entry").count(), 1, "the kind is told twice: {error}");
             assert_eq!(code, 1, "{dead}");
             return Ok(id);
         }

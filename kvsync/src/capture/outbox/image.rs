@@ -100,8 +100,7 @@ fn read<DB: SyncBackend>(conn: &mut DB::Connection, images: &[&Image<'_, DB>]) -
         };
         let union = if place == 0 { "" } else { " UNION ALL " };
         let head = format!("{union}SELECT CAST({place} AS bigint), {columns} FROM ");
-        statement = DB::push_image(statement.sql(head), image.sql, image.text, model.schema.primary_key)
-            .map_err(|error| Error::new(error.kind(), error.to_string()))?
+        statement = DB::push_image(statement.sql(head), image.sql, image.text, model.schema.primary_key)?
             .sql(format!(" AS {reference}"));
     }
     let read = statement.load(conn, |row| {
