@@ -297,6 +297,7 @@ pub struct Stamp {
 
 /// The part of [`Inside`] whose text is the same for every database: values that Diesel reads and writes alike,
 /// and what its folder has a file for. It cannot be a default, since the bounds hold for a database only.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 macro_rules! alike {
     () => {
         fn integer(row: &Self::Row<'_, '_>, at: usize) -> Option<i64> {
@@ -382,4 +383,5 @@ macro_rules! alike {
         }
     };
 }
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(super) use alike;

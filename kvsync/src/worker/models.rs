@@ -16,7 +16,7 @@ use crate::model::{
 use crate::store::{MemoryStore, SyncStore};
 use crate::sync::Mutex;
 use crate::sync::model::explore_some;
-use crate::transport::{Claimed, DeadLetter, Failure, Outbox, OutboxDepth};
+use crate::transport::{Claimed, DeadLetter, Failing, Failure, Outbox, OutboxDepth};
 use crate::version::Version;
 
 /// So far away that it does not pass: who waits for something waits for its notification.
@@ -197,6 +197,10 @@ impl Outbox for Table {
 
     fn failure(&self, _: &OutboxRange) -> Result<Option<String>> {
         Ok(None)
+    }
+
+    fn failing(&self) -> Result<Vec<Failing>> {
+        Ok(Vec::new())
     }
 
     fn strangers(&self, _: Duration) -> Result<u64> {
