@@ -138,13 +138,12 @@ macro_rules! steps {
                     Ok(deleted + inserted)
                 }
                 // A row takes another primary key: for a reader it is another row, in another life. One that comes while
-                // the statement runs would be announced as lost, and is rare enough where it was looked for before.
+                // the statement runs would be announced as lost: so it is locked before.
                 24..26 => {
                     let (one, other, life) = (dice.id(1), dice.id(1), dice.life());
                     let set = (a::id.eq(other), a::life.eq(life), a::seq.eq(0), a::writer.eq(writer));
                     $transaction(conn, Way::Plain, |conn| {
-                        let there = a::accounts.find(one).select(a::id).first::<i32>(conn).optional()?;
-                        if there.is_none() {
+                        if diesel::update(a::accounts.find(one)).set(a::writer.eq(writer)).execute(conn)? == 0 {
                             return Ok(0);
                         }
                         diesel::update(a::accounts.find(one)).set(set).execute(conn)
