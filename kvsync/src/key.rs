@@ -43,7 +43,15 @@ impl fmt::Debug for Key {
 
 /// A tenant or schema whose rows stand apart from all others; part of every key of its rows.
 ///
-/// It is set on the connection that writes and on the handle that reads, and never guessed.
+/// It is set on the connection that writes and on the handle that reads, and never guessed. Where each tenant has a
+/// Postgres schema, the database gives rows their scope
+/// ([`Database::scopes`](crate::capture::Database::scopes)).
+///
+/// The scope is in no column. So where tenants share a table and connections choose the scope, a row does not say
+/// whose it is: within a scope, a backfill, a verification, a repair and a bulk would take all rows of the table for
+/// that tenant's, and are refused. Where each tenant has a database, say so
+/// ([`Database::single_tenant`](crate::capture::Database::single_tenant)), and they work. For tenants that share
+/// tables put the tenant's column in each key instead (`user:<tenant_id>:<id>`), and everything works without scopes.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Scope(Option<Arc<str>>);
 

@@ -19,7 +19,6 @@ use super::table::{SyncModel, Table, table_of};
 use super::triggers::{TriggersSql, triggers_of};
 use crate::change::Publish;
 use crate::error::{Error, ErrorKind, Result};
-use crate::key::Scope;
 use crate::model::{Schema, Source};
 use crate::transport::Outbox;
 
@@ -62,7 +61,8 @@ pub struct Database<DB: SyncBackend> {
     check_every: Duration,
     max_pending: usize,
     outbox: bool,
-    scopes: Option<Scopes>,
+    pub(super) scopes: Option<Scopes>,
+    pub(super) single_tenant: bool,
     wrong: Option<Error>,
 }
 
@@ -91,6 +91,7 @@ impl<DB: SyncBackend> Database<DB> {
             max_pending: MAX_PENDING,
             outbox: false,
             scopes: None,
+            single_tenant: false,
             wrong: None,
         }
     }
@@ -188,19 +189,6 @@ impl<DB: SyncBackend> Database<DB> {
         Self { outbox: true, ..self }
     }
 
-    /// Gives the schemas of a PostgreSQL database scopes: rows of a schema that is given one are synced
-    /// in that scope, whatever the scope of the connection; rows of others are reported and not synced.
-    ///
-    /// Without this call a table that `table!` names without a schema is the one of the search path that
-    /// sessions begin with, and rows of its namesakes are reported and not synced.
-    #[must_use]
-    pub fn scopes<F>(self, scope_of_schema: F) -> Self
-    where
-        F: Fn(&str) -> Option<Scope> + Send + Sync + 'static,
-    {
-        Self { scopes: Some(Arc::new(scope_of_schema)), ..self }
-    }
-
     /// Keeps the first of what is wrong, to be told by the builder.
     pub(super) fn set_wrong(&mut self, error: Error) {
         self.wrong.get_or_insert(error);
@@ -266,8 +254,7 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
             return Err(wrong);
         }
         let tables = self.tables.into_iter().map(Arc::new).collect();
-        let Self { name, factory, policy, truncate, misfit, wraps, check_every, max_pending, outbox, scopes, .. } =
-            *self;
+        let Self { name, factory, policy, truncate, misfit, wraps, check_every, max_pending, outbox, .. } = *self;
         let hub = Arc::new(Hub {
             name,
             tables,
@@ -277,7 +264,8 @@ impl<DB: SyncBackend> Unattached for Database<DB> {
             wraps,
             max_pending,
             outbox,
-            scopes,
+            scopes: self.scopes,
+            single_tenant: self.single_tenant,
             publish,
             factory,
             cluster: Mutex::default(),

@@ -35,6 +35,8 @@ pub struct Hub<DB: SyncBackend> {
     pub(super) outbox: bool,
     /// The scope of each schema, where schemas have scopes.
     pub(super) scopes: Option<Scopes>,
+    /// Whether all rows are those of whatever scope a connection chooses.
+    pub(super) single_tenant: bool,
     pub(super) publish: Arc<dyn Publish>,
     pub(super) factory: Factory<DB>,
     /// The cluster that was connected to last, and the epoch of then.

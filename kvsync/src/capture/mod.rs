@@ -144,6 +144,7 @@ mod reread;
 mod row;
 mod run;
 mod scan;
+mod scopes;
 mod secrets;
 mod slot;
 #[cfg(feature = "sqlite")]

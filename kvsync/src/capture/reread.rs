@@ -16,6 +16,7 @@ use super::backend::{Inner, SyncBackend};
 use super::hub::Hub;
 use super::primary::whole;
 use super::scan::{Asked, parts};
+use super::statement::Dialect;
 use super::table::{ModelEntry, Table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, Scope};
@@ -108,6 +109,10 @@ impl<DB: SyncBackend> Source for Rereader<DB> {
     fn scopes(&self, schema: &'static Schema, deadline: Duration) -> Result<Vec<Scope>> {
         let until = Until::after(deadline);
         self.scan(|conn| DB::scopes(conn, &self.hub, schema, until))
+    }
+
+    fn tells_scopes(&self) -> bool {
+        self.hub.single_tenant || (DB::DIALECT == Dialect::Postgres && self.hub.scopes.is_some())
     }
 
     fn barrier(&self, deadline: Duration) -> Result<Version> {

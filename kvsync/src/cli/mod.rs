@@ -52,6 +52,14 @@
 //!   application do the same itself ([`backfill`](KvSync::backfill), [`verify_all`](KvSync::verify_all),
 //!   [`repair_all`](KvSync::repair_all)), or run a [`Command`] on its own handle.
 //!
+//! # Scopes
+//!
+//! `--scope` names the [`Scope`] that `backfill`, `verify` and `repair` work in; without it they work in every one
+//! that schemas have. Where connections choose the scope and the database is not said to be a
+//! [`single_tenant`](crate::capture::Database::single_tenant)'s, they are refused within one, with code 2: nobody knows
+//! which rows of a table are its own. Of a single tenant's database all rows are taken for those of the scope that is
+//! named, also where the name is mistaken.
+//!
 //! # Stopping
 //!
 //! Everything may be stopped at any time and begun again. A first Ctrl-C (or SIGTERM) ends a `backfill` after the
@@ -139,7 +147,8 @@ pub struct Command {
     /// Write one JSON document
     #[arg(long, global = true)]
     json: bool,
-    /// The scope, where the connections choose it
+    /// The scope: of a schema, or, for a database that is a single tenant's, of all its rows. Within any other one
+    /// `backfill`, `verify` and `repair` are refused
     #[arg(long, global = true, value_name = "NAME")]
     scope: Option<String>,
     #[command(subcommand)]

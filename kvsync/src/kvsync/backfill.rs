@@ -5,12 +5,12 @@ use crate::capture::{Inner as Connection, SyncConnection};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
 use crate::model::{Schema, Syncable};
-use crate::upkeep::{Backfill, Interrupted, Summary, Target, clean, fill};
+use crate::upkeep::{Backfill, Interrupted, Summary, Target, clean, fill, known};
 
 impl KvSync {
     /// Fills every store with the rows of this model, from the database, beside live traffic: before the
     /// first deploy, after one that changed the model's fields, for a table that is dirty, or for a store
-    /// that has forgotten. Within a scope, the rows of that scope.
+    /// that has forgotten.
     ///
     /// ```
     /// # fn fill<User: kvsync::Syncable>(kv: &kvsync::KvSync) -> Result<(), Box<dyn std::error::Error>> {
@@ -29,8 +29,11 @@ impl KvSync {
     /// # }
     /// ```
     ///
-    /// In a database whose schemas have scopes, name the scope ([`scoped`](Self::scoped));
-    /// [`scopes_of`](Self::scopes_of) lists them.
+    /// In a database whose schemas have scopes, name the scope ([`scoped`](Self::scoped)), and the rows of its schema
+    /// are filled in; [`scopes_of`](Self::scopes_of) lists them. Where connections choose the scope, a table may hold
+    /// rows of several, and nothing in it says whose they are: within a scope the backfill is refused there, unless
+    /// the database was said to be a [`single_tenant`](crate::capture::Database::single_tenant)'s. See
+    /// [`Scope`].
     pub fn backfill<M: Syncable>(&self) -> Backfill {
         Backfill::new(self.inner.pipeline.filler(), self.target_of(M::SCHEMA))
     }
@@ -50,8 +53,11 @@ impl KvSync {
     /// Tables of which changes were lost for want of room are filled in without this call; see
     /// [`Builder::auto_backfill`](super::Builder::auto_backfill).
     ///
-    /// In a database whose connections choose the scope, a table is filled in the scopes that lost
-    /// something; where that is not known (a statement that was not captured), in that of this handle.
+    /// In a [`single_tenant`](crate::capture::Database::single_tenant) database a table is filled in the scopes that
+    /// lost something; where that is not known (a statement that was not captured), in that of this handle. Where
+    /// tenants share a table and connections choose the scope, this fails for what a scope lost, and the table stays
+    /// dirty: [`sync`](Self::sync) its rows within the scope, or raise the epoch, then
+    /// [`clear_dirty`](Self::clear_dirty).
     ///
     /// ```
     /// # fn mend(kv: &kvsync::KvSync) -> Result<(), Box<dyn std::error::Error>> {
@@ -112,7 +118,8 @@ impl KvSync {
     ///
     /// The work's own. [`ErrorKind::Config`] before it is run, when a transaction is open on the connection
     /// (what is not committed cannot be filled in), or the connection or the model is not of the same
-    /// database. The failure of the database or of a store: then the table stays dirty.
+    /// database, or the connection's scope is one whose rows the database cannot know
+    /// ([`Database::single_tenant`](crate::capture::Database::single_tenant)). The failure of the database or of a store: then the table stays dirty.
     pub fn bulk<M, C, T, E>(
         &self,
         conn: &mut SyncConnection<C>,
@@ -127,6 +134,7 @@ impl KvSync {
         conn.ready_for_bulk(&target.database)?;
         let filler = self.inner.pipeline.filler();
         let scope = conn.scope().clone();
+        known(&*self.database(&target.database)?.source(), target.schema, &scope)?;
         let soil = |table: &str| {
             filler.soil(&target.database, table, &scope, "rows are being written past capture, in a bulk")
         };

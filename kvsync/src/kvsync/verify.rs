@@ -5,7 +5,9 @@ use crate::upkeep::{Repair, VerifierBuilder, Verify};
 
 impl KvSync {
     /// Compares the rows of a model with what the stores hold, from both sides, and names every difference.
-    /// In the scope of this handle; without one, in every scope that the database gives its rows.
+    /// In the scope of this handle; without one, in every scope that the database gives its rows. Where connections
+    /// choose the scope of rows in one table, nobody knows which rows a scope has, and it is refused within one; see
+    /// [`Scope`](crate::Scope).
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")]

@@ -30,6 +30,10 @@ pub trait Source: Send + Sync {
     /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when no connection can be had.
     fn scopes(&self, schema: &'static Schema, deadline: Duration) -> Result<Vec<Scope>>;
 
+    /// Whether it is known which rows a scope has: schemas have scopes, or the database was said to be a single
+    /// tenant's. Where connections choose the scope of rows in one table, the database cannot tell them apart.
+    fn tells_scopes(&self) -> bool;
+
     /// Reads these rows again, each under a lock, so that its version is exact.
     ///
     /// Blocks until every transaction that holds one of the rows has ended, or the deadline passed.

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::pace::Pace;
+use super::scope::known;
 use super::summary::{Checkpoint, Interrupted, Progress, Summary};
 use crate::change::{Action, Change, Row, Unknown};
 use crate::clock::from_now;
@@ -113,7 +114,8 @@ impl Backfill {
     /// # Errors
     ///
     /// The failure of the database or of a store that lasted longer than the deadline;
-    /// [`ErrorKind::Config`] for a model, a scope or a checkpoint that is not this database's;
+    /// [`ErrorKind::Config`] for a model, a scope or a checkpoint that is not this database's, and for a scope whose
+    /// rows it cannot know ([`Database::single_tenant`](crate::capture::Database::single_tenant));
     /// [`ErrorKind::Closed`] after a shutdown. It holds what was done until then.
     pub fn run(mut self) -> Result<Summary, Interrupted> {
         let began = match &self.target {
@@ -135,6 +137,7 @@ impl Backfill {
     fn go_on(&mut self, summary: &mut Summary, pace: &mut Pace) -> Result<()> {
         let target = self.target.clone()?;
         let source = self.filler.source(&target.database)?;
+        known(&*source, target.schema, &target.scope)?;
         if self.filler.wait(Duration::ZERO) {
             return Err(closed());
         }

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::backfill::{Backfill, Target};
 use super::repair::Repair;
+use super::scope::known;
 use super::summary::{Interrupted, Summary};
 use super::verify::Verify;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::key::Scope;
 use crate::model::{Kind, Schema};
 use crate::worker::{Access, Filler, Marked};
@@ -25,6 +26,9 @@ pub(crate) fn run(filler: &Filler, access: &Access, rows_per_second: u32) {
             let (database, table) = (&*marked.database, marked.table.as_deref());
             match clean(filler, access, &marked, Some(rows_per_second)) {
                 Ok(()) => tracing::info!(database, table, "a dirty table was seen to"),
+                Err(error) if error.kind() == ErrorKind::Config => {
+                    tracing::error!(database, table, %error, "a dirty table stays so");
+                }
                 Err(error) => tracing::warn!(database, table, %error, "a dirty table will be seen to later"),
             }
         }
@@ -72,7 +76,8 @@ pub(crate) fn clean(filler: &Filler, access: &Access, marked: &Marked, rate: Opt
 }
 
 /// Fills in one dirty table: every model of it, in every scope that it may be dirty in. `None` for a table
-/// means all of its database.
+/// means all of its database. Where it is not known which rows a scope has, the table stays dirty, and it fails in
+/// the end.
 pub(crate) fn fill(
     filler: &Filler,
     marked: &Marked,
@@ -81,6 +86,7 @@ pub(crate) fn fill(
     let interrupted = |error| Interrupted::before_it_began(error);
     let source = filler.source(&marked.database).map_err(interrupted)?;
     let (mut done, mut named): (Vec<Summary>, bool) = (Vec::new(), false);
+    let mut refused = None;
     let of_table = |schema: &&'static Schema| marked.table.as_deref().is_none_or(|table| schema.table == table);
     for schema in source.schemas().into_iter().filter(of_table) {
         let mut scopes = source.scopes(schema, PATIENCE).map_err(interrupted)?;
@@ -90,6 +96,10 @@ pub(crate) fn fill(
             named = true;
         }
         for scope in scopes {
+            if let Err(error) = known(&*source, schema, &scope) {
+                refused = Some(error);
+                continue;
+            }
             let target = Target { database: marked.database.clone(), schema, scope };
             done.push(configure(Backfill::new(filler.clone(), Ok(target))).run()?);
         }
@@ -98,7 +108,8 @@ pub(crate) fn fill(
         // Where schemas have scopes, these were all.
         let mut marked = marked.clone();
         marked.unscoped &= !named;
+        marked.unscoped |= refused.is_some();
         filler.filled(&marked);
     }
-    Ok(done)
+    refused.map_or(Ok(done), |error| Err(interrupted(error)))
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::scope::all_known;
 use super::verify::{Difference, Run, Verified, Verify, digest, read};
 use crate::clock::from_now;
 use crate::error::{Error, ErrorKind, Result};
@@ -141,9 +142,11 @@ impl<'a> VerifierBuilder<'a> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`] when it cannot be started.
+    /// [`ErrorKind::Unavailable`] when it cannot be started; [`ErrorKind::Config`] within a scope whose rows the
+    /// database cannot know ([`Database::single_tenant`](crate::capture::Database::single_tenant)).
     pub fn start(self) -> Result<Verifier> {
         let Self { pipeline, running, verify, ages, on_difference } = self;
+        all_known(&verify.access, &verify.scope, verify.chosen.as_deref())?;
         let state = State { aged: vec![0; ages.len()], ..State::default() };
         let shared = Arc::new(Shared {
             stop: AtomicBool::new(false),

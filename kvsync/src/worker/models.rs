@@ -118,6 +118,10 @@ impl Source for Table {
         Ok(Vec::new())
     }
 
+    fn tells_scopes(&self) -> bool {
+        true
+    }
+
     fn reread(&self, wanted: &[Wanted], _: Duration) -> Result<Vec<Reread>> {
         yield_now();
         let read = |wanted: &Wanted| {

@@ -53,6 +53,7 @@ fn build() -> Result<KvSync, Failure> {
         })
     } else {
         let database = Database::<Sqlite>::new("main", move || SqliteConnection::establish(&url));
+        let database = if env::var_os("ADMIN_TENANT").is_some() { database.single_tenant() } else { database };
         builder.database(match outbox {
             Ok("triggers") => database.outbox().triggers::<User>(),
             Ok(_) => database.outbox().model::<User>(),

@@ -14,12 +14,13 @@ pub struct Admin {
     dir: TempDir,
     pub prefix: String,
     pub outbox: Option<&'static str>,
+    pub single_tenant: bool,
 }
 
 impl Admin {
     pub fn new() -> Tested<Self> {
-        let admin =
-            Self { dir: tempfile::tempdir()?, prefix: format!("verify:{:016x}:", rand::random::<u64>()), outbox: None };
+        let prefix = format!("verify:{:016x}:", rand::random::<u64>());
+        let admin = Self { dir: tempfile::tempdir()?, prefix, outbox: None, single_tenant: false };
         admin.sql(
             "CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT UNIQUE, name TEXT NOT NULL);
              INSERT INTO users VALUES (1, 'ann@x', 'Ann'), (2, 'bob@x', 'Bob'), (3, NULL, 'Cid')",
@@ -42,7 +43,10 @@ impl Admin {
     pub fn command(&self, redis: &str, arguments: &[&str]) -> Command {
         let mut command = Command::new(std::env!("CARGO_BIN_EXE_admin"));
         command.env("ADMIN_DATABASE", self.path()).env("ADMIN_REDIS", redis).env("ADMIN_PREFIX", &self.prefix);
-        command.env_remove("ADMIN_OUTBOX").args(arguments);
+        command.env_remove("ADMIN_OUTBOX").env_remove("ADMIN_TENANT").args(arguments);
+        if self.single_tenant {
+            command.env("ADMIN_TENANT", "1");
+        }
         if let Some(outbox) = self.outbox {
             command.env("ADMIN_OUTBOX", outbox);
         }

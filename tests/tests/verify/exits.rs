@@ -123,6 +123,22 @@ fn arguments_that_make_no_sense() -> Tested {
 }
 
 #[test]
+fn a_scope_whose_rows_nobody_knows_is_refused() -> Tested {
+    let mut admin = Admin::new()?;
+    for command in ["backfill", "verify", "repair"] {
+        let (code, told) = admin.json(&["--scope", "typo", command])?;
+        let error = told["error"].as_str().unwrap();
+        assert!(code == 2 && error.contains("single_tenant") && error.contains("@typo:"), "{command}: {told}");
+    }
+    let mut redis = redis::Client::open(env::redis_url()?)?.get_connection()?;
+    assert!(!redis.exists::<_, bool>(format!("{}@typo:user:id:1", admin.prefix))?);
+    admin.single_tenant = true;
+    assert_eq!(admin.json(&["--scope", "t1", "backfill"])?.1["models"][0]["written"], 3);
+    assert_eq!(admin.json(&["--scope", "t1", "verify", "--in-flight", "0"])?.0, 0);
+    Ok(())
+}
+
+#[test]
 fn a_backfill_that_fails_says_where_to_go_on() -> Tested {
     let admin = Admin::new()?;
     let position = "{\"no\":1}";

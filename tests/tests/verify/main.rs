@@ -9,4 +9,5 @@ mod live;
 mod models;
 mod places;
 mod rig;
+mod scopes;
 mod verifier;

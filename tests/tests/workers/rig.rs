@@ -354,6 +354,10 @@ impl Source for Database {
         Ok(Vec::new())
     }
 
+    fn tells_scopes(&self) -> bool {
+        true
+    }
+
     fn barrier(&self, _: Duration) -> Result<Version> {
         let epoch = self.epoch.lock().load(Ordering::SeqCst);
         Ok(Version::new(epoch, 0, self.version.fetch_add(1, Ordering::SeqCst)))

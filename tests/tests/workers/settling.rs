@@ -149,6 +149,10 @@ impl Source for Named {
         self.0.scopes(schema, deadline)
     }
 
+    fn tells_scopes(&self) -> bool {
+        true
+    }
+
     fn barrier(&self, deadline: Duration) -> kvsync::Result<Version> {
         self.0.barrier(deadline)
     }

@@ -107,7 +107,8 @@ impl Verify {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when no such model is registered;
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when no such model is registered, and within a scope whose rows
+    /// the database cannot know ([`Database::single_tenant`](crate::capture::Database::single_tenant));
     /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) when kvsync is shut down meanwhile; otherwise what
     /// the database or the store says. A difference is no error.
     pub fn run(self) -> Result<Verified> {

@@ -8,6 +8,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
 use crate::model::{Kind, PrimaryKey};
 use crate::report::DirtyTable;
+use crate::upkeep::scope::all_known;
 use crate::worker::Access;
 
 /// The models to compare, in each scope that their databases know; and every model there is.
@@ -17,6 +18,7 @@ pub(super) fn units(
     chosen: Option<&[Kind]>,
     deadline: Duration,
 ) -> Result<(Vec<Unit>, Vec<Kind>)> {
+    all_known(access, scope, chosen)?;
     let (mut units, mut registered) = (Vec::new(), Vec::new());
     for source in access.sources() {
         for kind in source.kinds() {
