@@ -4,6 +4,7 @@
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
 pub mod env;
+pub mod log;
 pub mod postgres;
 pub mod recorder;
 pub mod users;

@@ -67,7 +67,9 @@ pub trait Source: Send + Sync {
     /// any order with it. What was read may be *newer* than the version says; the change that made it so
     /// comes by itself, at its own version. The version survives a crash of the database.
     ///
-    /// Blocks until every transaction that was open has ended, or the deadline passed.
+    /// Blocks until every transaction has ended that was open and may have written this database, or the
+    /// deadline passed. On PostgreSQL a wait of 5 seconds is a `tracing` warning that says for whom; those
+    /// of other databases of the cluster are not waited for.
     ///
     /// # Errors
     ///

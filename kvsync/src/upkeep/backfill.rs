@@ -108,8 +108,8 @@ impl Backfill {
     /// Reads and writes until the last row, and returns when every store has taken all of them. A panic or
     /// a kill on the way harms nothing: what is written is right.
     ///
-    /// Blocks for as long as it takes, first of all until every transaction has ended that was open when it
-    /// began.
+    /// Blocks for as long as it takes, first of all until every transaction of the database has ended that
+    /// was open when it began, idle ones included, if it had written anything.
     ///
     /// # Errors
     ///

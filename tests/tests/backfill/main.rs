@@ -1,5 +1,6 @@
 //! A table is filled into a store, beside whoever writes it.
 
+mod barrier;
 mod beside_writers;
 mod bulk;
 mod filling;

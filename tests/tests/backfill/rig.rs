@@ -37,7 +37,7 @@ pub fn account(id: i32, email: &str, amount: i32) -> Account {
     Account { id, email: (!email.is_empty()).then(|| email.to_owned()), amount }
 }
 
-const TABLE: &str = "CREATE TABLE accounts (id INTEGER PRIMARY KEY, email TEXT, amount INTEGER NOT NULL, \
+pub const TABLE: &str = "CREATE TABLE accounts (id INTEGER PRIMARY KEY, email TEXT, amount INTEGER NOT NULL, \
                      closed BOOLEAN NOT NULL DEFAULT false); \
                      CREATE UNIQUE INDEX accounts_email ON accounts (email) WHERE NOT closed";
 

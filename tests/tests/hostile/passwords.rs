@@ -2,7 +2,7 @@
 //! `health` says, a log, or the `Debug` of anything.
 
 use std::error::Error as StdError;
-use std::fmt::{Debug, Write};
+use std::fmt::Write;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::sync::{Arc, OnceLock};
@@ -18,11 +18,10 @@ use kvsync::store::SyncStore;
 use kvsync::store::redis::RedisStore;
 use kvsync::{KvSync, Scope, Syncable};
 use kvsync_tests::Tested;
+use kvsync_tests::log::Log;
 use kvsync_tests::servers::{AclUser, Listen, Redis, RedisOptions};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use tracing::field::{Field, Visit};
-use tracing::span;
 
 /// The password, in which a URL cannot be cut into pieces without showing one of them.
 const SECRET: &str = "hunter2";
@@ -43,43 +42,6 @@ fn silent_error(what: &str, error: &(dyn StdError + 'static)) {
     while let Some(cause) = next {
         silent(what, &format!("{cause} {cause:?} {cause:#?}"));
         next = cause.source();
-    }
-}
-
-/// Every event that anything in this process has logged.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<String>>);
-
-impl tracing::Subscriber for Log {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
-        attributes.record(&mut Fields(&mut self.0.lock()));
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, values: &span::Record<'_>) {
-        values.record(&mut Fields(&mut self.0.lock()));
-    }
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        event.record(&mut Fields(&mut self.0.lock()));
-    }
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
-struct Fields<'a>(&'a mut String);
-
-impl Visit for Fields<'_> {
-    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
-        Write::write_fmt(self.0, format_args!("{field}={value:?}\n")).unwrap();
     }
 }
 
@@ -132,7 +94,7 @@ fn redis_urls_that_lead_nowhere() {
     let both = builder("redis://127.0.0.1:1/").username("app").password(SECRET);
     silent("a builder", &format!("{both:?} {both:#?}"));
     silent_error("a builder", &both.connect().unwrap_err());
-    silent("the log", &log().0.lock());
+    silent("the log", &log().text());
 }
 
 diesel::table! {
@@ -201,7 +163,7 @@ fn a_redis_that_is_there_and_goes() -> Tested {
         silent("shutdown", &format!("{:?}", kv.shutdown(Duration::from_millis(500))));
         silent("reports", &told.lock());
     }
-    silent("the log", &log.0.lock());
+    silent("the log", &log.text());
     Ok(())
 }
 
@@ -258,6 +220,6 @@ fn postgres_urls() -> Tested {
         silent_error(url, &manager.connect().map(drop).expect_err(url));
         silent("health", &format!("{:?}", kv.scoped(Scope::named("a")).health(Duration::from_millis(200))));
     }
-    silent("the log", &log.0.lock());
+    silent("the log", &log.text());
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! Capture on PostgreSQL.
 
+mod barrier;
 mod begin;
 mod catalog;
 mod outbox;

@@ -4,14 +4,12 @@
 //! is not committed yet, and what is read would win over that change for ever.
 
 use std::collections::HashMap;
-use std::thread;
-use std::time::Duration;
 
+use diesel::RunQueryDsl;
 use diesel::dsl::sql;
 use diesel::pg::Pg;
 use diesel::result::Error as DieselError;
 use diesel::sql_types::{BigInt, Text};
-use diesel::{QueryableByName, RunQueryDsl, sql_query};
 
 use super::super::backend::{Inner, Inside};
 use super::super::hub::Hub;
@@ -60,7 +58,7 @@ type FoundRows = HashMap<Key, Result<Option<Box<dyn Model>>>>;
 pub(super) struct Reading<'a, C> {
     pub(super) conn: &'a mut C,
     pub(super) hub: &'a Hub<Pg>,
-    until: Until,
+    pub(super) until: Until,
     /// The server's; nothing before it was asked for.
     timeline: Option<u32>,
     /// The schemas of scopes.
@@ -150,46 +148,8 @@ impl<'a, C: Inner<Backend = Pg>> Reading<'a, C> {
         Ok(())
     }
 
-    /// A version below that of every change that a reading begun from now on does not see.
-    pub(super) fn barrier(&mut self, floor: Version) -> Result<Version> {
-        #[derive(QueryableByName)]
-        struct Now {
-            #[diesel(sql_type = BigInt)]
-            xid: i64,
-        }
-        let version = self.version(floor)?;
-        // The message makes the transaction flush the WAL, so that the version survives a crash.
-        let now: Now = sql_query(
-            "SELECT pg_catalog.pg_current_xact_id()::text::int8 AS xid, \
-             pg_catalog.pg_logical_emit_message(true, 'kvsync', '')",
-        )
-        .get_result(self.conn)
-        .map_err(told)?;
-        let oldest = "SELECT pg_catalog.pg_snapshot_xmin(pg_catalog.pg_current_snapshot())::text::int8";
-        let mut pause = Duration::from_millis(1);
-        while sql::<BigInt>(oldest).get_result::<i64>(self.conn).map_err(told)? < now.xid {
-            // The server tells nobody when a transaction ends.
-            if self.until.millis().is_err() {
-                return Err(Error::new(ErrorKind::Deadline, self.too_long()));
-            }
-            thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(50));
-        }
-        Ok(version)
-    }
-
-    /// Who it is that is waited for.
-    fn too_long(&mut self) -> String {
-        let oldest = "SELECT 'process ' || pid || ' of database ' || datname || ', in it since ' || xact_start \
-                      FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL \
-                      ORDER BY pg_catalog.age(backend_xid) DESC LIMIT 1";
-        let who: String =
-            sql::<Text>(oldest).get_result(self.conn).unwrap_or_else(|_| "see pg_prepared_xacts".to_owned());
-        format!("a transaction has been open for too long ({who}); until it ends, nobody can tell what it will change")
-    }
-
     /// The version of now, at least `floor`.
-    fn version(&mut self, floor: Version) -> Result<Version> {
+    pub(super) fn version(&mut self, floor: Version) -> Result<Version> {
         // A mark of a higher epoch tells that the epoch was raised; what is read now is of that one.
         let epoch = self.hub.publish.epoch().max(floor.epoch());
         let timeline = match self.timeline {

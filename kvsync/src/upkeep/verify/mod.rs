@@ -76,7 +76,7 @@ impl Verify {
         self
     }
 
-    /// How long each reading may take, the wait for open transactions included; 30 seconds without this
+    /// How long each reading may take, the wait for open transactions of the database included; 30 seconds without this
     /// call.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.settings.deadline = deadline;
