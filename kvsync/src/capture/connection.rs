@@ -57,10 +57,7 @@ impl<C: Inner> SyncConnection<C> {
 
     /// Whether something may be written to this database past capture, to be filled in afterwards.
     pub(crate) fn ready_for_bulk(&mut self, database: &str) -> Result<()> {
-        if depth_of(&mut self.inner) != Some(0) {
-            let message = "a bulk cannot begin while a transaction is open on the connection, or broken";
-            return Err(Error::new(ErrorKind::Config, message));
-        }
+        without_transaction(&mut self.inner, "a bulk cannot begin")?;
         if *self.state.hub.name != *database {
             let message =
                 format!("the model is registered in `{database}`, the connection is one of `{}`", self.state.hub.name);
@@ -116,6 +113,23 @@ pub(super) fn depth_of<C: Connection>(conn: &mut C) -> Option<u32> {
         TransactionManagerStatus::Valid(status) => Some(status.transaction_depth().map_or(0, NonZeroU32::get)),
         TransactionManagerStatus::InError => None,
     }
+}
+
+/// Whether no transaction is open on a connection; if one is, what it is that `cannot` be done.
+///
+/// # Errors
+///
+/// [`ErrorKind::Config`], with what to do about it.
+pub(super) fn without_transaction<C: Connection>(conn: &mut C, cannot: &str) -> Result<()> {
+    let message = match depth_of(conn) {
+        Some(0) => return Ok(()),
+        Some(_) => {
+            "a transaction is open on the connection; commit it or roll it back, or, where a panic left it open, \
+                    drop the connection, which rolls back"
+        }
+        None => "the connection is broken: a transaction on it could not be ended; drop it and open another",
+    };
+    Err(Error::new(ErrorKind::Config, format!("{cannot}: {message}")))
 }
 
 /// Forgets all prepared statements: those that another wrapper prepared stand under the same ids.

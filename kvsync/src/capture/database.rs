@@ -333,12 +333,9 @@ impl<DB: SyncBackend> Attached<DB> {
     ///
     /// [`ErrorKind::Database`] when it is a database that cannot be captured, such as SQLite before
     /// 3.35, or when it is of another PostgreSQL cluster than the last one and the epoch was not raised
-    /// since, and [`ErrorKind::Config`] when a transaction is open on it.
+    /// since, and [`ErrorKind::Config`] when a transaction is open on it or could not be ended.
     pub fn wrap<C: Inner<Backend = DB>>(&self, mut conn: C) -> Result<SyncConnection<C>> {
-        if super::connection::depth_of(&mut conn) != Some(0) {
-            let message = "a connection cannot be wrapped while a transaction is open on it, or broken";
-            return Err(Error::new(ErrorKind::Config, message));
-        }
+        super::connection::without_transaction(&mut conn, "the connection cannot be wrapped")?;
         self.hub.greet(&mut conn)?;
         Ok(SyncConnection::new(conn, Arc::clone(&self.hub)))
     }

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
-use diesel::connection::{Instrumentation, InstrumentationEvent, get_default_instrumentation};
+use diesel::Connection;
+use diesel::connection::{Instrumentation, InstrumentationEvent, TransactionManager as _, get_default_instrumentation};
 use parking_lot::Mutex;
 
 use super::backend::{Inner, Inside, SyncBackend};
@@ -26,11 +29,21 @@ impl<C: Inner> SyncConnection<C> {
         self.watched(None, work)
     }
 
-    /// Lends it for a bulk. Also returns the registered tables that were written, or may have been: nothing is
-    /// reported of them.
-    pub(crate) fn lend_for_bulk<R>(&mut self, work: impl FnOnce(&mut C) -> R) -> (R, BTreeSet<String>) {
+    /// Lends it for a bulk, and catches its panic. Also returns the registered tables that were written, or may have
+    /// been: nothing is reported of them.
+    pub(crate) fn lend_for_bulk<T, E>(
+        &mut self,
+        work: impl FnOnce(&mut C) -> Result<T, E>,
+    ) -> (thread::Result<Result<T, E>>, BTreeSet<String>) {
         let seen = Arc::new(Mutex::new(BTreeSet::new()));
-        let result = self.watched(Some(Arc::clone(&seen)), work);
+        let result = self.watched(Some(Arc::clone(&seen)), |conn| {
+            // What a panic leaves half done on the connection is its transaction, and that is rolled back.
+            let result = catch_unwind(AssertUnwindSafe(|| work(conn)));
+            if !matches!(result, Ok(Ok(_))) {
+                roll_back(conn);
+            }
+            result
+        });
         let tables = std::mem::take(&mut *seen.lock());
         (result, tables)
     }
@@ -67,6 +80,16 @@ impl<C: Inner> SyncConnection<C> {
             if after == 0 {
                 self.state.publish_in_doubt();
             }
+        }
+    }
+}
+
+/// Ends the transaction that failed work left open. Nobody else does, and what fills in would wait for it. One that
+/// cannot be ended leaves the connection broken, and ends with it.
+fn roll_back<C: Connection>(conn: &mut C) {
+    while depth_of(conn).is_some_and(|depth| depth > 0) {
+        if C::TransactionManager::rollback_transaction(conn).is_err() {
+            return;
         }
     }
 }

@@ -1,3 +1,4 @@
+use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use super::KvSync;
@@ -92,13 +93,13 @@ impl KvSync {
     /// watched as [`SyncConnection::lend`] does it, and not where the policy is `Allow`. What functions write cannot
     /// be told: call [`repair_all`](Self::repair_all) there.
     ///
-    /// When the work has ended, also with an error, each table is filled in as a whole
+    /// When the work has ended, also with an error or a panic, each table is filled in as a whole
     /// ([`backfill`](Self::backfill)), then the stores are searched for entries of rows that were deleted
     /// ([`repair`](Self::repair)): both take their time in proportion to the whole table, and not to what was
-    /// written. Readers may see older rows until this returns; no reader ever sees a row that was not
-    /// committed. Should the process die on the way, the mark is gone with it, and a
-    /// [`repair`](Self::repair) does the same. Where only rows are inserted, `unsynced()` and a
-    /// [`backfill`](Self::backfill) do with less.
+    /// written. A transaction that failed work left open is rolled back before, and a panic goes on afterwards.
+    /// Readers may see older rows until this returns; no reader ever sees a row that was not committed. Should the
+    /// process die on the way, the mark is gone with it, and a [`repair`](Self::repair) does the same. Where only
+    /// rows are inserted, `unsynced()` and a [`backfill`](Self::backfill) do with less.
     ///
     /// ```
     /// # #[cfg(feature = "sqlite")]
@@ -116,10 +117,11 @@ impl KvSync {
     ///
     /// # Errors
     ///
-    /// The work's own. [`ErrorKind::Config`] before it is run, when a transaction is open on the connection
-    /// (what is not committed cannot be filled in), or the connection or the model is not of the same
-    /// database, or the connection's scope is one whose rows the database cannot know
-    /// ([`Database::single_tenant`](crate::capture::Database::single_tenant)). The failure of the database or of a store: then the table stays dirty.
+    /// The work's own. [`ErrorKind::Config`] before it is run, when a transaction is open on the connection (what is
+    /// not committed cannot be filled in), as a panic outside of a bulk leaves it, or could not be ended; when the
+    /// connection or the model is not of the same database; or when the connection's scope is one whose rows the
+    /// database cannot know ([`Database::single_tenant`](crate::capture::Database::single_tenant)). The failure of the
+    /// database or of a store: then the table stays dirty.
     pub fn bulk<M, C, T, E>(
         &self,
         conn: &mut SyncConnection<C>,
@@ -136,7 +138,12 @@ impl KvSync {
         let scope = conn.scope().clone();
         known(&*self.database(&target.database)?.source(), target.schema, &scope)?;
         let soil = |table: &str| {
-            filler.soil(&target.database, table, &scope, "rows are being written past capture, in a bulk")
+            filler.soil(
+                &target.database,
+                table,
+                &scope,
+                "rows were written past capture, in a bulk that is not filled in yet",
+            )
         };
         soil(target.schema.table);
         let (worked, mut tables) = conn.lend_for_bulk(work);
@@ -147,10 +154,17 @@ impl KvSync {
         let access = self.inner.pipeline.access();
         let cleaned = marked.iter().map(|marked| clean(&filler, &access, marked, None));
         let cleaned = cleaned.fold(Ok(()), Result::and);
-        if worked.is_ok() {
-            cleaned?;
+        match (worked, cleaned) {
+            (Ok(Ok(done)), Ok(())) => Ok(done),
+            (Ok(Ok(_)), Err(error)) => Err(error.into()),
+            (failed, cleaned) => {
+                if let Err(error) = cleaned {
+                    let database = &*target.database;
+                    tracing::error!(database, %error, "what a failed bulk has written is not filled in; its tables stay dirty");
+                }
+                failed.unwrap_or_else(|panic| resume_unwind(panic))
+            }
         }
-        worked
     }
 
     /// The scopes that the database gives to rows of this model: those of its schemas. Empty where

@@ -1,5 +1,7 @@
 //! What is written in a bulk is not captured, and is in the store when the bulk has ended.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use diesel::connection::SimpleConnection;
 use diesel::pg::Pg;
 use diesel::prelude::*;
@@ -69,6 +71,62 @@ fn on_postgres() {
     let on = Postgres::new();
     let kv = on.kv(&MemoryStore::new());
     written_in_a_bulk(&kv, kv.connect::<Pg>("main").unwrap());
+}
+
+/// A panic in a bulk is to the stores what an error is.
+fn panicking_in_a_bulk<C: Inner>(kv: &KvSync, mut conn: SyncConnection<C>) {
+    conn.batch_execute("INSERT INTO accounts (id, email, amount) VALUES (1, 'e1', 1)").unwrap();
+    conn.batch_execute("INSERT INTO accounts (id, email, amount) VALUES (2, 'e2', 2)").unwrap();
+    kv.flush(LONG).unwrap();
+    let panicked = catch_unwind(AssertUnwindSafe(|| {
+        kv.bulk::<Account, _, (), Failure>(&mut conn, |conn| {
+            conn.batch_execute("UPDATE accounts SET amount = 3 WHERE id = 1")?;
+            conn.transaction(|conn| {
+                conn.batch_execute("UPDATE accounts SET amount = 4 WHERE id = 2")?;
+                panic!("enough")
+            })
+        })
+    }));
+    assert_eq!(panicked.unwrap_err().downcast_ref::<&str>(), Some(&"enough"));
+    assert!(kv.health(LONG).pipeline.dirty.is_empty(), "{:?}", kv.health(LONG).details);
+    let rows = [account(1, "e1", 3), account(2, "e2", 2)];
+    assert_eq!(differences(kv, &rows, 0..3, &emails()), [""; 0]);
+    // The transaction was rolled back, and capture goes on.
+    conn.batch_execute("UPDATE accounts SET amount = 5 WHERE id = 2").unwrap();
+    kv.flush(LONG).unwrap();
+    assert_eq!(differences(kv, &[account(1, "e1", 3), account(2, "e2", 5)], 0..3, &emails()), [""; 0]);
+    // Outside of a bulk nobody rolls back what a panic left open, and a bulk says so.
+    catch_unwind(AssertUnwindSafe(|| conn.transaction::<(), Failure, _>(|_| panic!("enough")))).unwrap_err();
+    let refused = kv.bulk::<Account, _, (), Failure>(&mut conn, |_| unreachable!()).unwrap_err().to_string();
+    assert!(refused.contains("a transaction is open on the connection; commit it or roll it back"), "{refused}");
+}
+
+#[test]
+fn a_panic_on_sqlite() {
+    let on = Lite::new();
+    let kv = on.kv(&MemoryStore::new());
+    panicking_in_a_bulk(&kv, kv.connect::<Sqlite>("main").unwrap());
+}
+
+#[test]
+fn a_panic_on_postgres() {
+    let on = Postgres::new();
+    let kv = on.kv(&MemoryStore::new());
+    panicking_in_a_bulk(&kv, kv.connect::<Pg>("main").unwrap());
+}
+
+#[test]
+fn a_broken_connection_is_told_from_one_in_a_transaction() {
+    let on = Postgres::new();
+    let kv = on.kv(&MemoryStore::new());
+    let mut conn = kv.connect::<Pg>("main").unwrap();
+    let broken = conn.transaction::<(), Failure, _>(|conn| {
+        conn.batch_execute("SELECT pg_terminate_backend(pg_backend_pid())")?;
+        Ok(())
+    });
+    broken.unwrap_err();
+    let refused = kv.bulk::<Account, _, (), Failure>(&mut conn, |_| unreachable!()).unwrap_err().to_string();
+    assert!(refused.contains("the connection is broken"), "{refused}");
 }
 
 diesel::table! {
