@@ -133,7 +133,8 @@ pub struct DirtyTable {
     pub table: Option<String>,
     /// Since when.
     pub since: SystemTime,
-    /// How many changes or statements were lost.
+    /// How many writes are missing in the stores: changes that were lost or are dead letters, and statements that were
+    /// not captured, of any number of rows each.
     pub lost: u64,
     /// Why, the first time.
     pub reason: String,
@@ -156,8 +157,10 @@ impl fmt::Display for DirtyTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let table = self.table.as_deref().unwrap_or("some table");
         write!(f, "{table} of {} is dirty", self.database)?;
-        if self.lost > 0 {
-            write!(f, " ({} lost)", self.lost)?;
+        match self.lost {
+            0 => {}
+            1 => f.write_str(" (1 write is missing)")?,
+            lost => write!(f, " ({lost} writes are missing)")?,
         }
         write!(f, ": {}", self.reason)?;
         if self.filled { write!(f, "; since then it was filled in, but for deleted rows") } else { Ok(()) }

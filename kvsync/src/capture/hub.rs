@@ -107,7 +107,15 @@ impl<DB: SyncBackend> Hub<DB> {
 
     /// Reports a write that was not captured.
     pub(super) fn missed(&self, table: Option<&str>, reason: impl Into<Cow<'static, str>>, sql: &str) {
-        self.publish.missed(Missed::new(Arc::clone(&self.name), table.map(str::to_owned), reason, sql));
+        let table = table.map(|table| self.declared(table).to_owned());
+        self.publish.missed(Missed::new(Arc::clone(&self.name), table, reason, sql));
+    }
+
+    /// What the models of a table call it, by which whoever sees to a dirty table finds them: `table!` may give it
+    /// another name in SQL, and SQLite's names are folded here.
+    pub(super) fn declared<'a>(&self, table: &'a str) -> &'a str {
+        let own = self.tables.iter().find(|own| own.name == table);
+        own.and_then(|own| own.models.first()).map_or(table, |model| model.schema.table)
     }
 
     /// What a transaction holds in memory. What is written into an outbox is never lost.

@@ -166,7 +166,7 @@ impl<DB: SyncBackend> Watch<DB> {
             let tables = tables.into_iter().filter(|table| !table.triggers);
             for table in tables.map(|table| &table.name).chain(led) {
                 if let Some(seen) = &self.seen {
-                    seen.lock().insert(table.clone());
+                    seen.lock().insert(self.hub.declared(table).to_owned());
                 } else {
                     let reason = "the table was written on the connection that `lend` handed out";
                     self.hub.missed(Some(table), reason, statement);

@@ -11,7 +11,12 @@
 //! `save_changes`) and deletes, run by `execute`, `load`, `load_iter` or `get_result`, with a
 //! `returning` of the caller's or without, and the same statements through `sql_query` and
 //! `batch_execute`. An UPDATE of the primary key moves the row: its old keys are found under lock before
-//! it runs. On Postgres each row's `tableoid` decides which table it belongs to, so a search
+//! it runs. On Postgres that leaves a gap: a row that another transaction inserts or moves in between, and that the
+//! UPDATE then moves too, was not there when old keys were looked for. It is captured under its new key, but its old
+//! keys stay: that is reported, with an outbox as well, and the table is dirty until a
+//! [`repair`](crate::KvSync::repair). To leave no gap, `SELECT .. FOR UPDATE` the rows and then move
+//! just those that it returned, by their keys, or run it in a SERIALIZABLE or REPEATABLE READ transaction, whose statements see the same rows. With
+//! triggers there is none. On Postgres each row's `tableoid` decides which table it belongs to, so a search
 //! path or a temporary table never mixes two.
 //!
 //! # What is not

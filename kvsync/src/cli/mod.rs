@@ -60,6 +60,14 @@
 //! which rows of a table are its own. Of a single tenant's database all rows are taken for those of the scope that is
 //! named, also where the name is mistaken.
 //!
+//! # Dead letters that are dropped
+//!
+//! What `outbox drop` deletes is delivered no more, and `health` of the command line is up again, because nothing else
+//! tells another process of it. The rows are mended by that no more than before: in the stores they may be unknown
+//! (readers are sent to the database), or, where the letter could not be understood, as old as they were. Their next
+//! write ends that, and so does `repair`. The process that gave them up shows their tables dirty until it repairs
+//! them or is told to [forget it](KvSync::clear_dirty).
+//!
 //! # Stopping
 //!
 //! Everything may be stopped at any time and begun again. A first Ctrl-C (or SIGTERM) ends a `backfill` after the
@@ -97,7 +105,7 @@
 //! | `audit` | `findings` (`severity`, `database`, `table`, `message`, `advice`) |
 //! | `outbox depth` | `outboxes` (`database`, `pending`, `dead`, `delivered`, `oldest_seconds`) |
 //! | `outbox dead` | `dead_letters` (`database`, `id`, `table`, `model`, `action`, `primary_key`, `attempts`, `age_seconds`, `error`) |
-//! | `outbox retry`, `drop` | `count`, `missing` (the ids that are no dead letters) |
+//! | `outbox retry`, `drop` | `count`, `missing` (the ids that are no dead letters), `advice` (what is left to do, or null) |
 //! | `outbox replay` | `count` |
 //! | `triggers` | `sql` |
 //! | `epoch raise` | `epoch` |
@@ -172,7 +180,7 @@ enum Verb {
     /// How the stores and the way to them are
     Health {
         /// How long a store may take to answer
-        #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds)]
+        #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = seconds, allow_negative_numbers = true)]
         deadline: Duration,
     },
     /// What the catalog shows of the tables: misfits, and what writes rows unseen
@@ -219,7 +227,7 @@ struct Filling {
     #[arg(long, value_name = "ROWS", default_value_t = 500)]
     page: usize,
     /// How long each reading may take
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = seconds, allow_negative_numbers = true)]
     deadline: Duration,
     /// Go on from where an earlier run ended: the `next` that it told
     #[arg(long, value_name = "POSITION")]
@@ -237,10 +245,10 @@ struct Comparing {
     #[arg(long, value_name = "ROWS", default_value_t = 500)]
     page: usize,
     /// How long a change may be on its way: longer than the lag of every process that writes
-    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "2", value_parser = seconds, allow_negative_numbers = true)]
     in_flight: Duration,
     /// How long each reading may take
-    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds, allow_negative_numbers = true)]
     deadline: Duration,
     /// How many differences are listed
     #[arg(long, value_name = "COUNT", default_value_t = 1000)]
@@ -300,10 +308,8 @@ impl Command {
 
 /// A number of seconds that somebody wrote.
 fn seconds(text: &str) -> Result<Duration, String> {
-    let number: f64 = text.parse().map_err(|_| "it is no number of seconds".to_owned())?;
     // Times are added to the clock, which has an end.
-    if (0.0..=1e9).contains(&number) {
-        return Ok(Duration::from_secs_f64(number));
-    }
-    Err("it is no number from 0 to 1000000000".to_owned())
+    let number = text.parse().ok().filter(|number| (0.0..=1e9).contains(number));
+    let number = number.ok_or("say a number of seconds from 0 to 1000000000, such as `90` or `0.5`")?;
+    Ok(Duration::from_secs_f64(number))
 }

@@ -26,20 +26,20 @@ pub(super) enum Verb {
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
         /// How many are listed
-        #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "COUNT", default_value_t = 100, value_parser = value_parser!(u32).range(1..), allow_negative_numbers = true)]
         most: u32,
     },
     /// Let dead letters be delivered again
     Retry(Letters),
-    /// Delete dead letters
+    /// Delete dead letters; their rows may be unknown or old in the stores until their next write or a `repair`
     Drop(Letters),
     /// Let what was delivered be delivered again, as far as it is kept
     Replay {
         /// One database
         #[arg(long, value_name = "NAME")]
         database: Option<String>,
-        /// What was captured so long ago, or later
-        #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+        /// What was captured so long ago, or later: a number of seconds, 0 or more
+        #[arg(long, value_name = "SECONDS", value_parser = seconds, allow_negative_numbers = true)]
         since: Duration,
     },
 }
@@ -57,6 +57,10 @@ pub(super) struct Letters {
     ids: Vec<i64>,
 }
 
+/// What is left to do once dead letters are gone.
+const AFTER_A_DROP: &str =
+    "their rows may be unknown or old in the stores until they are written again; `repair` mends them now";
+
 pub(super) fn work(kv: &KvSync, verb: &Verb) -> Result<Told> {
     match verb {
         Verb::Depth { database } => depth(&outboxes(kv, database.as_deref())?),
@@ -64,10 +68,12 @@ pub(super) fn work(kv: &KvSync, verb: &Verb) -> Result<Told> {
             dead(&outboxes(kv, database.as_deref())?, usize::try_from(*most).unwrap_or(usize::MAX))
         }
         Verb::Retry(letters) => {
-            of_letters(kv, letters, "to be delivered again", Outbox::retry_all, |outbox, id| outbox.retry(&[id]))
+            of_letters(kv, letters, "to be delivered again", None, Outbox::retry_all, |outbox, id| outbox.retry(&[id]))
         }
         Verb::Drop(letters) => {
-            of_letters(kv, letters, "deleted", Outbox::discard_all, |outbox, id| outbox.discard(&[id]))
+            of_letters(kv, letters, "deleted", Some(AFTER_A_DROP), Outbox::discard_all, |outbox, id| {
+                outbox.discard(&[id])
+            })
         }
         Verb::Replay { database, since } => {
             let since = SystemTime::now().checked_sub(*since).unwrap_or(SystemTime::UNIX_EPOCH);
@@ -142,14 +148,17 @@ fn of_letters(
     kv: &KvSync,
     letters: &Letters,
     what: &str,
+    advice: Option<&'static str>,
     all: impl Fn(&Outbox) -> Result<usize>,
     one: impl Fn(&Outbox, i64) -> Result<usize>,
 ) -> Result<Told> {
     let outboxes = outboxes(kv, letters.database.as_deref())?;
     if letters.all {
         let count = outboxes.iter().try_fold(0, |count, (_, outbox)| Ok::<_, Error>(count + all(outbox)?))?;
-        let json = json!({ "count": count, "missing": [] });
-        return Ok(Told::new(json, vec![format!("{count} {what}")], true));
+        let advice = advice.filter(|_| count > 0);
+        let json = json!({ "count": count, "missing": [], "advice": advice });
+        let lines = std::iter::once(format!("{count} {what}")).chain(advice.map(str::to_owned));
+        return Ok(Told::new(json, lines.collect(), true));
     }
     let [(database, outbox)] = outboxes.as_slice() else {
         let message = "several databases have outboxes, each with ids of its own; name one with `--database`";
@@ -167,10 +176,12 @@ fn of_letters(
             some => count += some,
         }
     }
+    let advice = advice.filter(|_| count > 0);
     let mut lines = vec![format!("{count} {what}")];
+    lines.extend(advice.map(str::to_owned));
     lines.extend(missing.iter().map(|id| format!("{id} is no dead letter of {database}")));
     let well = missing.is_empty();
-    Ok(Told::new(json!({ "count": count, "missing": missing }), lines, well))
+    Ok(Told::new(json!({ "count": count, "missing": missing, "advice": advice }), lines, well))
 }
 
 /// What an outbox holds, for people.

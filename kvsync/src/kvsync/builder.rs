@@ -149,7 +149,8 @@ impl Builder {
 
     /// How often a row of an outbox is tried that a store refuses or that cannot be understood, and how long
     /// it waits between, before it is a dead letter. Without this call 10 times, from 1 s to 5 minutes
-    /// apart. A store or a database that is down costs no attempts.
+    /// apart, which is more than a [`Backoff`] of stores begins and ends with (20 ms, 5 s). A store or a database that is
+    /// down costs no attempts.
     ///
     /// ```
     /// use std::time::Duration;

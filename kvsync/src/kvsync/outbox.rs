@@ -71,8 +71,11 @@ impl Outbox {
         self.recounted(self.outbox.retry(None))
     }
 
-    /// Deletes dead letters: their changes will not be in any store. Returns how many there were of these
-    /// ids.
+    /// Deletes dead letters: their changes will not be delivered. Returns how many there were of these ids.
+    ///
+    /// Nothing else is mended by it. Unless their rows were written since, these stay unknown or old in the stores until
+    /// their next write or a [`repair`](KvSync::repair), and until that the tables stay dirty in the process that gave
+    /// the letters up. Another process, such as the command line, knows nothing of it any more.
     ///
     /// # Errors
     ///
@@ -81,7 +84,7 @@ impl Outbox {
         self.recounted(self.outbox.discard(Some(ids)))
     }
 
-    /// Deletes all dead letters. Returns how many there were.
+    /// Deletes all dead letters, as [`discard`](Self::discard) does. Returns how many there were.
     ///
     /// # Errors
     ///

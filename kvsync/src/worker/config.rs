@@ -68,12 +68,13 @@ pub struct Batch {
 }
 
 /// How long to wait before a store or a database that failed is asked again: twice as long each time,
-/// with chance added.
+/// with chance added. Without a setting, stores are asked again after 20 ms to 5 s, and rows of an outbox that fail
+/// ([`RelayConfig::backoff`]) are tried again after 1 s to 5 minutes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
-    /// The first wait; 20 ms.
+    /// The first wait.
     pub min: Duration,
-    /// The longest; 5 s.
+    /// The longest.
     pub max: Duration,
 }
 

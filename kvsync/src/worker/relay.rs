@@ -189,7 +189,7 @@ impl Relay {
         if retry_in.is_none() {
             let name = self.post.outbox.name();
             tracing::error!(database = name, table, id, error = text, "a change is a dead letter");
-            let reason = format!("a change of it is a dead letter of the outbox ({id}): {text}");
+            let reason = format!("a change of it is a dead letter of the outbox, of the id {id}: {text}");
             self.shared.dirty.mark(&name.into(), Some(table), 1, self.shared.clock.now(), &reason);
             self.upkeep = Instant::now();
         }

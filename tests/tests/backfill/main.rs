@@ -5,6 +5,7 @@ mod beside_writers;
 mod bulk;
 mod filling;
 mod huge;
+mod names;
 mod overflow;
 mod pages;
 mod rig;

@@ -63,8 +63,10 @@ fn dead_letters() -> Tested {
     let id = dead_letter(&admin)?.to_string();
     let (code, both) = admin.json(&["outbox", "drop", &id, "9999"])?;
     assert_eq!((code, &both["count"], &both["missing"][0]), (1, &1.into(), &9999.into()), "{both}");
+    assert!(both["advice"].as_str().unwrap().contains("`repair`"), "{both}");
     assert_eq!(admin.json(&["outbox", "dead"])?.0, 0);
-    assert_eq!(admin.json(&["outbox", "drop", "--all"])?.0, 0);
+    let (code, none) = admin.json(&["outbox", "drop", "--all"])?;
+    assert_eq!((code, &none["count"], &none["advice"]), (0, &0.into(), &Value::Null), "{none}");
     Ok(())
 }
 
@@ -116,6 +118,10 @@ fn arguments_that_make_no_sense() -> Tested {
         let people = admin.run(&env::redis_url()?, arguments)?;
         assert_eq!((people.status.code(), people.stdout.len()), (Some(2), 0), "{arguments:?}");
         assert!(!people.stderr.is_empty(), "{arguments:?}");
+    }
+    for negative in [&["outbox", "replay", "--since", "-5"][..], &["verify", "--in-flight", "-5"]] {
+        let told = admin.json(negative)?.1;
+        assert!(told["error"].as_str().unwrap().contains("a number of seconds from 0"), "{told}");
     }
     let help = admin.run(&env::redis_url()?, &["outbox", "retry", "--help"])?;
     assert!(help.status.success() && String::from_utf8(help.stdout)?.contains("outbox dead"));

@@ -31,6 +31,12 @@
 //! send their readers to the database. A row that has failed before is read again when it is retried, so that
 //! what the store gets is the database's row of then.
 //!
+//! A dead letter stays one until it is retried or dropped, also when its row was later written and delivered well: kvsync
+//! does not look for that, and the table stays dirty until a [`repair`](crate::KvSync::repair) or
+//! [`clear_dirty`](crate::KvSync::clear_dirty). It harms nothing: a retry reads the row again and never writes over
+//! anything newer, and to drop the letter takes away nothing that was delivered since. Where the row was not written
+//! since, a dropped letter leaves it as it is in the stores, unknown or old, until its next write or a repair.
+//!
 //! All programs that deliver the rows of one database must write the same stores, so the stores cannot be
 //! in their own memory unless there is only one. They should register the same models: a row without a
 //! model is about every model of the table that *the program that claims it* has registered. Rows of models

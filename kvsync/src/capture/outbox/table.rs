@@ -210,7 +210,7 @@ impl<DB: SyncBackend> Outbox for OutboxTable<DB> {
         };
         let claimed = |(row, changes): (Stored, Result<_>)| Claimed {
             id: row.id,
-            table: row.table_name,
+            table: self.hub.declared(&DB::DIALECT.fold(row.table_name.as_str().into())).to_owned(),
             attempts: u32::try_from(row.attempts).unwrap_or(0),
             changes,
         };
