@@ -96,7 +96,8 @@ impl KvSync {
     /// When the work has ended, also with an error or a panic, each table is filled in as a whole
     /// ([`backfill`](Self::backfill)), then the stores are searched for entries of rows that were deleted
     /// ([`repair`](Self::repair)): both take their time in proportion to the whole table, and not to what was
-    /// written. A transaction that failed work left open is rolled back before, and a panic goes on afterwards.
+    /// written, and two seconds besides, in which statements may end that other connections run past capture.
+    /// A transaction that failed work left open is rolled back before, and a panic goes on afterwards.
     /// Readers may see older rows until this returns; no reader ever sees a row that was not committed. Should the
     /// process die on the way, the mark is gone with it, and a [`repair`](Self::repair) does the same. Where only
     /// rows are inserted, `unsynced()` and a [`backfill`](Self::backfill) do with less.
@@ -152,8 +153,7 @@ impl KvSync {
         // filled in, so that none is forgotten when that fails.
         let marked: Vec<_> = tables.iter().filter_map(|table| soil(table)).collect();
         let access = self.inner.pipeline.access();
-        let cleaned = marked.iter().map(|marked| clean(&filler, &access, marked, None));
-        let cleaned = cleaned.fold(Ok(()), Result::and);
+        let cleaned = clean(&filler, &access, &marked, None);
         match (worked, cleaned) {
             (Ok(Ok(done)), Ok(())) => Ok(done),
             (Ok(Ok(_)), Err(error)) => Err(error.into()),

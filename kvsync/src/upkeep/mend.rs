@@ -2,14 +2,15 @@
 //! rows, if a deletion may have been lost. Those that lost changes for want of room are seen to as soon as
 //! stores keep up again, others when asked to.
 
+use std::slice;
 use std::time::Duration;
 
 use super::backfill::{Backfill, Target};
 use super::repair::Repair;
 use super::scope::known;
 use super::summary::{Interrupted, Summary};
-use super::verify::Verify;
-use crate::error::{ErrorKind, Result};
+use super::verify::{IN_FLIGHT, Verify};
+use crate::error::{Error, ErrorKind, Result};
 use crate::key::Scope;
 use crate::model::{Kind, Schema};
 use crate::worker::{Access, Filler, Marked};
@@ -24,7 +25,7 @@ pub(crate) fn run(filler: &Filler, access: &Access, rows_per_second: u32) {
     while attempts > 0 || filler.wait_for_dirt() {
         for marked in filler.dirty(true) {
             let (database, table) = (&*marked.database, marked.table.as_deref());
-            match clean(filler, access, &marked, Some(rows_per_second)) {
+            match clean(filler, access, slice::from_ref(&marked), Some(rows_per_second)) {
                 Ok(()) => tracing::info!(database, table, "a dirty table was seen to"),
                 Err(error) if error.kind() == ErrorKind::Config => {
                     tracing::error!(database, table, %error, "a dirty table stays so");
@@ -39,8 +40,30 @@ pub(crate) fn run(filler: &Filler, access: &Access, rows_per_second: u32) {
     }
 }
 
-/// Fills in one dirty table, and takes out what stands in the stores for rows that were deleted.
-pub(crate) fn clean(filler: &Filler, access: &Access, marked: &Marked, rate: Option<u32>) -> Result<()> {
+/// Fills in dirty tables, and takes out what stands in the stores for rows that were deleted. Sees to all of them,
+/// and fails with the first failure.
+pub(crate) fn clean(filler: &Filler, access: &Access, all: &[Marked], rate: Option<u32>) -> Result<()> {
+    let (mut rest, mut ended) = (Vec::new(), Ok(()));
+    for marked in all {
+        match refilled(filler, marked, rate) {
+            Ok(true) => rest.push(marked),
+            Ok(false) => {}
+            Err(error) => ended = ended.and(Err(error)),
+        }
+    }
+    // What made a table dirty was told of before it ran. One wait serves all tables and scopes; a table that is marked
+    // meanwhile stays so.
+    if !rest.is_empty() && filler.wait(IN_FLIGHT) {
+        return ended.and(Err(Error::new(ErrorKind::Closed, "kvsync was shut down")));
+    }
+    for marked in rest {
+        ended = ended.and(searched(filler, access, marked, rate));
+    }
+    ended
+}
+
+/// Fills in a dirty table, and tells whether it has to be searched for entries of deleted rows.
+fn refilled(filler: &Filler, marked: &Marked, rate: Option<u32>) -> Result<bool> {
     if !marked.filled {
         let paced = &mut |backfill: Backfill| match rate {
             Some(rate) => backfill.rows_per_second(rate),
@@ -49,9 +72,11 @@ pub(crate) fn clean(filler: &Filler, access: &Access, marked: &Marked, rate: Opt
         fill(filler, marked, paced)?;
     }
     let as_it_was = |now: &Marked| now.is_still(marked) && now.filled;
-    if !filler.dirty(false).iter().any(as_it_was) {
-        return Ok(());
-    }
+    Ok(filler.dirty(false).iter().any(as_it_was))
+}
+
+/// Takes out what stands in the stores for rows of a table that were deleted.
+fn searched(filler: &Filler, access: &Access, marked: &Marked, rate: Option<u32>) -> Result<()> {
     let source = filler.source(&marked.database)?;
     let of_table = |schema: &Schema| marked.table.as_deref().is_none_or(|table| schema.table == table);
     let kinds: Vec<Kind> = source.kinds().into_iter().filter(|kind| of_table(kind.schema)).collect();
@@ -64,7 +89,7 @@ pub(crate) fn clean(filler: &Filler, access: &Access, marked: &Marked, rate: Opt
     }
     let mut left = false;
     for scope in scopes {
-        let verify = Verify::new(access.clone(), scope, Some(kinds.clone()));
+        let verify = Verify::new(access.clone(), scope, Some(kinds.clone())).keeping_marks();
         let verify = match rate {
             Some(rate) => verify.rate(rate),
             None => verify,

@@ -22,12 +22,17 @@ use crate::upkeep::verifier::Shared;
 use crate::version::Version;
 use crate::worker::Access;
 
+/// How long a change is on its way at most, unless told otherwise.
+pub(crate) const IN_FLIGHT: Duration = Duration::from_secs(2);
+
 /// How a verification goes about.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     pub(crate) page: usize,
     pub(crate) rate: Option<u32>,
     pub(crate) in_flight: Duration,
+    /// Whether marks of tables are the caller's business: it waited since they were made, and takes them away.
+    pub(crate) keeps_marks: bool,
     pub(crate) deadline: Duration,
     pub(crate) samples: usize,
 }
@@ -37,7 +42,8 @@ impl Default for Settings {
         Self {
             page: 500,
             rate: None,
-            in_flight: Duration::from_secs(2),
+            in_flight: IN_FLIGHT,
+            keeps_marks: false,
             deadline: Duration::from_secs(30),
             samples: 1000,
         }
@@ -75,7 +81,11 @@ impl Run {
     pub(crate) fn new(verify: Verify, mender: Option<Mender>) -> Result<Self> {
         let Verify { access, scope, chosen, settings, on_progress, on_difference } = verify;
         let (units, registered) = units(&access, &scope, chosen.as_deref(), settings.deadline)?;
-        let dirty = if scope.is_none() { covered(&access.dirty(), &units, &access) } else { Vec::new() };
+        let dirty = if scope.is_none() && !settings.keeps_marks {
+            covered(&access.dirty(), &units, &access)
+        } else {
+            Vec::new()
+        };
         let stores = access.stores().count();
         Ok(Self {
             access,
