@@ -45,6 +45,9 @@
 //!   `outbox dead`; what is left after a second (after ten, for `outbox retry` and `replay`) it leaves to others. To
 //!   keep it from that, let `build` call [`relay(false)`](crate::Builder::relay).
 //! - It waits for the database as long as your factory does: give the URL of Postgres a `connect_timeout`.
+//! - On Postgres it waits first for the transactions of the database that are open and have written, at most for the
+//!   `--deadline`. For whom, a warning of `tracing` says after 5 seconds, and the error in the end: to see the warning,
+//!   let `main` install a subscriber that writes to the standard error.
 //! - What it tells of queues, dirty tables and lag is of its own, and the application's is another's:
 //!   that is in the application's [`health`](KvSync::health). The stores and the outboxes are the same.
 //! - A store in memory is another's, and one on disk (`EmbeddedStore`) is open in one process at a time: beside the
