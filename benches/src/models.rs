@@ -42,6 +42,9 @@ pub(crate) struct NewUser {
     pub(crate) username: String,
 }
 
+// Of the table only what keys are made of.
+diesel::table! { series (id) { id -> BigInt } }
+
 /// What a station measured in an hour: lists and numbers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Syncable)]
 #[diesel(table_name = series)]

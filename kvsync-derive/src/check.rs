@@ -15,6 +15,8 @@ pub(crate) struct Model<'a> {
     pub(crate) ident: &'a Ident,
     pub(crate) vis: &'a Visibility,
     pub(crate) table: String,
+    /// The module of its table, where it names one.
+    pub(crate) module: Option<&'a Path>,
     pub(crate) primary_key: Vec<&'a Field<'a>>,
     pub(crate) keys: Vec<Key<'a>>,
     /// The index of the key that is made of the primary key alone.
@@ -47,6 +49,7 @@ pub(crate) fn check<'a>(cx: &Ctxt, input: &'a Input<'a>) -> Model<'a> {
         ident: input.ident,
         vis: input.vis,
         table: input.table(),
+        module: input.diesel.module.as_ref(),
         primary: keys.iter().position(|key| key.is_primary(&primary_key)),
         primary_key,
         keys,

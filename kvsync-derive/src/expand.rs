@@ -150,7 +150,7 @@ fn schema(model: &Model<'_>) -> TokenStream {
     let Model { krate, table, fields, generation, .. } = model;
     let name = model.ident.to_string();
     let name = name.trim_start_matches("r#");
-    let primary_key = model.primary_key.iter().map(|field| field.column());
+    let primary_key = model.primary_key.iter().map(|field| column(model, field));
     let keys = model.keys.iter().filter(|key| !key.broken).map(|key| spec(model, key));
     let primary = option(model.primary.map(Literal::usize_suffixed));
     let ttl = option(model.ttl.map(|(seconds, jitter)| {
@@ -177,7 +177,7 @@ fn spec(model: &Model<'_>, key: &Key<'_>) -> TokenStream {
     let krate = &model.krate;
     let Key { name, format, literals, of_primary, attr, .. } = key;
     let flags = [&attr.immutable, &attr.pointer, &attr.assume_unique].map(Option::is_some);
-    let columns = key.fields().map(Field::column);
+    let columns = key.fields().map(|field| column(model, field));
     quote! {
         #krate::model::KeySpec::new(
             #name,
@@ -188,6 +188,15 @@ fn spec(model: &Model<'_>, key: &Key<'_>) -> TokenStream {
             #(#flags),*
         )
     }
+}
+
+/// The name of a field's column in SQL, which may be another than in Rust. Where no table is named there
+/// may be no `table!` to ask.
+fn column(model: &Model<'_>, field: &Field<'_>) -> TokenStream {
+    let (krate, name) = (&model.krate, field.column());
+    let ident = ["", "r#"].iter().find_map(|raw| syn::parse_str::<Ident>(&format!("{raw}{name}")).ok());
+    let (Some(table), Some(column)) = (model.module, ident) else { return quote!(#name) };
+    quote!(<#table::#column as #krate::__private::Column>::NAME)
 }
 
 fn option(value: Option<impl ToTokens>) -> TokenStream {

@@ -4,13 +4,15 @@
 
 use proc_macro2::{Delimiter, Ident, Span, TokenStream, TokenTree};
 use syn::ext::IdentExt;
-use syn::{Attribute, LitStr, Meta};
+use syn::{Attribute, LitStr, Meta, Path};
 
 /// `#[diesel(..)]` of a struct.
 #[derive(Debug, Default)]
 pub(crate) struct DieselStruct {
     /// The last segment of `table_name`.
     pub(crate) table: Option<String>,
+    /// All of it: the module that `table!` made.
+    pub(crate) module: Option<Path>,
     /// The columns in `primary_key(..)`.
     pub(crate) primary_key: Option<Vec<Ident>>,
 }
@@ -61,7 +63,10 @@ impl DieselStruct {
         let mut this = Self::default();
         for option in options(attrs, "diesel") {
             match option.name().as_str() {
-                "table_name" => this.table = option.last_word(),
+                "table_name" => {
+                    this.table = option.last_word();
+                    this.module = option.path();
+                }
                 "primary_key" => this.primary_key = Some(option.idents()),
                 _ => {}
             }
@@ -156,6 +161,14 @@ impl Foreign {
             TokenTree::Ident(ident) => Some(ident.unraw().to_string()),
             token => string(token).and_then(|path| path.rsplit("::").next().map(|last| last.trim().to_owned())),
         })
+    }
+
+    /// The path after `=`, written as tokens or in quotes.
+    fn path(&self) -> Option<Path> {
+        match self.value() {
+            Some(text) => syn::parse_str(&text).ok(),
+            None => syn::parse2(self.rest.iter().skip(1).cloned().collect()).ok(),
+        }
     }
 
     fn idents(&self) -> Vec<Ident> {

@@ -130,5 +130,6 @@ pub mod __private {
     pub use serde::Serialize;
     pub use serde::de::DeserializeOwned;
 
+    pub use crate::capture::Column;
     pub use crate::key::{key, no_key};
 }

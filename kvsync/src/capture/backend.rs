@@ -88,6 +88,9 @@ pub trait Inside: Backend<QueryBuilder: Default + QueryBuilder<Self>> + Default 
     fn live(condition: &str, table: &str, reference: &str) -> String;
     /// The name as it stands in SQL.
     fn quote(name: &str) -> String;
+    /// The condition, with AND behind it, that a row is one of the table that stands in SQL as `table`, and of
+    /// none that inherits from it; empty where none can.
+    fn only(table: &str) -> String;
     /// Takes a row out of its connection.
     fn own(row: Self::Row<'_, '_>, owning: &mut Self::Owning) -> Self::Owned;
     /// Reads a boolean.

@@ -35,7 +35,7 @@ impl<C: Inner> SyncConnection<C> {
             let checked = check(&mut self.inner, &hub, table).map_err(|error| unchecked(&hub, table, error))?;
             if let Some(Checked { findings, fit }) = checked {
                 table.fit.set(fit);
-                uncaught(&hub, table, &findings);
+                uncaught(&hub, table, &findings, true);
                 found.extend(findings);
             }
         }
@@ -91,7 +91,7 @@ pub(super) fn ensure<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &Tabl
     }
     let Some(Checked { findings, fit }) = check(conn, hub, table)? else { return Ok(()) };
     let news = table.fit.add(fit);
-    uncaught(hub, table, &findings);
+    uncaught(hub, table, &findings, table.is_met());
     for finding in &findings {
         let hinders = matches!(finding.kind, FindingKind::Unreadable | FindingKind::Blind);
         match finding.severity {
@@ -115,21 +115,32 @@ pub(super) fn look_again<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &
     if table.is_met()
         && let Ok(Some(checked)) = check(conn, hub, table)
     {
-        uncaught(hub, table, &checked.findings);
+        uncaught(hub, table, &checked.findings, true);
     }
 }
 
-/// Triggers that were there and are gone, or an outbox: what was written meanwhile was not caught. The next
-/// write looks again.
-fn uncaught<DB: SyncBackend>(hub: &Hub<DB>, table: &Table<DB>, findings: &[Finding]) {
+/// Reports what triggers do not catch. Where triggers or the outbox are gone, or were never there, what was
+/// written meanwhile was lost, and the next write looks again; `lost` is whether anything may have been. Of
+/// tables that inherit it is told once.
+fn uncaught<DB: SyncBackend>(hub: &Hub<DB>, table: &Table<DB>, findings: &[Finding], lost: bool) {
+    let report = |finding: &Finding| {
+        hub.missed(Some(&table.name), format!("{}; {}", finding.message, finding.advice), "");
+    };
+    let child = findings.iter().find(|finding| finding.kind == FindingKind::Child);
+    if table.fit.inherited(child.is_some())
+        && table.triggers
+        && let Some(child) = child
+    {
+        report(child);
+    }
     let gone = |finding: &&Finding| {
         matches!(finding.kind, FindingKind::Outbox | FindingKind::Trigger) && finding.severity == Severity::Error
     };
     if let Some(finding) = findings.iter().find(gone)
-        && table.is_met()
+        && lost
     {
         table.set_checked(false);
-        hub.missed(Some(&table.name), format!("{}; {}", finding.message, finding.advice), "");
+        report(finding);
     }
 }
 
@@ -169,15 +180,23 @@ fn check<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &Table<C::Backend
             found.push(notice);
             continue;
         }
-        if !model.by_key
-            && let Some(notice) = unreadable(conn, table, model, &catalog)?
-        {
+        let mut lacks = lacking(model, &catalog);
+        let unread = if model.by_key && lacks.is_empty() { None } else { unreadable(conn, table, model, &catalog)? };
+        if let Some(notice) = unread {
             fit |= BY_KEY;
-            // Where triggers fill the outbox, this connection may write without reading.
-            found.push(if table.triggers { notice.at(Severity::Warning) } else { notice });
+            found.push(match lacks.is_empty() {
+                false => gone(model, &lacks),
+                // Where triggers fill the outbox, this connection may write without reading.
+                true if table.triggers => notice.at(Severity::Warning),
+                true => notice,
+            });
+        } else {
+            // The catalog does not list all that can be read, such as a `rowid`.
+            lacks.clear();
         }
         let primary = model.schema.primary_key;
-        let identified = covering::<C::Backend>(&catalog, primary, None).is_some();
+        let whole = |columns: &[&str]| !columns.iter().any(|column| lacks.contains(column));
+        let identified = !whole(primary) || covering::<C::Backend>(&catalog, primary, None).is_some();
         if !identified {
             let (columns, name) = (primary.join(", "), model.schema.model);
             found.push(Notice::error(
@@ -187,7 +206,9 @@ fn check<C: Inner>(conn: &mut C, hub: &Hub<C::Backend>, table: &Table<C::Backend
             ));
         }
         let keys = model.schema.keys.iter().filter(|key| !key.assume_unique && (identified || !key.of_primary_key));
-        found.extend(keys.filter_map(|key| ambiguous::<C::Backend>(&catalog, model, key)));
+        found.extend(
+            keys.filter(|key| whole(key.columns)).filter_map(|key| ambiguous::<C::Backend>(&catalog, model, key)),
+        );
     }
     if hub.outbox && C::Backend::outbox(conn, &mut Default::default())?.is_none() {
         found.push(Notice::error(FindingKind::Outbox, "there is no table `kvsync_outbox`", MAKE_IT));
@@ -213,6 +234,28 @@ fn unidentified<DB: SyncBackend>(model: &ModelEntry<DB>, catalog: &Catalog) -> O
     };
     let message = format!("`{hidden}` of the primary key of `{name}` {wrong}, so no write of the table is captured");
     Some(Notice::error(FindingKind::Blind, message, advice))
+}
+
+/// The columns of the model's keys that the catalog does not list.
+fn lacking<DB: SyncBackend>(model: &ModelEntry<DB>, catalog: &Catalog) -> Vec<&'static str> {
+    let columns = model.schema.primary_key.iter().chain(model.schema.keys.iter().flat_map(|key| key.columns));
+    let is_there = |column: &str| {
+        let column = DB::DIALECT.fold(Cow::Borrowed(column));
+        catalog.columns.iter().any(|other| other.name == column)
+    };
+    let mut lacks: Vec<&str> = columns.copied().filter(|column| !is_there(column)).collect();
+    lacks.dedup();
+    lacks
+}
+
+fn gone<DB: SyncBackend>(model: &ModelEntry<DB>, lacks: &[&str]) -> Notice {
+    let message = format!(
+        "`{}`, of which keys of `{}` are made, is not there, so its rows cannot be read, and their readers are sent to \
+         the database",
+        lacks.join("`, `"),
+        model.schema.model
+    );
+    Notice::error(FindingKind::Unreadable, message, "migrate the table, or mend the model")
 }
 
 /// Why the model's columns cannot be read.

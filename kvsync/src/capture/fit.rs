@@ -32,11 +32,23 @@ pub(super) const SECURED: u8 = 16;
 const GUARDED: u8 = 32;
 /// What was found was told.
 const TOLD: u8 = 64;
+/// Tables inherit from it.
+const INHERITED: u8 = 128;
 
 impl Fit {
     /// The table was altered, or is looked at on purpose: only what is found now counts.
     pub(super) fn set(&self, found: u8) {
-        self.0.store(found, Ordering::Relaxed);
+        self.0.store(found | self.0.load(Ordering::Relaxed) & INHERITED, Ordering::Relaxed);
+    }
+
+    /// Whether tables inherit from it, as found now. Returns whether that they do is news.
+    pub(super) fn inherited(&self, found: bool) -> bool {
+        let before = if found {
+            self.0.fetch_or(INHERITED, Ordering::Relaxed)
+        } else {
+            self.0.fetch_and(!INHERITED, Ordering::Relaxed)
+        };
+        found && before & INHERITED == 0
     }
 
     /// One more role was hindered, or the same again. Returns whether that was not told yet.

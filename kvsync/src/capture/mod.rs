@@ -54,8 +54,9 @@
 //! [`Database::triggers`], and run the migration that [`Database::triggers_sql`] writes, or call
 //! [`SyncConnection::install_triggers`]. Statements then run as they are, whoever runs them; a TRUNCATE is
 //! written down as the deletion of every row. What is left: on SQLite, rows that `REPLACE` displaces by a
-//! second unique key while `PRAGMA recursive_triggers` is off (`check` and reports tell); on Postgres, a
-//! TRUNCATE of a partition by its own name, rows that go or come with a partition that is detached or
+//! second unique key while `PRAGMA recursive_triggers` is off (`check` and reports tell); on Postgres, rows
+//! of tables that inherit from it and are no partitions, which are never synced (`check` and the first write
+//! tell of such tables), a TRUNCATE of a partition by its own name, rows that go or come with a partition that is detached or
 //! attached, and what was committed after the snapshot of a transaction that is not READ COMMITTED and
 //! truncates (that it did is a dead letter). On Postgres `lastval()` tells the outbox's id after such a
 //! statement; use `RETURNING` or `currval`.
@@ -162,6 +163,10 @@ mod transaction;
 mod triggers;
 mod ways;
 mod weigh;
+
+/// What derived models ask for the names of their columns.
+#[doc(hidden)]
+pub use diesel::Column;
 
 pub use self::backend::{Inner, SyncBackend};
 pub use self::connection::SyncConnection;

@@ -201,7 +201,7 @@ impl<'a, DB: SyncBackend> Find<'a, DB> {
         let (named, model) = entry;
         let reference = DB::quote(&named.name);
         let live = model.schema.live_if.map(|condition| format!(", ({condition})")).unwrap_or_default();
-        let head = format!("SELECT {}{live} FROM {table} WHERE ", model.columns(&reference));
+        let head = format!("SELECT {}{live} FROM {table} WHERE {}", model.columns(&reference), DB::only(table));
         Self { model, head, filters: Vec::new(), last: None, tail }
     }
 
@@ -329,10 +329,10 @@ impl<DB: SyncBackend> QueryFragment<DB> for Find<'_, DB> {
             return Ok(());
         }
         for (index, filter) in self.filters.iter().enumerate() {
-            out.push_sql(if index == 0 { "(" } else { ") OR (" });
+            out.push_sql(if index == 0 { "((" } else { ") OR (" });
             filter.walk_ast(out.reborrow())?;
         }
-        out.push_sql(")");
+        out.push_sql("))");
         out.push_sql(self.tail);
         Ok(())
     }

@@ -66,9 +66,10 @@ impl<'a, DB: SyncBackend> Scan<'a, DB> {
         Self {
             model,
             head: format!(
-                "SELECT {}{live}, {} FROM {table} WHERE {}",
+                "SELECT {}{live}, {} FROM {table} WHERE {}{}",
                 model.columns(&reference),
                 images.join(", "),
+                DB::only(table),
                 there.join(" AND ")
             ),
             columns,

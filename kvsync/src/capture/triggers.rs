@@ -28,9 +28,9 @@ impl<DB: SyncBackend> Database<DB> {
     ///
     /// The triggers come from a migration with [`triggers_sql`](Self::triggers_sql), or from
     /// [`SyncConnection::install_triggers`]. Where they are missing, disabled or emptied, the first write of
-    /// the table through a [`SyncConnection`] fails, and `check` tells. Of triggers that are taken away later,
-    /// a `check` tells at once, and a write within [`check_every`](Self::check_every): until then writes are
-    /// lost, so the table is dirty from then on, until a `repair`. Where they were made for other columns
+    /// the table through a [`SyncConnection`] fails, and `check` tells. A `check` that
+    /// finds them so leaves the table dirty until a `repair`, because what was written meanwhile is lost; of
+    /// triggers that are taken away later a write tells, too, within [`check_every`](Self::check_every). Where they were made for other columns
     /// or models, as while one program replaces another, `check` warns: every write is caught all the same,
     /// but an update may not show the row as it was. All models of the table are
     /// synced by way of its triggers, also those that were registered by [`model`](Self::model).

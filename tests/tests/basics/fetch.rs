@@ -13,6 +13,14 @@ use kvsync::{ErrorKind, Key, KvSync, Lookup, Miss, Scope, Syncable, Version};
 use kvsync_tests::Tested;
 use serde::{Deserialize, Serialize};
 
+diesel::table! {
+    users (id) {
+        id -> Integer,
+        uuid -> Text,
+        email -> Nullable<Text>,
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Syncable)]
 #[diesel(table_name = users)]
 #[sync_key(name = "id", fmt = "user:id:<id>")]

@@ -32,6 +32,11 @@ const NOW: u64 = 7_258_118_400_000;
 
 const LONG: Duration = Duration::from_secs(30);
 
+// Of the tables only what keys are made of.
+diesel::table! { accounts (id) { id -> BigInt, tenant -> Text, email -> Nullable<Text>, handle -> Text, token -> Binary } }
+diesel::table! { sessions (id) { id -> Integer, token -> Text } }
+diesel::table! { posts (id) { id -> Integer, slug -> Text } }
+
 /// A field of each kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Syncable)]
 #[diesel(table_name = accounts)]

@@ -6,6 +6,7 @@ mod by_key;
 mod deferrable;
 mod hazards;
 mod misfits;
+mod unfit;
 
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;

@@ -24,6 +24,12 @@ pub const LONG: Duration = Duration::from_secs(30);
 /// Long enough to see that something does not happen, where nothing else would tell.
 pub const SHORT: Duration = Duration::from_millis(30);
 
+// Of the tables only what keys are made of.
+diesel::table! { users (id) { id -> Integer, email -> Nullable<Text> } }
+diesel::table! { sessions (id) { id -> Integer, token -> Text } }
+diesel::table! { tickets (id) { id -> Integer, code -> Text } }
+diesel::table! { posts (id) { id -> Integer, slug -> Text, hash -> Text } }
+
 /// Keys that change: a record is kept.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Syncable)]
 #[diesel(table_name = users)]

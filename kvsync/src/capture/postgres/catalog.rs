@@ -28,6 +28,13 @@ struct Relation {
     secured: bool,
 }
 
+/// A table that inherits, and is no partition.
+#[derive(QueryableByName)]
+struct Child {
+    #[diesel(sql_type = Text)]
+    name: String,
+}
+
 #[derive(QueryableByName)]
 struct Rule {
     #[diesel(sql_type = Text)]
@@ -88,6 +95,21 @@ pub(super) fn catalog<C: Inner<Backend = Pg>>(
             "let the policy for SELECT cover what the role writes",
         ));
     }
+    let children: Vec<Child> = sql_query(
+        "SELECT c.oid::pg_catalog.regclass::text AS name FROM pg_catalog.pg_inherits i \
+         JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = $1 AND NOT c.relispartition ORDER BY c.oid",
+    )
+    .bind::<Oid, _>(relation.oid)
+    .get_results(conn)?;
+    let seen = if table.triggers {
+        "not synced, and its triggers do not see them"
+    } else {
+        "reported when written, and not synced"
+    };
+    catalog.warnings.extend(children.into_iter().map(|Child { name }| {
+        let message = format!("`{name}` inherits from it; rows of that table are {seen}");
+        Notice::warning(FindingKind::Child, message, "sync a model of that table, too, or use ONLY")
+    }));
     catalog.secured = relation.policies;
     let rules: Vec<Rule> =
         sql_query("SELECT ev_type::text AS event FROM pg_catalog.pg_rewrite WHERE ev_class = $1 AND is_instead")

@@ -98,6 +98,14 @@ impl Inside for Pg {
         format!("\"{}\"", name.replace('"', "\"\""))
     }
 
+    fn only(table: &str) -> String {
+        let table = trigger::literal(table);
+        format!(
+            "(tableoid = {table}::pg_catalog.regclass \
+             OR tableoid IN (SELECT relid FROM pg_catalog.pg_partition_tree({table}::pg_catalog.regclass))) AND "
+        )
+    }
+
     fn own(row: Self::Row<'_, '_>, (): &mut ()) -> Self::Owned {
         row
     }

@@ -104,7 +104,8 @@ pub(super) fn estimate<C: Inner<Backend = Pg>>(
     if rows.is_none_or(|rows: u64| rows > COUNTED) {
         return Ok(rows);
     }
-    let count = sql::<BigInt>(&format!("SELECT count(*) FROM {table}")).get_result::<i64>(reading.conn);
+    let count = sql::<BigInt>(&format!("SELECT count(*) FROM {table} WHERE {}true", Pg::only(&table)))
+        .get_result::<i64>(reading.conn);
     Ok(u64::try_from(count.map_err(told)?).ok())
 }
 

@@ -196,7 +196,7 @@ fn dollars(text: &str) -> String {
     quotes.into_iter().find(|quote| !text.contains(quote.as_str())).unwrap_or_default()
 }
 
-fn literal(text: &str) -> String {
+pub(super) fn literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
     if quoted.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
 }

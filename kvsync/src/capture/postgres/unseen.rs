@@ -26,7 +26,7 @@ struct Look {
     advice: &'static str,
 }
 
-const LOOKS: [Look; 4] = [
+const LOOKS: [Look; 3] = [
     Look {
         kind: FindingKind::ForeignKey,
         query: "SELECT '`' || conname || '` on `' || confrelid::pg_catalog.regclass::text || '` (ON DELETE ' \
@@ -57,14 +57,6 @@ const LOOKS: [Look; 4] = [
                 WHERE pg_catalog.pg_relation_is_updatable(v.oid, true) & 28 <> 0 ORDER BY v.oid",
         says: "is a view through which its rows can be written; a write under that name is reported, not captured",
         advice: "write the table under its own name",
-    },
-    Look {
-        kind: FindingKind::Child,
-        query: "SELECT '`' || c.oid::pg_catalog.regclass::text || '`' AS line FROM pg_catalog.pg_inherits i \
-                JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = $1 AND NOT c.relispartition \
-                ORDER BY c.oid",
-        says: "inherits from it; rows of that table are reported when written, and not synced",
-        advice: "sync a model of that table, too, or use ONLY",
     },
 ];
 

@@ -54,7 +54,7 @@ pub(super) fn catalog<C: Inner<Backend = Sqlite>>(conn: &mut C, table: &Table<Sq
             "sync a model of a table behind it",
         ));
     }
-    let columns: Vec<TableColumn> = sql_query("SELECT name, pk FROM pragma_table_info(?, ?)")
+    let columns: Vec<TableColumn> = sql_query("SELECT name, pk FROM pragma_table_xinfo(?, ?)")
         .bind::<Text, _>(&table.name)
         .bind::<Text, _>(schema)
         .get_results(conn)?;

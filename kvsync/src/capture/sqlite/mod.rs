@@ -103,6 +103,10 @@ impl Inside for Sqlite {
         format!("`{}`", name.replace('`', "``"))
     }
 
+    fn only(_: &str) -> String {
+        String::new()
+    }
+
     fn own(row: Self::Row<'_, '_>, names: &mut Self::Owning) -> Self::Owned {
         row.into_owned(names)
     }
