@@ -261,7 +261,7 @@ fn the_barrier_waits_for_who_was_there_and_not_for_who_comes() {
     let version = source.barrier(LONG).unwrap();
     assert!(version.sequence() >= before && version < Version::new(0, version.timeline(), at(&mut writer)));
     writer.batch_execute("BEGIN; INSERT INTO notes VALUES ('a', 1, 'x', false)").unwrap();
-    let error = source.barrier(Duration::from_millis(50)).unwrap_err();
+    let error = source.barrier(Duration::from_secs(1)).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Deadline, "{error}");
     assert!(error.to_string().contains("process "), "{error}");
     // A page waits for nobody.
