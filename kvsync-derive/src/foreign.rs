@@ -7,7 +7,7 @@ use syn::ext::IdentExt;
 use syn::{Attribute, LitStr, Meta, Path};
 
 /// `#[diesel(..)]` of a struct.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct DieselStruct {
     /// The last segment of `table_name`.
     pub(crate) table: Option<String>,
