@@ -10,10 +10,9 @@ use kvsync::store::memory::MemoryStore;
 use kvsync::worker::Backoff;
 use kvsync::{ErrorKind, KvSync};
 use kvsync_tests::postgres::fresh_database;
+use kvsync_tests::wait::{LONG, until};
 
 use super::*;
-
-const LONG: Duration = Duration::from_secs(30);
 
 /// Written by triggers, too, and not renamed.
 #[derive(Debug, PartialEq, Queryable, Selectable, Identifiable, Serialize, Deserialize, Syncable)]
@@ -32,14 +31,6 @@ diesel::table! {
 }
 
 const CLUBS: &str = "CREATE TABLE clubs (id INTEGER PRIMARY KEY, name TEXT NOT NULL)";
-
-fn until(what: &str, is_so: impl Fn() -> bool) {
-    let begin = std::time::Instant::now();
-    while !is_so() {
-        assert!(begin.elapsed() < LONG, "{what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
 
 fn what_is_written_meanwhile_remains<DB>(database: Database<DB>, mut plain: impl SimpleConnection)
 where
