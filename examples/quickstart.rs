@@ -40,7 +40,7 @@ struct NewUser<'a> {
     username: &'a str,
 }
 
-const SECONDS: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_mins(1);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let dir = tempfile::tempdir()?;
@@ -58,7 +58,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Create. The statement is Diesel's own; the row shows up in the store once it is committed.
     diesel::insert_into(users::table).values(NewUser { uuid: "test-uuid", username: "ann" }).execute(&mut conn)?;
-    kv.flush(SECONDS)?;
+    kv.flush(LONG)?;
     let by_id = User::fetch_by_id(&kv, 1)?.ok_or("not under its id")?;
     println!("created        {by_id:?}");
     assert_eq!(User::fetch_by_uuid(&kv, "test-uuid")?.as_ref(), Some(&by_id));
@@ -67,14 +67,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // Update.
     diesel::update(users::table.find(1)).set(users::username.eq("anne")).execute(&mut conn)?;
-    kv.flush(SECONDS)?;
+    kv.flush(LONG)?;
     let updated = User::fetch_by_uuid(&kv, "test-uuid")?.ok_or("not under its uuid")?;
     assert_eq!(updated.username, "anne");
     println!("updated        {updated:?}");
 
     // A changed key: nothing is left under the old one.
     diesel::update(users::table.find(1)).set(users::uuid.eq("new-uuid")).execute(&mut conn)?;
-    kv.flush(SECONDS)?;
+    kv.flush(LONG)?;
     assert_eq!(User::fetch_by_uuid(&kv, "new-uuid")?.map(|user| user.id), Some(1));
     assert_eq!(User::lookup_by_uuid(&kv, "test-uuid")?, Lookup::Absent);
     println!("key changed    found under new-uuid, gone from test-uuid");
@@ -85,7 +85,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Err::<(), _>(diesel::result::Error::RollbackTransaction)
     });
     assert_eq!(rolled_back, Err(diesel::result::Error::RollbackTransaction));
-    kv.flush(SECONDS)?;
+    kv.flush(LONG)?;
     assert_eq!(User::fetch_by_uuid(&kv, "ghost")?, None);
     println!("rolled back    nothing under ghost");
 
@@ -94,18 +94,18 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         ["bob", "eve", "joe"].map(|name| NewUser { uuid: name, username: name }).into_iter().collect();
     diesel::insert_into(users::table).values(&batch).execute(&mut conn)?;
     let token = conn.last_commit().ok_or("the batch was not captured")?;
-    kv.wait(token, SECONDS)?;
+    kv.wait(token, LONG)?;
     let many = User::fetch_many_by_uuid(&kv, ["bob", "nobody", "joe"])?;
     assert_eq!(many.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false, true]);
     println!("batch          {} of 3 asked for were found", many.iter().flatten().count());
 
     // Delete.
     diesel::delete(users::table.find(1)).execute(&mut conn)?;
-    kv.flush(SECONDS)?;
+    kv.flush(LONG)?;
     assert_eq!(User::lookup_by_id(&kv, 1)?, Lookup::Absent);
     assert_eq!(User::lookup_by_uuid(&kv, "new-uuid")?, Lookup::Absent);
     println!("deleted        absent under every key");
 
-    println!("shut down      {}", kv.shutdown(SECONDS));
+    println!("shut down      {}", kv.shutdown(LONG));
     Ok(())
 }

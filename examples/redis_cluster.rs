@@ -38,7 +38,7 @@ struct User {
 }
 
 const YEAR: Duration = Duration::from_hours(365 * 24);
-const SECONDS: Duration = Duration::from_secs(10);
+const LONG: Duration = Duration::from_mins(1);
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let urls = std::env::var("KVSYNC_REDIS_CLUSTER_URLS")
@@ -49,8 +49,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "CREATE TABLE users (id INTEGER PRIMARY KEY, uuid TEXT NOT NULL UNIQUE, username TEXT NOT NULL)",
     )?;
 
+    // The timeouts are for machines that are busy with other things; by default they are a second or two.
+    let cluster = RedisStore::builder(urls.split(',')).connect_timeout(LONG).command_timeout(LONG);
+    let cluster = cluster.prefix("gorm:kvsync:").cluster()?;
     let kv = KvSync::builder()
-        .store(RedisStore::builder(urls.split(',')).prefix("gorm:kvsync:").cluster()?)
+        .store(cluster)
         .database(Database::<Sqlite>::new("main", move || SqliteConnection::establish(&database)).model::<User>())
         .expiration(YEAR)
         .workers(4)
@@ -60,7 +63,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let ann = User { id: 1, uuid: "test-uuid".into(), username: "ann".into() };
     diesel::insert_into(users::table).values(&ann).execute(&mut conn)?;
-    kv.flush(SECONDS)?;
+    kv.flush(LONG)?;
 
     println!("by uuid:         {:?}", User::fetch_by_uuid(&kv, "test-uuid")?);
     println!("by name of key:  {:?}", kv.fetch::<User>("composite", (1, "test-uuid"))?);
@@ -68,6 +71,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("by a like model: {:?}", kv.fetch_like("id", &partly_filled)?);
     assert_eq!(kv.fetch_like("id", &partly_filled)?, Some(ann));
 
-    println!("shut down: {}", kv.shutdown(SECONDS));
+    println!("shut down: {}", kv.shutdown(LONG));
     Ok(())
 }

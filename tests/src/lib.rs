@@ -7,6 +7,7 @@ pub mod env;
 pub mod log;
 pub mod postgres;
 pub mod recorder;
+pub mod redis;
 pub mod users;
 pub mod wait;
 

@@ -2,11 +2,12 @@
 
 use std::process;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection};
 
+use crate::wait::LONG;
 use crate::{Tested, env};
 
 /// A database that nobody else uses; dropped, with whoever is still connected, when this is dropped.
@@ -25,7 +26,14 @@ pub fn fresh_database() -> Tested<FreshDatabase> {
     // The pid alone would meet the leftovers of an earlier process that had it.
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_micros();
     let name = format!("test_{}_{now}_{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
-    PgConnection::establish(&server)?.batch_execute(&format!("CREATE DATABASE {name}"))?;
+    let mut conn = PgConnection::establish(&server)?;
+    let deadline = Instant::now() + LONG;
+    // Whoever vacuums the template is sent away first, and on a busy machine the server does not wait until it went.
+    while let Err(error) = conn.batch_execute(&format!("CREATE DATABASE {name}")) {
+        if !error.to_string().contains("is being accessed by other users") || Instant::now() > deadline {
+            return Err(error.into());
+        }
+    }
     Ok(FreshDatabase { name, server })
 }
 

@@ -3,8 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Long enough for anything that should happen, on a slow and busy machine.
-pub const LONG: Duration = Duration::from_mins(1);
+/// Long enough for anything that should happen, on a slow and busy machine that stands still for a while.
+pub const LONG: Duration = Duration::from_mins(5);
 
 /// Waits until something is so.
 ///

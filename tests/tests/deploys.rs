@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
-use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::pg::Pg;
@@ -16,14 +15,14 @@ use diesel::sqlite::Sqlite;
 use kvsync::capture::{Database, SQLITE_COUNTER};
 use kvsync::store::redis::RedisStore;
 use kvsync::{KvSync, Lookup, Syncable};
+use kvsync_tests::redis::patient;
+use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env, postgres};
 use libtest_mimic::{Arguments, Failed, Trial};
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
-
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// One version of a model on the table `users`.
 macro_rules! user {
@@ -162,12 +161,12 @@ fn shown<M: serde::Serialize>(seen: &Lookup<M>) -> Value {
 }
 
 fn store(prefix: &str) -> Tested<RedisStore> {
-    Ok(RedisStore::builder([env::redis_url()?]).prefix(prefix).connect()?)
+    Ok(patient([env::redis_url()?]).prefix(prefix).connect()?)
 }
 
 fn sqlite(url: &str) -> ConnectionResult<SqliteConnection> {
     let mut conn = SqliteConnection::establish(url)?;
-    conn.batch_execute("PRAGMA busy_timeout = 60000; PRAGMA journal_mode = WAL;")
+    conn.batch_execute("PRAGMA busy_timeout = 300000; PRAGMA journal_mode = WAL;")
         .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
 }
@@ -216,7 +215,7 @@ fn program(job: &str) -> Tested {
         match verb {
             "run" => match serve(rest) {
                 Ok(()) => {
-                    kv.flush(PATIENCE)?;
+                    kv.flush(LONG)?;
                     println!("done");
                 }
                 Err(error) => println!("{}", error.to_string().replace('\n', " ")),
@@ -234,7 +233,7 @@ fn program(job: &str) -> Tested {
             _ => println!("{}", read(&kv, program, key, rest)?),
         }
     }
-    let end = kv.shutdown(PATIENCE);
+    let end = kv.shutdown(LONG);
     if end.is_clean() { Ok(()) } else { Err(format!("{end:?}").into()) }
 }
 

@@ -3,7 +3,6 @@
 //! The test starts itself again as the writers, so this file has a `main` of its own.
 
 use std::process::{Child, Command, ExitCode};
-use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::pg::Pg;
@@ -13,6 +12,8 @@ use diesel::sqlite::Sqlite;
 use kvsync::capture::{Database, SyncConnection};
 use kvsync::store::redis::RedisStore;
 use kvsync::{KvSync, Lookup, Syncable};
+use kvsync_tests::redis::patient;
+use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env, postgres};
 use libtest_mimic::{Arguments, Failed, Trial};
 use rand::rngs::StdRng;
@@ -45,7 +46,6 @@ struct Account {
 const ROWS: i32 = 6;
 const VALUES: i32 = 5;
 const ROUNDS: usize = 300;
-const PATIENCE: Duration = Duration::from_mins(1);
 const TABLE: &str = "CREATE TABLE accounts (id INTEGER PRIMARY KEY, email TEXT UNIQUE, handle TEXT NOT NULL UNIQUE, n INTEGER NOT NULL)";
 
 fn main() -> ExitCode {
@@ -129,15 +129,15 @@ fn compare(rows: &[Account], cluster: bool, prefix: &str) -> Tested {
 
 fn store(cluster: bool, prefix: &str) -> Tested<RedisStore> {
     Ok(if cluster {
-        RedisStore::builder(env::redis_cluster_urls()?).prefix(prefix).cluster()?
+        patient(env::redis_cluster_urls()?).prefix(prefix).cluster()?
     } else {
-        RedisStore::builder([env::redis_url()?]).prefix(prefix).connect()?
+        patient([env::redis_url()?]).prefix(prefix).connect()?
     })
 }
 
 fn sqlite(url: &str) -> ConnectionResult<SqliteConnection> {
     let mut conn = SqliteConnection::establish(url)?;
-    conn.batch_execute("PRAGMA busy_timeout = 60000; PRAGMA journal_mode = WAL;")
+    conn.batch_execute("PRAGMA busy_timeout = 300000; PRAGMA journal_mode = WAL;")
         .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
 }
@@ -153,14 +153,14 @@ fn write(job: &str) -> Tested {
         let kv = builder.database(Database::<Sqlite>::new("main", move || sqlite(&url)).model::<Account>()).build()?;
         let mut conn = kv.connect::<Sqlite>("main")?;
         rounds(&mut random, |step| sqlite_step(&mut conn, step))?;
-        kv.flush(PATIENCE)?;
+        kv.flush(LONG)?;
     } else {
         let kv = builder
             .database(Database::<Pg>::new("main", move || PgConnection::establish(&url)).model::<Account>())
             .build()?;
         let mut conn = kv.connect::<Pg>("main")?;
         rounds(&mut random, |step| postgres_step(&mut conn, step))?;
-        kv.flush(PATIENCE)?;
+        kv.flush(LONG)?;
     }
     Ok(())
 }

@@ -16,7 +16,7 @@ use crate::crew::{Crew, Layout};
 use crate::dice::Dice;
 use crate::faults::Stage;
 use crate::job::{Job, Singles, StoreAt, cluster, redis};
-use crate::open::open;
+use crate::open::{open, patiently};
 use crate::options::{Delivery, End, Options, StoreKind};
 use crate::repair::Keeper;
 use crate::script::{Lane, RELAYS, script};
@@ -67,7 +67,7 @@ pub(crate) fn is_interrupted() -> bool {
 
 /// Runs it, prints what it found, and returns whether that was nothing.
 pub(crate) fn run(options: &Options, world: &World) -> Outcome<bool> {
-    let view: Arc<dyn View> = view(world)?;
+    let view: Arc<dyn View> = patiently(|| view(world))?;
     let (jobs, layout) = jobs(world, options);
     let crew = Crew::start(jobs, Arc::clone(&INTERRUPTED))?;
     let watch = Arc::new(Watch::default());
@@ -143,7 +143,7 @@ fn settle(
         }
     }
     let truth = rows(&world.database_at(false))?;
-    let stored = entries(view, &truth)?;
+    let stored = patiently(|| entries(view, &truth))?;
     let first = compare(&truth, &stored, &allowed);
     println!("{} rows, {} entries; before repair: {first}", truth.len(), stored.len());
     let keeper = match (layout.owner, options.delivery) {
@@ -159,7 +159,7 @@ fn settle(
         Ok(told) => println!("{cure}: {told}"),
         Err(error) => trouble.push(format!("{cure}: {error}")),
     }
-    let stored = entries(view, &truth)?;
+    let stored = patiently(|| entries(view, &truth))?;
     let second = compare(&truth, &stored, &Excuses::default());
     trouble.extend(disagreement(&second, &stored, &keeper)?);
     let mut verdict = first.unexcused();

@@ -14,7 +14,7 @@ use crate::child::{Child, Progress};
 use crate::job::Job;
 
 /// How long a process may take to bring everything that it wrote to the store.
-const QUIET: Duration = Duration::from_mins(2);
+const QUIET: Duration = Duration::from_mins(4);
 
 /// Who stands where: writers first, from zero.
 #[derive(Debug, Clone, Copy, Default)]

@@ -13,6 +13,9 @@ use crate::script::{Event, Fault, Net, PRIMARIES};
 use crate::watch::Watch;
 use crate::world::{Base, Store, World};
 
+/// A node of a cluster that is silent for so long is taken for dead.
+pub(crate) const SILENCE: Duration = Duration::from_secs(2);
+
 /// What faults happen to.
 pub(crate) struct Stage<'a> {
     pub(crate) world: &'a World,
@@ -134,6 +137,8 @@ impl Stage<'_> {
         let (old, new) = (cluster.node(old)?, cluster.node(new)?);
         if crash {
             self.crew.forgot();
+            // A node that was restarted meanwhile is patient again.
+            cluster.take_for_dead_after(SILENCE)?;
             old.kill()?;
             wait(|| is_primary(new))?;
             self.watch.forgot();
@@ -191,10 +196,10 @@ fn is_primary(node: &Redis) -> bool {
 }
 
 fn wait(done: impl Fn() -> bool) -> Outcome {
-    let deadline = Instant::now() + Duration::from_mins(1);
+    let deadline = Instant::now() + Duration::from_mins(3);
     while !done() {
         if Instant::now() > deadline {
-            return Err("no replica took over within a minute".into());
+            return Err("no replica took over within three minutes".into());
         }
         thread::sleep(Duration::from_millis(20));
     }

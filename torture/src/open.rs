@@ -53,7 +53,7 @@ where
 /// A connection to the file.
 pub(crate) fn sqlite(path: &str) -> ConnectionResult<SqliteConnection> {
     let mut conn = SqliteConnection::establish(path)?;
-    conn.batch_execute("PRAGMA busy_timeout = 20000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")
+    conn.batch_execute("PRAGMA busy_timeout = 300000; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL")
         .map_err(ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
 }

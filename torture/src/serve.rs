@@ -16,7 +16,7 @@ use crate::Outcome;
 use crate::view::{Direct, View};
 
 /// Longer than any pause of the owner.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 #[derive(Serialize, Deserialize)]
 enum Question {

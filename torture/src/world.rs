@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use xtask::servers::{Postgres, Proxy, Redis, RedisCluster, RedisOptions};
 
 use crate::Outcome;
+use crate::faults::SILENCE;
 use crate::job::{DatabaseAt, StoreAt};
 use crate::models::{Account, Badge, CASCADE, Member, TABLES};
 use crate::open::{postgres, sqlite};
@@ -53,7 +54,11 @@ impl World {
                 let proxy = Proxy::start(redis.port().ok_or("Redis listens on no port")?)?;
                 Store::Redis(Box::new(redis), proxy)
             }
-            StoreKind::Cluster => Store::Cluster(RedisCluster::start(PRIMARIES, 1)?),
+            StoreKind::Cluster => {
+                let cluster = RedisCluster::start(PRIMARIES, 1)?;
+                cluster.take_for_dead_after(SILENCE)?;
+                Store::Cluster(cluster)
+            }
         };
         let database = match options.database {
             DatabaseKind::Sqlite => {

@@ -27,7 +27,7 @@ use crate::serve::serve;
 use crate::steps;
 
 /// How long everything that was written may take to reach the store once nothing is in the way.
-pub(crate) const QUIET: Duration = Duration::from_secs(90);
+pub(crate) const QUIET: Duration = Duration::from_mins(3);
 
 /// What the threads of the process share.
 #[derive(Debug, Default)]

@@ -19,7 +19,7 @@ use crate::torture;
 pub(crate) const EVERYTHING: [&str; 2] = ["--workspace", "--all-features"];
 
 /// Longer than any example should take on a slow machine; one that waits for something is stopped.
-const EXAMPLE_LIMIT: Duration = Duration::from_mins(2);
+const EXAMPLE_LIMIT: Duration = Duration::from_mins(10);
 
 /// Runs the tests against real servers, then the examples, and says what ran against what.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {

@@ -30,7 +30,7 @@ const SHORT_RUNS: [&str; 3] = [
 ];
 
 /// Longer than a short run takes on a slow machine.
-const SHORT_LIMIT: Duration = Duration::from_mins(3);
+const SHORT_LIMIT: Duration = Duration::from_mins(10);
 
 /// Takes a step for each short run.
 pub(crate) fn short_runs(steps: &mut Steps) -> Result<()> {

@@ -29,7 +29,7 @@ fn start() -> Tested<(Child, HashMap<String, String>)> {
 
 /// Waits until no server answers and no folder is left.
 fn expect_nothing_left(variables: &HashMap<String, String>) {
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_mins(5);
     let urls = variables.iter().filter(|(name, _)| name.contains("_URL")).flat_map(|(_, urls)| urls.split(','));
     for port in urls.filter_map(port) {
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok() {

@@ -8,9 +8,10 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
 use kvsync::capture::Database;
-use kvsync::store::{EmbeddedStore, RedisStore};
+use kvsync::store::EmbeddedStore;
 use kvsync::worker::Backoff;
 use kvsync::{KvSync, Syncable};
+use kvsync_tests::redis::patient;
 use serde::{Deserialize, Serialize};
 
 diesel::table! {
@@ -37,9 +38,7 @@ fn build() -> Result<KvSync, Failure> {
     let mut builder = KvSync::builder().outbox_attempts(1, Backoff { min: Duration::ZERO, max: Duration::ZERO });
     builder = match env::var("ADMIN_STORE") {
         Ok(dir) => builder.store(EmbeddedStore::open(dir)?),
-        Err(_) => {
-            builder.store(RedisStore::builder([env::var("ADMIN_REDIS")?]).prefix(&env::var("ADMIN_PREFIX")?).connect()?)
-        }
+        Err(_) => builder.store(patient([env::var("ADMIN_REDIS")?]).prefix(&env::var("ADMIN_PREFIX")?).connect()?),
     };
     let url = env::var("ADMIN_DATABASE")?;
     let outbox = env::var("ADMIN_OUTBOX");

@@ -204,7 +204,7 @@ fn other_tables_on_sqlite() {
     let path = on.path.clone();
     let database = Database::<Sqlite>::new("main", move || {
         let mut conn = SqliteConnection::establish(&path)?;
-        conn.batch_execute("PRAGMA busy_timeout = 30000; PRAGMA foreign_keys = ON")
+        conn.batch_execute("PRAGMA busy_timeout = 300000; PRAGMA foreign_keys = ON")
             .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
         Ok::<_, diesel::ConnectionError>(conn)
     });

@@ -73,7 +73,7 @@ impl Lite {
 
 fn open(path: &str) -> ConnectionResult<SqliteConnection> {
     let mut conn = SqliteConnection::establish(path)?;
-    conn.batch_execute("PRAGMA busy_timeout = 30000; PRAGMA synchronous = OFF")
+    conn.batch_execute("PRAGMA busy_timeout = 300000; PRAGMA synchronous = OFF")
         .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
 }

@@ -61,7 +61,7 @@ fn app(builder: Builder, models: impl FnOnce(Database<Sqlite>) -> Database<Sqlit
     let open = path.clone();
     let database = Database::<Sqlite>::new("main", move || {
         let mut conn = SqliteConnection::establish(&open)?;
-        conn.batch_execute("PRAGMA busy_timeout = 20000")
+        conn.batch_execute("PRAGMA busy_timeout = 300000")
             .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
         Ok::<_, diesel::ConnectionError>(conn)
     });

@@ -21,6 +21,8 @@ use kvsync::store::redis::RedisStore;
 use kvsync::store::{Capabilities, Cursor, Health, MemoryStore, Outcome, Page, Step, SyncStore};
 use kvsync::worker::{Pipeline, PipelineConfig};
 use kvsync::{Key, KvSync, Lookup, Miss, Result, Scope, Syncable, Version};
+use kvsync_tests::redis::patient;
+use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env};
 use redis::Commands;
 use serde::{Deserialize, Serialize};
@@ -29,8 +31,6 @@ use uuid::Uuid;
 const FILE: &str = include_str!("../../golden/layout-1.txt");
 /// So late that nothing in the file has expired when it is read.
 const NOW: u64 = 7_258_118_400_000;
-
-const LONG: Duration = Duration::from_secs(30);
 
 // Of the tables only what keys are made of.
 diesel::table! { accounts (id) { id -> BigInt, tenant -> Text, email -> Nullable<Text>, handle -> Text, token -> Binary } }
@@ -435,7 +435,7 @@ fn what_was_stored_is_read() -> Tested {
 }
 
 fn redis_store(prefix: &str) -> RedisStore {
-    RedisStore::builder([env::redis_url().unwrap()]).prefix(prefix).connect().unwrap()
+    patient([env::redis_url().unwrap()]).prefix(prefix).connect().unwrap()
 }
 
 #[test]

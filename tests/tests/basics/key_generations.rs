@@ -2,8 +2,6 @@
 //! generations until the old binary is gone. No key of either answers with anything that the database
 //! does not hold, though both use the key made of the primary key, one as a record and one as a copy.
 
-use std::time::Duration;
-
 use diesel::connection::SimpleConnection;
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
@@ -11,6 +9,7 @@ use kvsync::capture::{Database, SyncConnection};
 use kvsync::store::MemoryStore;
 use kvsync::{KvSync, Lookup, Syncable};
 use kvsync_tests::Tested;
+use kvsync_tests::wait::LONG;
 use serde::{Deserialize, Serialize};
 
 diesel::table! {
@@ -58,7 +57,7 @@ impl Binary {
         let open = path.to_owned();
         let database = Database::<Sqlite>::new("main", move || {
             let mut conn = SqliteConnection::establish(&open)?;
-            conn.batch_execute("PRAGMA busy_timeout = 20000")
+            conn.batch_execute("PRAGMA busy_timeout = 300000")
                 .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
             Ok::<_, diesel::ConnectionError>(conn)
         });
@@ -69,7 +68,7 @@ impl Binary {
 
     fn run(&mut self, sql: &str) {
         diesel::sql_query(sql).execute(&mut self.conn).unwrap();
-        self.kv.flush(Duration::from_mins(1)).unwrap();
+        self.kv.flush(LONG).unwrap();
     }
 
     /// What the database holds now.
@@ -149,7 +148,7 @@ fn a_deploy(both: fn(Database<Sqlite>) -> Database<Sqlite>) -> Tested {
     the_shared_key_is_right(&mut new, 1..=4)?;
 
     // The old one is gone, and every row is written once more.
-    old.kv.shutdown(Duration::from_mins(1));
+    old.kv.shutdown(LONG);
     drop(old);
     new.run("UPDATE users SET name = name");
     the_old_generation_is_right(&mut new, &["a", "b", "c", "d", "e"])?;
@@ -157,7 +156,7 @@ fn a_deploy(both: fn(Database<Sqlite>) -> Database<Sqlite>) -> Tested {
     the_new_names_are_right(&mut new, &NAMES)?;
 
     // The next binary knows the new generation only.
-    new.kv.shutdown(Duration::from_mins(1));
+    new.kv.shutdown(LONG);
     drop(new);
     let mut next = Binary::start(&path, &store, Database::model::<after::User>);
     next.run("UPDATE users SET name = 'f' WHERE id = 1");

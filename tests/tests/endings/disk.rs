@@ -16,7 +16,7 @@ use kvsync_tests::Tested;
 use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use super::{LONG, Note, house, insert, notes, threads};
+use super::{LONG, Note, house, insert, notes, threads, until};
 
 /// How long a file may become: the database stays below it, the journal of the store does not.
 const SHARE: u64 = 192 << 10;
@@ -70,11 +70,7 @@ pub(super) fn at_the_end() -> Tested {
     assert!(ended.errors.iter().any(|error| whole(error).contains("is full")), "{ended}");
     drop((conn, kv));
     // A thread that was let go of, because it was in the middle of a write, ends by itself.
-    let until = Instant::now() + LONG;
-    while !threads().is_empty() {
-        assert!(Instant::now() < until, "{:?}", threads());
-        std::thread::yield_now();
-    }
+    until("no thread is left", || threads().is_empty());
     // With its disk still full it cannot even be opened, or it can: then what was acknowledged is there.
     if let Ok(store) = EmbeddedStore::open(dir.path()) {
         stands(&store, &written.lock())?;
@@ -95,10 +91,10 @@ fn fill(kv: &KvSync, conn: &mut SyncConnection<SqliteConnection>) -> Tested {
     (0..ROWS).try_for_each(|id| insert(conn, id, "first").map(drop))?;
     kv.flush(LONG)?;
     limit(Some(SHARE))?;
-    let until = Instant::now() + LONG;
+    let deadline = Instant::now() + LONG;
     let (mut round, mut full) = (0, None);
     while full.is_none_or(|full| round < full + 5) {
-        assert!(Instant::now() < until, "the disk never filled: {:?}", kv.health(LONG));
+        assert!(Instant::now() < deadline, "the disk never filled: {:?}", kv.health(LONG));
         round += 1;
         let text = format!("{round:<1000}");
         for id in 0..ROWS {
@@ -117,11 +113,7 @@ fn fill(kv: &KvSync, conn: &mut SyncConnection<SqliteConnection>) -> Tested {
 /// Waits until all is delivered, or repaired by itself.
 fn mend(kv: &KvSync) -> Tested {
     kv.flush(LONG)?;
-    let until = Instant::now() + LONG;
-    while !kv.health(LONG).pipeline.dirty.is_empty() {
-        assert!(Instant::now() < until, "{:?}", kv.health(LONG));
-        std::thread::yield_now();
-    }
+    until("no table is dirty", || kv.health(LONG).pipeline.dirty.is_empty());
     let verified = kv.verify_all().in_flight(Duration::from_millis(1)).run()?;
     assert!(verified.is_clean(), "{verified} {:?}", verified.differences);
     Ok(())

@@ -23,7 +23,7 @@ use kvsync_tests::Tested;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{LONG, open};
+use super::{LONG, open, until};
 
 diesel::table! {
     words (id) {
@@ -277,11 +277,7 @@ pub(super) fn of_what_is_compared() -> Tested {
         house.kv.repair_all().page(page).in_flight(quickly).run()?;
     }
     let verifier = house.kv.verifier().rate(u32::MAX).in_flight(quickly).start()?;
-    let until = Instant::now() + LONG;
-    while verifier.report().rounds < 2 {
-        assert!(Instant::now() < until, "{:?}", verifier.report());
-        thread::yield_now();
-    }
+    until("two rounds", || verifier.report().rounds >= 2);
     drop(verifier);
     assert_eq!(house.kv.health(LONG).pipeline.restarts, 0);
     TOUCHY.store(false, Ordering::Relaxed);

@@ -4,7 +4,6 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use kvsync::store::redis::RedisStore;
 use kvsync::{KvSync, Report};
 use kvsync_tests::Tested;
 use kvsync_tests::servers::{Redis, RedisCluster};
@@ -53,28 +52,38 @@ fn read(kv: &KvSync, states: &Mutex<HashSet<(i32, i32)>>, over: &AtomicBool) {
     }
 }
 
-/// The keys under which fetches do not answer what the database holds.
+/// The keys under which fetches do not answer what the database holds, once all of the cluster answers.
 fn wrong(app: &App) -> Vec<String> {
+    let mut wrong = None;
+    until("all of the cluster answers", || {
+        wrong = compare(app).ok();
+        wrong.is_some()
+    });
+    wrong.unwrap()
+}
+
+fn compare(app: &App) -> kvsync::Result<Vec<String>> {
     let rows = app.users();
     let mut wrong = Vec::new();
     for number in 0..VALUES {
         let email = format!("e{number}");
         let truth = rows.iter().find(|row| row.email.as_ref() == Some(&email));
-        let strict = User::fetch_strict_by_email(&app.kv, &email).unwrap();
-        let plain = User::fetch_by_email(&app.kv, &email).unwrap();
+        let strict = User::fetch_strict_by_email(&app.kv, &email)?;
+        let plain = User::fetch_by_email(&app.kv, &email)?;
         if strict.as_ref() != truth || plain.as_ref() != truth {
             wrong.push(format!("{email}: {truth:?}, strict {strict:?}, plain {plain:?}"));
         }
     }
     for row in &rows {
         let found = [User::fetch_by_id(&app.kv, row.id), User::fetch_by_handle(&app.kv, &row.handle)];
-        for found in found.map(Result::unwrap) {
+        for found in found {
+            let found = found?;
             if found.as_ref() != Some(row) {
                 wrong.push(format!("{row:?}: {found:?}"));
             }
         }
     }
-    wrong
+    Ok(wrong)
 }
 
 /// The node that answers for the first slots, and the others of its shard.
@@ -141,7 +150,7 @@ fn while_written(app: &mut App, reader: &KvSync, seed: u64, fail: impl FnOnce() 
 #[test]
 fn a_failover_in_mid_write_shows_nothing_wrong_and_is_mended() -> Tested {
     let cluster = RedisCluster::start(3, 1)?;
-    let store = || patient(RedisStore::builder(cluster.urls())).cluster();
+    let store = || redis_builder(cluster.urls()).cluster();
     let mut app = App::new(store()?, |builder| builder);
     let reader = KvSync::builder().store(store()?).build()?;
     for id in 0..ROWS {
@@ -164,11 +173,10 @@ fn a_failover_in_mid_write_shows_nothing_wrong_and_is_mended() -> Tested {
     let (primary, replica) = shard(&cluster)?;
     let noticed = app.noticed();
     while_written(&mut app, &reader, 2, || {
+        cluster.take_for_dead_after(Duration::from_secs(2))?;
         primary.kill()?;
-        until("the replica of the dead takes over", || {
-            replica.cli(&["ROLE"]).is_ok_and(|role| role.starts_with("master"))
-        });
-        Ok(())
+        until("the replica of the dead takes over", || is_primary(replica));
+        Ok(cluster.take_for_dead_after(LONG)?)
     })?;
     until("it is noticed", || app.noticed() > noticed && app.dirty().len() == 2);
     let reports = app.reports.lock().clone();
@@ -176,7 +184,7 @@ fn a_failover_in_mid_write_shows_nothing_wrong_and_is_mended() -> Tested {
         reports.iter().any(|report| matches!(report, Report::Forgot { reason, .. } if reason.contains("replaced")))
     );
     println!("before it is mended: {:?}", wrong(&app));
-    app.kv.repair_all().run()?;
+    until("all of it is compared", || app.kv.repair_all().run().is_ok());
     assert_eq!(wrong(&app), Vec::<String>::new());
     Ok(())
 }

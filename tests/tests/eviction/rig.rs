@@ -10,6 +10,7 @@ use kvsync::capture::{Database, SyncConnection};
 use kvsync::store::SyncStore;
 use kvsync::store::redis::{Builder as RedisBuilder, RedisStore};
 use kvsync::{Builder, KvSync, Report, Syncable};
+use kvsync_tests::redis::patient;
 pub use kvsync_tests::wait::{LONG, until};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -128,16 +129,16 @@ impl App {
 
 fn open(dir: &TempDir) -> Result<SqliteConnection, diesel::ConnectionError> {
     let mut conn = SqliteConnection::establish(&dir.path().join("app.db").to_string_lossy())?;
-    conn.batch_execute("PRAGMA busy_timeout = 20000; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF")
+    conn.batch_execute("PRAGMA busy_timeout = 300000; PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF")
         .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
 }
 
-/// A store that is quick to give up, so that a server that is gone holds nobody up.
 pub fn redis(url: &str) -> RedisStore {
-    patient(RedisStore::builder([url])).connect().unwrap()
+    redis_builder([url]).connect().unwrap()
 }
 
-pub fn patient(builder: RedisBuilder) -> RedisBuilder {
-    builder.command_timeout(Duration::from_secs(2)).retry_for(Duration::from_millis(100))
+/// A store that gives up soon on a server that is gone, so that it holds nobody up, and waits for one that is slow.
+pub fn redis_builder<U: Into<String>>(urls: impl IntoIterator<Item = U>) -> RedisBuilder {
+    patient(urls).retry_for(Duration::from_millis(100))
 }

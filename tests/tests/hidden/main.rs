@@ -59,7 +59,7 @@ fn sqlite(tables: &str, models: impl FnOnce(Database<Sqlite>) -> Database<Sqlite
     let path = home.path().join("app.db").to_string_lossy().into_owned();
     let open = move || {
         let mut conn = SqliteConnection::establish(&path)?;
-        let setup = conn.batch_execute("PRAGMA busy_timeout = 20000; PRAGMA foreign_keys = ON");
+        let setup = conn.batch_execute("PRAGMA busy_timeout = 300000; PRAGMA foreign_keys = ON");
         setup.map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
         Ok::<_, diesel::ConnectionError>(conn)
     };

@@ -15,11 +15,12 @@ use diesel::r2d2::ManageConnection;
 use diesel::sqlite::Sqlite;
 use kvsync::capture::{ConnectionManager, Database};
 use kvsync::store::SyncStore;
-use kvsync::store::redis::RedisStore;
 use kvsync::{KvSync, Scope, Syncable};
 use kvsync_tests::Tested;
 use kvsync_tests::log::Log;
+use kvsync_tests::redis::patient;
 use kvsync_tests::servers::{AclUser, Listen, Redis, RedisOptions};
+use kvsync_tests::wait::LONG;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
@@ -55,7 +56,7 @@ fn log() -> &'static Log {
 }
 
 fn builder(url: &str) -> kvsync::store::redis::Builder {
-    RedisStore::builder([url]).retry_for(Duration::from_millis(50)).connect_timeout(Duration::from_millis(500))
+    patient([url]).retry_for(Duration::from_millis(50))
 }
 
 #[test]
@@ -154,7 +155,7 @@ fn a_redis_that_is_there_and_goes() -> Tested {
         silent("a builder", &format!("{building:?}"));
         let kv = building.build()?;
         kv.sync(&User { id: 1, name: "ann".into() })?;
-        silent("health", &format!("{:?}", kv.health(Duration::from_mins(1))));
+        silent("health", &format!("{:?}", kv.health(LONG)));
         server.kill()?;
         let _ = kv.sync(&User { id: 2, name: "bob".into() }).map_err(|error| silent_error("sync", &error));
         silent_error("fetch", &User::fetch_by_id(&kv, 1).unwrap_err());

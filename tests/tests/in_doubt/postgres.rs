@@ -108,7 +108,7 @@ fn a_connection_that_is_killed_before_commit() {
     let result = app.conn.transaction::<_, diesel::result::Error, _>(|conn| {
         write(conn)?;
         let pid: i32 = diesel::select(diesel::dsl::sql::<Integer>("pg_backend_pid()")).get_result(conn)?;
-        sql_query(format!("SELECT pg_terminate_backend({pid}, 10000)")).execute(&mut killer).map(drop)
+        sql_query(format!("SELECT pg_terminate_backend({pid}, 600000)")).execute(&mut killer).map(drop)
     });
     assert!(result.is_err());
     app.settles(watch, false);
@@ -120,7 +120,7 @@ fn a_connection_that_is_killed_while_it_commits() {
     let mut killer = app.database.connect().unwrap();
     killer
         .batch_execute(
-            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(60); RETURN NULL; END'; \
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(600); RETURN NULL; END'; \
              CREATE CONSTRAINT TRIGGER slow AFTER UPDATE ON users DEFERRABLE INITIALLY DEFERRED \
              FOR EACH ROW EXECUTE FUNCTION slow()",
         )
@@ -129,7 +129,7 @@ fn a_connection_that_is_killed_while_it_commits() {
     let pid: i32 = diesel::select(diesel::dsl::sql::<Integer>("pg_backend_pid()")).get_result(&mut app.conn).unwrap();
     let killing = thread::spawn(move || {
         let asleep = format!("pid = {pid} AND query = 'COMMIT' AND wait_event = 'PgSleep'");
-        let kill = format!("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE {asleep}");
+        let kill = format!("SELECT pg_terminate_backend(pid, 600000) FROM pg_stat_activity WHERE {asleep}");
         until("killed", || sql_query(&kill).execute(&mut killer).unwrap() > 0);
     });
     assert!(app.conn.transaction::<_, diesel::result::Error, _>(write).is_err());

@@ -20,7 +20,7 @@ fn app(tables: &str) -> App {
     let open = path.clone();
     let kv = handle(Database::<Sqlite>::new("main", move || {
         let mut conn = SqliteConnection::establish(&open)?;
-        let setup = conn.batch_execute("PRAGMA busy_timeout = 20000; PRAGMA foreign_keys = ON");
+        let setup = conn.batch_execute("PRAGMA busy_timeout = 300000; PRAGMA foreign_keys = ON");
         setup.map_err(ConnectionError::CouldntSetupConfiguration)?;
         Ok::<_, ConnectionError>(conn)
     }));
@@ -38,7 +38,7 @@ fn app(tables: &str) -> App {
 impl App {
     fn rows(&self) -> Vec<User> {
         let mut conn = SqliteConnection::establish(&self.path).unwrap();
-        conn.batch_execute("PRAGMA busy_timeout = 20000").unwrap();
+        conn.batch_execute("PRAGMA busy_timeout = 300000").unwrap();
         users::table.order(users::id).select(User::as_select()).load(&mut conn).unwrap()
     }
 

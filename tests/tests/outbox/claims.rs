@@ -161,10 +161,10 @@ fn delivered_rows_are_kept_for_their_retention() {
         let outbox = base.outbox();
         outbox.claim(2, LEASE).unwrap();
         outbox.delivered(&[1, 2]).unwrap();
-        base.run("UPDATE kvsync_outbox SET delivered_at = delivered_at - 60000 WHERE id = 1");
-        assert_eq!(outbox.purge(Duration::from_mins(2), 9).unwrap(), 0);
+        base.run("UPDATE kvsync_outbox SET delivered_at = delivered_at - 3600000 WHERE id = 1");
+        assert_eq!(outbox.purge(Duration::from_hours(2), 9).unwrap(), 0);
         assert_eq!(
-            (outbox.purge(Duration::from_secs(30), 9).unwrap(), outbox.purge(Duration::ZERO, 0).unwrap()),
+            (outbox.purge(Duration::from_mins(30), 9).unwrap(), outbox.purge(Duration::ZERO, 0).unwrap()),
             (1, 0)
         );
         assert_eq!(base.number("SELECT count(*) FROM kvsync_outbox"), 2, "what waits is never purged");

@@ -6,10 +6,10 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use kvsync::store::redis::RedisStore;
 use kvsync::store::{MemoryStore, Status};
 use kvsync::worker::Backoff;
 use kvsync::{ErrorKind, KvSync, Lookup};
+use kvsync_tests::redis::patient;
 use kvsync_tests::servers::{Postgres, Redis, RedisOptions};
 
 use super::setup::*;
@@ -115,10 +115,9 @@ fn who_waits_for_a_commit_is_told_that_it_could_not_be_delivered() {
 fn a_store_that_is_down_loses_nothing_fills_no_memory_and_holds_up_no_other() {
     on_both(|base| {
         let redis = Redis::start(RedisOptions::default()).unwrap();
-        let slow_to_give_up = RedisStore::builder([redis.url()]).command_timeout(Duration::from_secs(2));
         let builder = KvSync::builder()
             .store(MemoryStore::new())
-            .store(slow_to_give_up.connect().unwrap())
+            .store(patient([redis.url()]).connect().unwrap())
             .outbox_poll(Duration::from_millis(20))
             // Room for some 64 rows at a time.
             .queue_bytes(1 << 20);
@@ -139,7 +138,7 @@ fn a_store_that_is_down_loses_nothing_fills_no_memory_and_holds_up_no_other() {
         redis.restart().unwrap();
         kv.flush(LONG).unwrap();
         assert_eq!(base.pending(), 0);
-        let reader = KvSync::builder().store(RedisStore::connect(redis.url()).unwrap()).build().unwrap();
+        let reader = KvSync::builder().store(patient([redis.url()]).connect().unwrap()).build().unwrap();
         assert!(User::fetch_many_by_id(&reader, ids()).unwrap().iter().all(Option::is_some));
         assert!(kv.health(LONG).pipeline.dirty.is_empty());
     });
@@ -149,7 +148,7 @@ fn a_store_that_is_down_loses_nothing_fills_no_memory_and_holds_up_no_other() {
 fn a_store_that_forgot_is_filled_again_by_whoever_was_told_to() {
     let base = Base::postgres();
     let redis = Redis::start(RedisOptions::default()).unwrap();
-    let store = RedisStore::builder([redis.url()]).command_timeout(Duration::from_secs(2)).connect().unwrap();
+    let store = patient([redis.url()]).connect().unwrap();
     let builder = KvSync::builder().store(store).upkeep_every(Duration::from_millis(50)).outbox_replays();
     let kv = builder.database(base.database()).build().unwrap();
     base.insert(&users(50));

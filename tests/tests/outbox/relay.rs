@@ -9,9 +9,9 @@ use diesel::connection::SimpleConnection;
 use kvsync::change::{CommitToken, OutboxRange};
 use kvsync::report::{Outcome, Report};
 use kvsync::store::MemoryStore;
-use kvsync::store::redis::RedisStore;
 use kvsync::{Builder, ErrorKind, KvSync, Lookup};
 use kvsync_tests::env;
+use kvsync_tests::redis::patient;
 use kvsync_tests::servers::{Fault, Proxy};
 
 use super::setup::*;
@@ -208,22 +208,28 @@ fn when_a_relay_is_killed_in_the_middle_another_delivers_what_it_held() {
         let redis_url = env::redis_url().unwrap();
         let port = redis_url.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap();
         let prefix = format!("outbox:{:x}:", rand::random::<u64>());
-        base.insert(&users(1500));
         let slow = Proxy::start(port).unwrap();
         slow.set(Fault::Delay(Duration::from_millis(100)));
-        let mut child = Killed(child(base, &slow.url(&redis_url), &prefix));
-        let delivered = || base.number("SELECT count(*) FROM kvsync_outbox WHERE delivered_at IS NOT NULL");
-        until("the child delivers", || delivered() > 0);
-        child.0.kill().unwrap();
-        child.0.wait().unwrap();
-        let left =
-            base.number("SELECT count(*) FROM kvsync_outbox WHERE delivered_at IS NULL AND claimed_by IS NOT NULL");
-        assert!(left > 0, "it held no rows when it was killed");
-        let store = RedisStore::builder([redis_url]).prefix(prefix).connect().unwrap();
+        let count = |which: &str| base.number(&format!("SELECT count(*) FROM kvsync_outbox WHERE {which}"));
+        let delivered = || count("delivered_at IS NOT NULL");
+        let mut all: Vec<User> = Vec::new();
+        until("a child held rows when it was killed", || {
+            // Where we were held up, the last one has delivered all it had: then there is more.
+            let before = delivered();
+            let more = users(i32::try_from(all.len()).unwrap() + 1500).split_off(all.len());
+            base.insert(&more);
+            all.extend(more);
+            let mut child = Killed(child(base, &slow.url(&redis_url), &prefix));
+            until("the child delivers", || delivered() > before);
+            child.0.kill().unwrap();
+            child.0.wait().unwrap();
+            count("delivered_at IS NULL AND claimed_by IS NOT NULL") > 0
+        });
+        let store = patient([redis_url.clone()]).prefix(&prefix).connect().unwrap();
         let kv = handle(base, KvSync::builder().store(store));
         kv.flush(LONG).unwrap();
-        assert_stored(&kv, &users(1500));
-        assert_eq!(delivered(), 1500);
+        assert_stored(&kv, &all);
+        assert_eq!(delivered(), i64::try_from(all.len()).unwrap());
     });
 }
 
@@ -250,9 +256,9 @@ fn child(base: &Base, redis_url: &str, prefix: &str) -> Child {
 fn a_process_that_is_killed() {
     let Ok(job) = std::env::var(CHILD) else { return };
     let [kind, url, redis_url, prefix] = job.split('\n').collect::<Vec<_>>().try_into().unwrap();
-    let store = RedisStore::builder([redis_url]).prefix(prefix).connect().unwrap();
+    let store = patient([redis_url]).prefix(prefix).connect().unwrap();
     // One connection and small turns, so that there is a middle.
     let builder = KvSync::builder().store(store).workers(1).outbox_lease(Duration::from_secs(1));
     let _kv = builder.database(database(kind, url)).build().unwrap();
-    std::thread::sleep(Duration::from_mins(1));
+    std::thread::sleep(LONG);
 }

@@ -18,6 +18,7 @@ use kvsync::transport::Outbox;
 use kvsync_tests::env;
 use kvsync_tests::postgres::{self, FreshDatabase};
 use kvsync_tests::recorder::Recorder;
+use kvsync_tests::redis::patient;
 pub use kvsync_tests::wait::{LONG, until};
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -324,7 +325,7 @@ pub fn content(user: &User) -> Vec<u8> {
 
 pub fn sqlite(url: &str) -> ConnectionResult<SqliteConnection> {
     let mut conn = SqliteConnection::establish(url)?;
-    conn.batch_execute("PRAGMA busy_timeout = 20000").map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
+    conn.batch_execute("PRAGMA busy_timeout = 300000").map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
 }
 
@@ -333,9 +334,10 @@ pub fn millis() -> u128 {
 }
 
 /// How long a claim lasts where the test does not wait for its end.
-pub const LEASE: Duration = Duration::from_secs(30);
+pub const LEASE: Duration = Duration::from_hours(1);
+
 /// A Redis store on the shared server, with keys of its own.
 pub fn redis() -> RedisStore {
     let prefix = format!("outbox:{:x}:", rand::random::<u64>());
-    RedisStore::builder([env::redis_url().unwrap()]).prefix(prefix).connect().unwrap()
+    patient([env::redis_url().unwrap()]).prefix(prefix).connect().unwrap()
 }

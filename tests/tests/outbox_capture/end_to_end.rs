@@ -1,7 +1,6 @@
 //! Several connections write at random; then the store holds what the database holds.
 
 use std::thread;
-use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::pg::Pg;
@@ -13,6 +12,7 @@ use kvsync::KvSync;
 use kvsync::capture::Database;
 use kvsync::store::memory::MemoryStore;
 use kvsync_tests::postgres::fresh_database;
+use kvsync_tests::wait::LONG;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -99,9 +99,9 @@ macro_rules! run {
         });
         let mut conn = kv.connect::<$backend>("main").unwrap();
         diesel::insert_into(users::table).values(user(1000, "last", "last")).execute(&mut conn).unwrap();
-        kv.wait(conn.last_commit().unwrap(), Duration::from_secs(30)).unwrap();
+        kv.wait(conn.last_commit().unwrap(), LONG).unwrap();
         assert!(User::fetch_by_id(&kv, 1000).unwrap().is_some());
-        kv.flush(Duration::from_secs(30)).unwrap();
+        kv.flush(LONG).unwrap();
         let rows: Vec<User> = users::table.select(User::as_select()).load(&mut conn).unwrap();
         for id in 1..=IDS {
             let row = rows.iter().find(|row| row.id == id);
@@ -115,7 +115,7 @@ macro_rules! run {
         assert_eq!((depth.pending, depth.dead), (0, 0));
         assert!(depth.delivered > 50, "{depth:?}");
         // What the foreign keys change here without triggers, no model reads.
-        let health = kv.health(Duration::from_mins(1));
+        let health = kv.health(LONG);
         assert!(health.pipeline.dirty.is_empty(), "{:?}", health.pipeline.dirty);
         (kv, conn)
     }};
@@ -125,7 +125,8 @@ fn sqlite(path: &std::path::Path) -> impl Fn() -> ConnectionResult<SqliteConnect
     let path = path.to_str().unwrap().to_owned();
     let open = move || {
         let mut conn = SqliteConnection::establish(&path)?;
-        conn.batch_execute("PRAGMA busy_timeout = 20000; PRAGMA foreign_keys = ON; PRAGMA journal_mode = WAL").unwrap();
+        conn.batch_execute("PRAGMA busy_timeout = 300000; PRAGMA foreign_keys = ON; PRAGMA journal_mode = WAL")
+            .unwrap();
         Ok(conn)
     };
     open().unwrap().batch_execute(&format!("{SQLITE_OUTBOX}{TABLES}")).unwrap();
@@ -162,7 +163,7 @@ fn triggers_on_postgres() {
     let (kv, mut conn) = run!(Pg, open, true, |database| database.triggers::<User>());
     // All at once, by a statement that shows no row.
     sql_query("TRUNCATE users").execute(&mut conn).unwrap();
-    kv.wait(conn.last_commit().unwrap(), Duration::from_secs(30)).unwrap();
+    kv.wait(conn.last_commit().unwrap(), LONG).unwrap();
     assert!((1..=IDS).chain([1000]).all(|id| User::fetch_by_id(&kv, id).unwrap().is_none()));
     assert!(User::fetch_by_email(&kv, "last").unwrap().is_none());
 }

@@ -79,7 +79,7 @@ fn on_sqlite() {
     let path = dir.path().join("app.db").to_string_lossy().into_owned();
     let open = move || {
         let mut conn = SqliteConnection::establish(&path)?;
-        conn.batch_execute("PRAGMA busy_timeout = 30000; PRAGMA journal_mode = WAL")
+        conn.batch_execute("PRAGMA busy_timeout = 300000; PRAGMA journal_mode = WAL")
             .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
         Ok::<_, diesel::ConnectionError>(conn)
     };

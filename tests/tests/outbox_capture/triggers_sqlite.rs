@@ -18,7 +18,7 @@ struct Fixture {
 
 fn establish(directory: &TempDir) -> SqliteConnection {
     let mut conn = SqliteConnection::establish(directory.path().join("db").to_str().unwrap()).unwrap();
-    conn.batch_execute("PRAGMA busy_timeout = 20000; PRAGMA foreign_keys = ON").unwrap();
+    conn.batch_execute("PRAGMA busy_timeout = 300000; PRAGMA foreign_keys = ON").unwrap();
     conn
 }
 

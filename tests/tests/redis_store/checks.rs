@@ -5,7 +5,9 @@ use std::time::Duration;
 use kvsync::ErrorKind;
 use kvsync::store::redis::RedisStore;
 use kvsync::store::{Status, SyncStore};
+use kvsync_tests::redis::patient;
 use kvsync_tests::servers::{AclUser, Redis, RedisCluster, RedisOptions};
+use kvsync_tests::wait::{LONG, until};
 use kvsync_tests::{Tested, env};
 
 use super::{done, prefix, stands, write};
@@ -22,7 +24,7 @@ fn refused(made: kvsync::Result<RedisStore>, kind: ErrorKind, says: &[&str]) {
 }
 
 fn plain(url: &str) -> kvsync::store::redis::Builder {
-    RedisStore::builder([url]).retry_for(Duration::from_millis(100)).connect_timeout(Duration::from_secs(2))
+    patient([url]).retry_for(Duration::from_millis(100))
 }
 
 #[test]
@@ -90,7 +92,7 @@ fn rights() -> Tested {
     done(&store, &[write("a", 1), write("b", 1)]);
     assert_eq!(store.raise_epoch(4)?, 4);
     assert_eq!(store.scan("", None, 10)?.keys.len(), 2);
-    let health = store.health(Duration::from_mins(1));
+    let health = store.health(LONG);
     assert_eq!(health.status, Status::Up);
     let secret = "does not tell its settings (`CONFIG GET`: NOPERM";
     assert!(health.details.iter().any(|detail| detail.contains(secret)), "{:?}", health.details);
@@ -105,7 +107,7 @@ fn rights() -> Tested {
     let less = format!("{advised} -info");
     assert_eq!(server.cli(&less.split(' ').collect::<Vec<_>>())?, "OK");
     let store = plain(&server.url()).connect()?;
-    assert!(store.health(Duration::from_mins(1)).details.iter().any(|detail| detail.contains("NOPERM")));
+    assert!(store.health(LONG).details.iter().any(|detail| detail.contains("NOPERM")));
     Ok(())
 }
 
@@ -137,7 +139,9 @@ fn tls() -> Tested {
     let without = url.replace("rediss:", "redis:");
     refused(plain(&without).connect(), ErrorKind::Unavailable, &["rediss://"]);
     let with = env::redis_url()?.replace("redis:", "rediss:");
-    refused(plain(&with).connect(), ErrorKind::Unavailable, &["if it has no TLS, use `redis://`"]);
+    // It waits for the rest of what it takes for a command.
+    let silent = plain(&with).connect_timeout(Duration::from_secs(2));
+    refused(silent.connect(), ErrorKind::Unavailable, &["if it has no TLS, use `redis://`"]);
     refused(plain(&url).connect(), ErrorKind::Unavailable, &["`ca_file`"]);
     refused(plain(&url).ca_file("/nowhere/ca.pem").connect(), ErrorKind::Config, &["/nowhere/ca.pem"]);
     let store = plain(&url).ca_file(ca).prefix(prefix("tls")).connect()?;
@@ -156,7 +160,7 @@ fn replicas() -> Tested {
     let error = store.execute(&[write("a", 1)], &super::terms()).remove(0).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     assert!(error.to_string().contains("read-only replica"), "{error}");
-    assert_eq!(store.health(Duration::from_mins(1)).status, Status::Down);
+    assert_eq!(store.health(LONG).status, Status::Down);
     assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"])?, "OK");
     done(&store, &[write("a", 1)]);
     Ok(())
@@ -166,13 +170,13 @@ fn replicas() -> Tested {
 fn health_warns_of_eviction() -> Tested {
     let server = Redis::start(RedisOptions::default())?;
     let store = plain(&server.url()).connect()?;
-    assert_eq!(store.health(Duration::from_mins(1)).status, Status::Up);
+    assert_eq!(store.health(LONG).status, Status::Up);
     assert_eq!(server.cli(&["CONFIG", "SET", "maxmemory", "100mb", "maxmemory-policy", "allkeys-lru"])?, "OK");
-    let health = store.health(Duration::from_mins(1));
+    let health = store.health(LONG);
     assert_eq!(health.status, Status::Degraded);
     assert!(health.details.iter().any(|detail| detail.contains("`noeviction`")), "{:?}", health.details);
     assert_eq!(server.cli(&["CONFIG", "SET", "maxmemory-policy", "noeviction"])?, "OK");
-    assert_eq!(store.health(Duration::from_mins(1)).status, Status::Up);
+    assert_eq!(store.health(LONG).status, Status::Up);
     Ok(())
 }
 
@@ -181,7 +185,7 @@ fn health_tells_what_the_settings_lose() -> Tested {
     let server = Redis::start(RedisOptions::default())?;
     let store = plain(&server.url()).connect()?;
     let says = |part: &str| {
-        let health = store.health(Duration::from_mins(1));
+        let health = store.health(LONG);
         assert!(health.details.iter().any(|detail| detail.contains(part)), "`{part}`: {:?}", health.details);
         health.status
     };
@@ -200,7 +204,7 @@ fn health_tells_what_the_settings_lose() -> Tested {
     set(&["appendfsync", "no"])?;
     assert_eq!(says("when its system does"), Status::Up);
     set(&["appendfsync", "always"])?;
-    assert_eq!(store.health(Duration::from_mins(1)).details, Vec::<String>::new());
+    assert_eq!(store.health(LONG).details, Vec::<String>::new());
     Ok(())
 }
 
@@ -210,7 +214,7 @@ fn health_counts_what_was_evicted_since_it_was_asked() -> Tested {
     let server = Redis::start(RedisOptions { maxmemory: limit, ..RedisOptions::default() })?;
     let store = plain(&server.url()).connect()?;
     let evicted = || -> Option<String> {
-        let details = store.health(Duration::from_mins(1)).details;
+        let details = store.health(LONG).details;
         details.into_iter().find(|detail| detail.contains("has evicted keys"))
     };
     assert_eq!(evicted(), None);
@@ -231,12 +235,14 @@ fn health_tells_of_replicas_that_lag_and_of_one_that_took_over() -> Tested {
     let port = primary.port().unwrap().to_string();
     assert_eq!(replica.cli(&["REPLICAOF", "127.0.0.1", &port])?, "OK");
     let says = |store: &RedisStore, part: &str| {
-        let details = store.health(Duration::from_mins(1)).details;
+        let details = store.health(LONG).details;
         details.iter().any(|detail| detail.contains(part))
     };
-    while !says(&store, "`min-replicas-to-write 0`") {}
-    while !replica.cli(&["INFO", "replication"])?.contains("master_link_status:up") {}
-    let life = other.health(Duration::from_mins(1)).lives;
+    until("the primary has a replica", || says(&store, "`min-replicas-to-write 0`"));
+    until("the replica is in step", || {
+        replica.cli(&["INFO", "replication"]).unwrap().contains("master_link_status:up")
+    });
+    let life = other.health(LONG).lives;
     assert_eq!(life, None, "a replica is not the store");
     assert_eq!(replica.cli(&["REPLICAOF", "NO", "ONE"])?, "OK");
     assert!(says(&other, "took over from another primary"));

@@ -7,12 +7,14 @@ use kvsync::store::redis::{Builder, RedisStore};
 use kvsync::store::{Step, SyncStore};
 use kvsync::{ErrorKind, Key};
 use kvsync_tests::Tested;
+use kvsync_tests::redis::patient;
 use kvsync_tests::servers::RedisCluster;
+use kvsync_tests::wait::{LONG, until};
 
-use super::{belongs, done, put, stands, terms, write};
+use super::{belongs, connected, done, put, stands, terms, write};
 
 fn builder(cluster: &RedisCluster) -> Builder {
-    RedisStore::builder(cluster.urls()).command_timeout(Duration::from_secs(1)).retry_for(Duration::from_secs(30))
+    patient(cluster.urls()).retry_for(LONG)
 }
 
 /// Keys of every node.
@@ -54,8 +56,9 @@ fn merge(store: &dyn SyncStore, keys: &[String], at: u64) -> usize {
     failed
 }
 
-/// Runs readers and writers while `events` happen, and says how many calls failed and how many did not.
-fn under_traffic(store: &RedisStore, keys: &[String], events: impl FnOnce()) -> (usize, usize) {
+/// Runs readers and writers while `events` happen. They are told how many calls failed so far and how many did not; how
+/// many failed in the end is returned.
+fn under_traffic(store: &RedisStore, keys: &[String], events: impl FnOnce(&AtomicUsize, &AtomicUsize)) -> usize {
     let (over, at) = (AtomicBool::new(false), AtomicU64::new(2));
     let (failed, worked) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let count = |calls: usize| if calls > 0 { &failed } else { &worked }.fetch_add(1, Ordering::Relaxed);
@@ -75,10 +78,10 @@ fn under_traffic(store: &RedisStore, keys: &[String], events: impl FnOnce()) -> 
                 }
             });
         }
-        events();
+        events(&failed, &worked);
         over.store(true, Ordering::Relaxed);
     });
-    (failed.into_inner(), worked.into_inner())
+    failed.into_inner()
 }
 
 #[test]
@@ -86,10 +89,10 @@ fn no_answer_goes_to_another_key_when_nodes_die() -> Tested {
     let cluster = RedisCluster::start(3, 0)?;
     // Nothing is waited for, so that calls fail in the middle and connections are left in every state.
     let store =
-        builder(&cluster).retry_for(Duration::from_millis(20)).command_timeout(Duration::from_millis(200)).cluster()?;
+        connected(&builder(&cluster).retry_for(Duration::from_millis(20)).command_timeout(Duration::from_millis(200)));
     let keys = keys(60);
     done(&builder(&cluster).cluster()?, &writes(&keys, 1));
-    let (failed, worked) = under_traffic(&store, &keys, || {
+    under_traffic(&store, &keys, |failed, worked| {
         for round in 0..150 {
             let node = cluster.node(round % 3).unwrap();
             match round % 10 {
@@ -106,8 +109,10 @@ fn no_answer_goes_to_another_key_when_nodes_die() -> Tested {
                 _ => drop(node.cli(&["CLIENT", "KILL", "TYPE", "normal"])),
             }
         }
+        until("calls failed, and others did not", || {
+            failed.load(Ordering::Relaxed) > 0 && worked.load(Ordering::Relaxed) > 0
+        });
     });
-    assert!(failed > 0 && worked > 0, "{failed} calls failed, {worked} did not");
     cluster.wait_until_ready()?;
     let store = builder(&cluster).cluster()?;
     done(&store, &writes(&keys, 1_000_000));
@@ -126,7 +131,7 @@ fn slots_that_move_are_followed() -> Tested {
     let slot = cluster.slot_of("kvsync:{moving}:1")?;
     let from = cluster.master_of(slot)?;
     let to = (from + 1) % 3;
-    let (failed, _) = under_traffic(&store, &keys, || {
+    let failed = under_traffic(&store, &keys, |_, _| {
         for round in 0..6 {
             let (from, to) = if round % 2 == 0 { (from, to) } else { (to, from) };
             cluster.begin_migration(slot, from, to).unwrap();
@@ -192,15 +197,19 @@ fn a_replica_that_takes_over_is_found() -> Tested {
     done(&store, &writes(&keys, 1));
     assert_eq!(read(&reader, &keys)?, vec![Some(1); keys.len()]);
     let roles = |index: usize| cluster.node(index).and_then(|node| node.cli(&["INFO", "replication"]));
-    under_traffic(&store, &keys, || {
+    under_traffic(&store, &keys, |_, _| {
+        cluster.take_for_dead_after(Duration::from_secs(2)).unwrap();
         cluster.node(0).unwrap().kill().unwrap();
-        while !(3..6).any(|index| roles(index).is_ok_and(|info| info.contains("role:master"))) {}
+        until("a replica takes over", || {
+            (3..6).any(|index| roles(index).is_ok_and(|info| info.contains("role:master")))
+        });
+        cluster.take_for_dead_after(LONG).unwrap();
     });
     // Whoever waits is served by the new primary.
     done(&store, &writes(&keys, 1_000_000));
     assert_eq!(read(&store, &keys)?, vec![Some(1_000_000); keys.len()]);
     // Who only reads never waits, and finds it all the same.
-    while read(&reader, &keys).is_err() {}
+    until("it is found", || read(&reader, &keys).is_ok());
     assert_eq!(read(&reader, &keys)?, vec![Some(1_000_000); keys.len()]);
     // The old one comes back as a replica, which serves nobody.
     cluster.node(0)?.restart()?;

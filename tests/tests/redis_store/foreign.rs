@@ -1,14 +1,14 @@
 //! What stands under a key and is not ours is left alone, and fails no other step.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kvsync::envelope::{Head, State, Value};
 use kvsync::record::{Order, Write};
-use kvsync::store::redis::RedisStore;
 use kvsync::store::{Outcome, Step, SyncStore};
 use kvsync::{ErrorKind, Key};
+use kvsync_tests::redis::patient;
 use kvsync_tests::servers::{Redis, RedisOptions};
+use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env};
 use redis::Commands;
 
@@ -88,7 +88,7 @@ fn all_is_left_alone(store: &dyn SyncStore, redis: &mut impl Commands, prefix: &
 #[test]
 fn on_one_server() -> Tested {
     let prefix = prefix("foreign");
-    let store = RedisStore::builder([env::redis_url()?]).prefix(&prefix).connect()?;
+    let store = patient([env::redis_url()?]).prefix(&prefix).connect()?;
     let mut redis = redis::Client::open(env::redis_url()?)?.get_connection()?;
     all_is_left_alone(&store, &mut redis, &prefix);
     let error = store.get_many(&[Key::new("list")]).unwrap_err();
@@ -99,7 +99,7 @@ fn on_one_server() -> Tested {
 #[test]
 fn in_a_cluster() -> Tested {
     let prefix = prefix("foreign");
-    let store = RedisStore::builder(env::redis_cluster_urls()?).prefix(&prefix).cluster()?;
+    let store = patient(env::redis_cluster_urls()?).prefix(&prefix).cluster()?;
     let mut redis = redis::cluster::ClusterClient::new(env::redis_cluster_urls()?)?.get_connection()?;
     all_is_left_alone(&store, &mut redis, &prefix);
     Ok(())
@@ -108,7 +108,7 @@ fn in_a_cluster() -> Tested {
 #[test]
 fn an_epoch_that_is_none_is_an_error() -> Tested {
     let prefix = prefix("foreign-epoch");
-    let store = RedisStore::builder([env::redis_url()?]).prefix(&prefix).connect()?;
+    let store = patient([env::redis_url()?]).prefix(&prefix).connect()?;
     let mut redis = redis::Client::open(env::redis_url()?)?.get_connection()?;
     let _: () = redis.set(format!("{prefix}!epoch"), "seven")?;
     for error in [store.epoch().unwrap_err(), store.raise_epoch(9).unwrap_err()] {
@@ -121,7 +121,7 @@ fn an_epoch_that_is_none_is_an_error() -> Tested {
 #[test]
 fn redis_keeps_an_entry_as_long_as_it_lives_and_a_record_longer() -> Tested {
     let prefix = prefix("foreign-ends");
-    let store = RedisStore::builder([env::redis_url()?]).prefix(&prefix).connect()?;
+    let store = patient([env::redis_url()?]).prefix(&prefix).connect()?;
     let mut redis = redis::Client::open(env::redis_url()?)?.get_connection()?;
     let terms = terms();
     let ends = terms.now + 3_600_000;
@@ -169,7 +169,7 @@ fn redis_keeps_an_entry_as_long_as_it_lives_and_a_record_longer() -> Tested {
 fn an_entry_that_is_too_large_fails_alone() -> Tested {
     let limit = vec![("proto-max-bulk-len".to_owned(), "1mb".to_owned())];
     let server = Redis::start(RedisOptions { settings: limit, ..RedisOptions::default() })?;
-    let store = RedisStore::builder([server.url()]).retry_for(Duration::from_secs(1)).connect()?;
+    let store = patient([server.url()]).retry_for(LONG).connect()?;
     let large = |key: &str| {
         let head = Head { version: version(1), state: State::Value, expires_at: 0 };
         let value = Value::model(1, &[], &vec![b'x'; 2 * 1024 * 1024]);

@@ -2,13 +2,14 @@
 //! same bytes under every key.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use kvsync::envelope::{Head, State, Value};
 use kvsync::record::{Content, Delta, Listed, Order, Terms, Write};
 use kvsync::store::redis::RedisStore;
 use kvsync::store::{MemoryStore, Step, SyncStore};
 use kvsync::{Key, Version};
+use kvsync_tests::redis::patient;
+use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env};
 use rand::prelude::*;
 
@@ -16,35 +17,35 @@ use super::{prefix, terms};
 
 #[test]
 fn whole_changes_equal_the_pure_functions() -> Tested {
-    let store = RedisStore::builder([env::redis_url()?]).prefix(prefix("scripts-whole")).connect()?;
+    let store = patient([env::redis_url()?]).prefix(prefix("scripts-whole")).connect()?;
     (0..40).for_each(|seed| compare(&store, "w", seed, Kind::Whole));
     Ok(())
 }
 
 #[test]
 fn steps_equal_the_pure_functions() -> Tested {
-    let store = RedisStore::builder([env::redis_url()?]).prefix(prefix("scripts-steps")).connect()?;
+    let store = patient([env::redis_url()?]).prefix(prefix("scripts-steps")).connect()?;
     (0..40).for_each(|seed| compare(&store, "s", seed, Kind::Steps));
     Ok(())
 }
 
 #[test]
 fn steps_in_a_cluster_equal_the_pure_functions() -> Tested {
-    let store = RedisStore::builder(env::redis_cluster_urls()?).prefix(prefix("scripts-cluster")).cluster()?;
+    let store = patient(env::redis_cluster_urls()?).prefix(prefix("scripts-cluster")).cluster()?;
     (0..20).for_each(|seed| compare(&store, "c", seed, Kind::Steps));
     Ok(())
 }
 
 #[test]
 fn entries_of_all_sizes_equal_the_pure_functions() -> Tested {
-    let store = RedisStore::builder([env::redis_url()?]).prefix(prefix("scripts-sizes")).connect()?;
+    let store = patient([env::redis_url()?]).prefix(prefix("scripts-sizes")).connect()?;
     (0..20).for_each(|seed| compare(&store, "z", seed, Kind::Sizes));
     Ok(())
 }
 
 #[test]
 fn rows_that_keep_their_keys_equal_the_pure_functions() -> Tested {
-    let store = RedisStore::builder([env::redis_url()?]).prefix(prefix("scripts-tame")).connect()?;
+    let store = patient([env::redis_url()?]).prefix(prefix("scripts-tame")).connect()?;
     (0..40).for_each(|seed| compare(&store, "t", seed, Kind::Tame));
     Ok(())
 }
@@ -88,7 +89,7 @@ fn compare(redis: &RedisStore, run: &str, seed: u64, kind: Kind) {
         }
     }
     assert!(memory.len() <= names.len());
-    assert!(redis.health(Duration::from_mins(1)).status != kvsync::store::Status::Down);
+    assert!(redis.health(LONG).status != kvsync::store::Status::Down);
 }
 
 /// Keys that a locale would sort otherwise than bytes are, some so long that a ledger outgrows what is

@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use kvsync::envelope::{Envelope, Head, State, Value};
 use kvsync::record::{Content, Delta, Listed, Order, Terms, Write};
@@ -14,6 +13,7 @@ use kvsync::store::conformance::Harness;
 use kvsync::store::embedded::EmbeddedStore;
 use kvsync::store::{Outcome, Status, Step, SyncStore};
 use kvsync::{ErrorKind, Key, Version};
+use kvsync_tests::wait::LONG;
 use libtest_mimic::{Failed, Trial};
 use tempfile::TempDir;
 
@@ -283,7 +283,7 @@ fn closed() -> Result<(), Failed> {
         applied(&store, [change(1)]).expect_err("closed").kind(),
     ];
     assert_eq!(kinds, [ErrorKind::Closed; 5]);
-    assert_eq!(store.health(Duration::from_secs(1)).status, Status::Down);
+    assert_eq!(store.health(LONG).status, Status::Down);
     Ok(())
 }
 
@@ -335,7 +335,7 @@ fn fill(dir: &Path) {
         assert!((0..batches * 10).all(|number| stands(&store, number)), "the store is not readable");
         assert!(store.scan("home:", None, 10_000).unwrap().keys.len() >= 100);
     }
-    let health = store.health(Duration::from_secs(1));
+    let health = store.health(LONG);
     assert_eq!(health.status, Status::Down);
     assert!(health.details[0].contains("full"), "{health:?}");
 }
@@ -351,7 +351,7 @@ fn fill_and_make_room(dir: &Path) {
         let change = Step::Apply(Arc::new(change(number)));
         store.execute(&[change], &TERMS).remove(0).unwrap();
     }
-    assert_eq!(store.health(Duration::from_secs(1)).status, Status::Up);
+    assert_eq!(store.health(LONG).status, Status::Up);
     assert!((0..batches * 10 + 20).all(|number| stands(&store, number)));
     store.close().unwrap();
     let store = EmbeddedStore::open(dir.join("store")).unwrap();

@@ -9,6 +9,7 @@ use kvsync::store::SyncStore;
 use kvsync::store::conformance::Harness;
 use kvsync::store::redis::{Builder, RedisStore};
 use kvsync_tests::env;
+use kvsync_tests::redis::patient;
 use kvsync_tests::servers::{Redis, RedisOptions};
 
 /// Makes stores with a prefix of their own.
@@ -23,15 +24,15 @@ struct Fresh {
 pub(crate) fn stores() -> Vec<crate::Store> {
     let one = |prefix, builder: Result<Builder, env::NoServer>| fresh(prefix, builder, Builder::connect);
     vec![
-        ("redis", one("", env::redis_url().map(|url| RedisStore::builder([url])))),
-        ("redis_socket", one("app:", env::redis_socket_url().map(|url| RedisStore::builder([url])))),
+        ("redis", one("", env::redis_url().map(|url| patient([url])))),
+        ("redis_socket", one("app:", env::redis_socket_url().map(|url| patient([url])))),
         ("redis_tls", one("", tls())),
-        ("redis_cluster", fresh("", env::redis_cluster_urls().map(RedisStore::builder), Builder::cluster)),
+        ("redis_cluster", fresh("", env::redis_cluster_urls().map(patient), Builder::cluster)),
     ]
 }
 
 fn tls() -> Result<Builder, env::NoServer> {
-    Ok(RedisStore::builder([env::redis_tls_url()?]).ca_file(env::redis_tls_ca()?))
+    Ok(patient([env::redis_tls_url()?]).ca_file(env::redis_tls_ca()?))
 }
 
 fn fresh(
@@ -52,7 +53,7 @@ impl Harness for Fresh {
 
     fn unreachable(&self) -> Option<Arc<dyn SyncStore>> {
         let server = Redis::start(RedisOptions::default()).unwrap();
-        let builder = RedisStore::builder([server.url()]).retry_for(Duration::from_millis(50));
+        let builder = patient([server.url()]).retry_for(Duration::from_millis(50));
         let store = builder.connect().unwrap();
         server.kill().unwrap();
         Some(Arc::new(store))

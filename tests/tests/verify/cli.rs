@@ -97,7 +97,7 @@ fn a_store_is_filled_compared_and_mended() -> Tested {
 #[test]
 fn health_audit_and_epoch_are_told() -> Tested {
     let admin = Admin::new()?;
-    let (_, health) = admin.json(&["health"])?;
+    let (_, health) = admin.json(&["health", "--deadline", "300"])?;
     assert!(["up", "degraded"].contains(&health["status"].as_str().unwrap()), "{health}");
     assert_eq!(health["stores"].as_array().unwrap().len(), 1, "{health}");
     let (code, audit) = admin.json(&["audit"])?;

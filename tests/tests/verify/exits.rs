@@ -1,8 +1,9 @@
 //! The exit code of each command, as its documentation says, and what stands beside it.
 
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
-use kvsync_tests::wait::until;
+use kvsync_tests::wait::{LONG, until};
 use kvsync_tests::{Tested, env};
 use redis::Commands;
 use serde_json::Value;
@@ -22,7 +23,8 @@ fn with_outbox() -> Tested<Admin> {
 
 /// Asks until there is one, and returns its id: it is the relay of the asking process that gives the row up.
 fn dead_letter(admin: &Admin) -> Tested<i64> {
-    for _ in 0..100 {
+    let deadline = Instant::now() + LONG;
+    while Instant::now() < deadline {
         let (code, dead) = admin.json(&["outbox", "dead"])?;
         if let Some(id) = dead["dead_letters"][0]["id"].as_i64() {
             let error = dead["dead_letters"][0]["error"].as_str().unwrap();
@@ -38,14 +40,14 @@ fn dead_letter(admin: &Admin) -> Tested<i64> {
 #[test]
 fn dead_letters() -> Tested {
     let admin = with_outbox()?;
-    let (_, fine) = admin.json(&["health"])?;
+    let (_, fine) = admin.json(&["health", "--deadline", "300"])?;
     let outbox = &fine["outboxes"][0];
     assert_eq!((&outbox["database"], &outbox["dead"], &outbox["error"]), (&"main".into(), &0.into(), &Value::Null));
     assert_eq!((&outbox["pending"], &outbox["oldest_seconds"]), (&0.into(), &Value::Null), "{fine}");
 
     admin.sql(POISON)?;
     let id = dead_letter(&admin)?.to_string();
-    let (code, health) = admin.json(&["health"])?;
+    let (code, health) = admin.json(&["health", "--deadline", "300"])?;
     assert_eq!((code, &health["status"]), (1, &"degraded".into()), "{health}");
     assert_eq!(health["outboxes"][0]["dead"], 1, "{health}");
     let told = health["details"].as_array().unwrap().iter().filter(|detail| detail.to_string().contains("dead letter"));
@@ -74,7 +76,7 @@ fn dead_letters() -> Tested {
 fn an_outbox_that_does_not_answer() -> Tested {
     let mut admin = Admin::new()?;
     admin.outbox = Some("plain");
-    let (code, health) = admin.json(&["health"])?;
+    let (code, health) = admin.json(&["health", "--deadline", "300"])?;
     assert_eq!((code, &health["status"]), (1, &"degraded".into()), "{health}");
     let told = health["details"].as_array().unwrap().iter().any(|detail| detail.to_string().contains("migration"));
     assert!(told && health["outboxes"][0]["error"].is_string(), "{health}");

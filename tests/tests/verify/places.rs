@@ -7,11 +7,12 @@ use diesel::pg::Pg;
 use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
 use kvsync::capture::Database;
-use kvsync::store::{MemoryStore, RedisStore};
+use kvsync::store::MemoryStore;
 use kvsync::upkeep::DifferenceKind::{Missing, Orphan, Stale, Unknown};
 use kvsync::upkeep::{DifferenceKind, Verified};
 use kvsync::{Key, KvSync, Scope, Syncable};
 use kvsync_tests::postgres::fresh_database;
+use kvsync_tests::redis::patient;
 use kvsync_tests::wait::{LONG, until};
 use kvsync_tests::{Tested, env};
 use serde::{Deserialize, Serialize};
@@ -39,7 +40,7 @@ fn schemas_that_are_scopes_are_each_compared() -> Tested {
         .model::<User>()
         .scopes(|schema| ["one", "two"].contains(&schema).then(|| Scope::named(schema)));
     let prefix = format!("verify:{:016x}:", rand::random::<u64>());
-    let store = RedisStore::builder([env::redis_url()?]).prefix(&prefix).connect()?;
+    let store = patient([env::redis_url()?]).prefix(&prefix).connect()?;
     let kv = KvSync::builder().store(store).database(database).build()?;
     let mut conn = kv.connect::<Pg>("main")?;
     for schema in ["one", "two"] {

@@ -10,12 +10,14 @@ use diesel::sqlite::Sqlite;
 use kvsync::capture::{Database, SyncConnection};
 use kvsync::envelope::{Envelope, Head, State, Value};
 use kvsync::record::{Content, Delta, Order, Record, Terms, Write};
-use kvsync::store::{MemoryStore, Outcome, RedisStore, Step, SyncStore};
+use kvsync::store::{MemoryStore, Outcome, Step, SyncStore};
 use kvsync::upkeep::{Difference, DifferenceKind, Repaired, Verified};
-use kvsync::{Key, KvSync, Version};
+use kvsync::{Key, KvSync, Report, Version};
 use kvsync_tests::postgres::{FreshDatabase, fresh_database};
+use kvsync_tests::redis::patient;
 use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env};
+use parking_lot::Mutex;
 use tempfile::TempDir;
 
 use crate::models::*;
@@ -56,11 +58,13 @@ pub struct Rig {
     /// What Redis' keys begin with.
     pub prefix: String,
     place: Place,
+    /// The longest that a change took from its commit into the store.
+    slowest: Arc<Mutex<Duration>>,
 }
 
 fn lite(path: &str) -> Result<SqliteConnection, diesel::ConnectionError> {
     let mut conn = SqliteConnection::establish(path)?;
-    conn.batch_execute("PRAGMA busy_timeout = 20000; PRAGMA journal_mode = WAL")
+    conn.batch_execute("PRAGMA busy_timeout = 300000; PRAGMA journal_mode = WAL")
         .map_err(diesel::ConnectionError::CouldntSetupConfiguration)?;
     Ok(conn)
 }
@@ -86,14 +90,20 @@ impl Rig {
         pg_more: fn(Database<Pg>) -> Database<Pg>,
     ) -> Self {
         let prefix = format!("verify:{:016x}:", rand::random::<u64>());
-        let builder = KvSync::builder().workers(2);
+        let slowest: Arc<Mutex<Duration>> = Arc::default();
+        let told = Arc::clone(&slowest);
+        let builder = KvSync::builder().workers(2).on_report(move |report| {
+            if let Report::Key(key) = report {
+                let mut slowest = told.lock();
+                *slowest = slowest.max(key.queued + key.writing);
+            }
+        });
         let builder = match on {
             On::SqliteMemory => builder.store(MemoryStore::new()),
-            On::PostgresRedis => {
-                builder.store(RedisStore::builder([env::redis_url().unwrap()]).prefix(&prefix).connect().unwrap())
+            On::PostgresRedis => builder.store(patient([env::redis_url().unwrap()]).prefix(&prefix).connect().unwrap()),
+            On::PostgresCluster => {
+                builder.store(patient(env::redis_cluster_urls().unwrap()).prefix(&prefix).cluster().unwrap())
             }
-            On::PostgresCluster => builder
-                .store(RedisStore::builder(env::redis_cluster_urls().unwrap()).prefix(&prefix).cluster().unwrap()),
         };
         let (kv, conn, place) = if on == On::SqliteMemory {
             let dir = tempfile::tempdir().unwrap();
@@ -112,7 +122,7 @@ impl Rig {
             let conn = Conn::Pg(kv.connect::<Pg>("main").unwrap());
             (kv, conn, Place::Pg(fresh))
         };
-        Self { kv, conn, prefix, place }
+        Self { kv, conn, prefix, place, slowest }
     }
 
     /// Three rows of each model, written as usual.
@@ -131,7 +141,7 @@ impl Rig {
     pub fn ending(&self) -> KvSync {
         let Place::Pg(fresh) = &self.place else { panic!("{:?} has no such", self.kv) };
         let url = fresh.url();
-        let store = RedisStore::builder([env::redis_url().unwrap()]).prefix(&self.prefix).connect().unwrap();
+        let store = patient([env::redis_url().unwrap()]).prefix(&self.prefix).connect().unwrap();
         let database = Database::<Pg>::new("main", move || PgConnection::establish(&url)).model::<User>();
         KvSync::builder().store(store).database(database).expiration(Duration::from_hours(1)).build().unwrap()
     }
@@ -158,6 +168,13 @@ impl Rig {
 
     pub fn flush(&self) {
         self.kv.flush(LONG).unwrap();
+    }
+
+    /// The longest that a change took from its commit into the store; ends the handle, so that all was told. For ever, where
+    /// something was not.
+    pub fn slowest(&self) -> Duration {
+        self.kv.shutdown(LONG);
+        if self.kv.health(LONG).pipeline.dropped_reports > 0 { Duration::MAX / 2 } else { *self.slowest.lock() }
     }
 
     pub fn verify(&self) -> Verified {

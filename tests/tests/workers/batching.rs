@@ -7,12 +7,18 @@ use crate::rig::*;
 #[test]
 fn what_has_gathered_is_written_in_one_call() {
     let rig = Rig::with(TestStore::new(true), |config| config.workers = 1);
-    rig.store.down();
-    for id in 0..50 {
+    let (answer, wait) = std::sync::mpsc::channel::<()>();
+    rig.store.fail(move |_| {
+        let _ = wait.recv();
+        None
+    });
+    rig.publish([put(1, user(0, "", "x"))]);
+    until("the worker has the first row in its hands", || rig.store.steps.load(Ordering::SeqCst) > 0);
+    // The others wait, and come together.
+    for id in 1..50 {
         rig.publish([put(1, user(id, "", "x"))]);
     }
-    // The first row is in the worker's hands, the others wait and come together.
-    rig.store.heal();
+    drop(answer);
     rig.flush();
     assert!(rig.store.largest.load(Ordering::SeqCst) > 10);
 }

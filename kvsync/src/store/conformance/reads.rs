@@ -63,7 +63,7 @@ fn epoch(store: &dyn SyncStore) -> Checked {
 }
 
 fn healthy(store: &dyn SyncStore) -> Checked {
-    let health = store.health(Duration::from_secs(5));
+    let health = store.health(Duration::from_mins(1));
     check!(health.status != Status::Down, "a fresh store is down: {:?}", health.details);
     check!(!store.name().is_empty(), "the store has no name");
     let can = store.capabilities();

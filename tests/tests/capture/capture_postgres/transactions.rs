@@ -153,7 +153,7 @@ fn a_connection_killed_before_commit_leaves_nothing_certain() {
         let result = on.conn.transaction::<_, Error, _>(|conn| {
             insert(conn, 1)?;
             let pid: i32 = diesel::select(diesel::dsl::sql::<Integer>("pg_backend_pid()")).get_result(conn)?;
-            sql_query(format!("SELECT pg_terminate_backend({pid}, 10000)")).execute(&mut killer)?;
+            sql_query(format!("SELECT pg_terminate_backend({pid}, 600000)")).execute(&mut killer)?;
             if write_after {
                 insert(conn, 2)?;
             }

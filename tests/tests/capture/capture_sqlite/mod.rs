@@ -190,7 +190,7 @@ impl InFile {
         let declared =
             Database::<Sqlite>::new("main", move || -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
                 let mut conn = SqliteConnection::establish(&path)?;
-                conn.batch_execute("PRAGMA busy_timeout = 20000; PRAGMA journal_mode = WAL")?;
+                conn.batch_execute("PRAGMA busy_timeout = 300000; PRAGMA journal_mode = WAL")?;
                 Ok(conn)
             });
         let database = attach(declared.model::<User>(), &recorder);

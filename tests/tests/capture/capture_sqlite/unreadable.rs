@@ -151,7 +151,7 @@ fn app() -> App {
     let path = dir.path().join("app.db").to_string_lossy().into_owned();
     let declared = Database::<Sqlite>::new("main", move || {
         let mut conn = SqliteConnection::establish(&path)?;
-        conn.batch_execute("PRAGMA busy_timeout = 20000").map_err(ConnectionError::CouldntSetupConfiguration)?;
+        conn.batch_execute("PRAGMA busy_timeout = 300000").map_err(ConnectionError::CouldntSetupConfiguration)?;
         Ok::<_, ConnectionError>(conn)
     });
     let kv = KvSync::builder().store(MemoryStore::new()).database(declared.model::<Order>()).build().unwrap();

@@ -1,0 +1,11 @@
+//! A store in Redis whose server is there, however long it may be held up.
+
+use kvsync::store::redis::{Builder, RedisStore};
+
+use crate::wait::LONG;
+
+/// A store that waits for its servers as long as a test waits for anything: on a busy machine a server may be silent for
+/// seconds. A connection that is refused is given up after the usual time all the same.
+pub fn patient<U: Into<String>>(urls: impl IntoIterator<Item = U>) -> Builder {
+    RedisStore::builder(urls).connect_timeout(LONG).command_timeout(LONG)
+}
