@@ -15,6 +15,10 @@ pub enum ErrorKind {
     UnknownOutcome,
     /// The server understood and said no: wrong password, no right, value too large. A retry does not help.
     Rejected,
+    /// Others wrote the same at the same time, and nothing was done. A retry helps.
+    Contention,
+    /// What stands under the key is of another kind than the command is for. A retry does not help.
+    WrongType,
     /// Stored bytes are not what kvsync writes, or are damaged.
     Corrupt,
     /// The stored bytes have a layout that this version of kvsync does not know.
@@ -39,6 +43,8 @@ impl ErrorKind {
             Self::Unavailable => "unavailable",
             Self::UnknownOutcome => "unknown outcome",
             Self::Rejected => "rejected",
+            Self::Contention => "contention",
+            Self::WrongType => "wrong type",
             Self::Corrupt => "corrupt entry",
             Self::UnknownLayout => "unknown layout",
             Self::Codec => "codec",
@@ -94,7 +100,10 @@ impl Error {
     /// Whether the same call may succeed later without anyone changing anything.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
-        matches!(self.kind(), ErrorKind::Unavailable | ErrorKind::UnknownOutcome | ErrorKind::Deadline)
+        matches!(
+            self.kind(),
+            ErrorKind::Unavailable | ErrorKind::UnknownOutcome | ErrorKind::Contention | ErrorKind::Deadline
+        )
     }
 }
 

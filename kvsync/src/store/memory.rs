@@ -9,19 +9,26 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::RwLock;
 
+use super::data::ordered::{Between, Engine, OrderedData, Overlay, Reader, Writer};
+use super::data::{self, Command, DataCapabilities, DataStore, Direction, Operation, Reads, Reply};
 use super::steps::{after, plan};
 use super::{Capabilities, Cursor, Health, Outcome, Page, Status, Step, SyncStore};
 use crate::error::Result;
 use crate::key::Key;
 use crate::record::Terms;
 
+/// Lengths are stored in four bytes.
+const MAX: usize = 0xffff_ffff;
+
 /// A store in memory. Clones share what is stored.
 ///
-/// A call to [`execute`](SyncStore::execute) takes effect as a whole: readers see all of it or none.
+/// A call to [`execute`](SyncStore::execute) takes effect as a whole: readers see all of it or none. What
+/// [`DataCommands`](super::data::DataCommands) write stands apart from the rows.
 #[derive(Clone, Default)]
 pub struct MemoryStore {
     // One lock: a call holds it for microseconds, and a change spans keys.
     inner: Arc<RwLock<Inner>>,
+    data: OrderedData<Map>,
 }
 
 #[derive(Default)]
@@ -37,13 +44,13 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// How many entries it holds, tombstones and records of deleted rows included.
+    /// How many entries of rows it holds, tombstones and records of deleted rows included.
     #[must_use]
     pub fn len(&self) -> usize {
         self.inner.read().entries.len()
     }
 
-    /// Whether it holds no entry.
+    /// Whether it holds no entry of a row.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -62,9 +69,7 @@ impl SyncStore for MemoryStore {
     }
 
     fn capabilities(&self) -> Capabilities {
-        // Lengths are stored in four bytes.
-        let max = usize::try_from(u32::MAX).unwrap_or(usize::MAX);
-        Capabilities::new(max, max, 4096).with_whole_changes()
+        Capabilities::new(MAX, MAX, 4096).with_whole_changes()
     }
 
     fn execute(&self, steps: &[Step], terms: &Terms) -> Vec<Result<Outcome>> {
@@ -119,5 +124,83 @@ impl SyncStore for MemoryStore {
     /// Does nothing: the entries go with the last clone.
     fn close(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+impl DataStore for MemoryStore {
+    fn data_name(&self) -> &str {
+        self.data.data_name()
+    }
+
+    fn data_capabilities(&self) -> DataCapabilities {
+        self.data.data_capabilities()
+    }
+
+    fn run(&self, commands: &[Command], reads: Reads) -> Vec<Result<Reply>> {
+        self.data.run(commands, reads)
+    }
+
+    fn run_atomic(&self, operations: &[Operation]) -> Result<data::Outcome> {
+        self.data.run_atomic(operations)
+    }
+
+    fn data_health(&self, deadline: Duration) -> Health {
+        self.data.data_health(deadline)
+    }
+}
+
+/// The engine of the commands: one lock, as for the rows.
+#[derive(Default)]
+struct Map(RwLock<BTreeMap<Bytes, Bytes>>);
+
+impl fmt::Debug for Map {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Map").field("len", &self.0.read().len()).finish()
+    }
+}
+
+impl Engine for Map {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn limits(&self) -> (usize, usize) {
+        (MAX, MAX)
+    }
+
+    fn read<T>(&self, work: impl Fn(&dyn Reader) -> Result<T>) -> Result<T> {
+        work(&&*self.0.read())
+    }
+
+    fn write<T>(&self, work: impl Fn(&mut dyn Writer) -> Result<T>) -> Result<T> {
+        let mut map = self.0.write();
+        let mut overlay = Overlay::new(&*map);
+        let answer = work(&mut overlay)?;
+        for (key, value) in overlay.into_changes() {
+            match value {
+                Some(value) => map.insert(key, value),
+                None => map.remove(&key),
+            };
+        }
+        Ok(answer)
+    }
+
+    fn health(&self, _deadline: Duration) -> Health {
+        Health::new(Status::Up, Vec::new())
+    }
+}
+
+impl Reader for &BTreeMap<Bytes, Bytes> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        Ok(BTreeMap::get(self, key).cloned())
+    }
+
+    fn range(&self, between: Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        let found = BTreeMap::range::<[u8], _>(self, between);
+        let owned = |(key, value): (&Bytes, &Bytes)| (key.clone(), value.clone());
+        Ok(match direction {
+            Direction::Forward => found.take(limit).map(owned).collect(),
+            Direction::Reverse => found.rev().take(limit).map(owned).collect(),
+        })
     }
 }

@@ -4,6 +4,7 @@
 pub mod conformance;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod data;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;

@@ -1,0 +1,143 @@
+//! Several operations that happen as a whole or not at all.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::bytes::IntoBytes;
+use super::command::{Command, Condition};
+use super::methods::{many, set, table};
+use super::{Atomicity, DataCapabilities};
+use crate::error::{Error, ErrorKind, Result};
+
+/// One operation of an atomic write: a [`Command`] that writes. One with a condition that does not hold
+/// undoes the whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Operation(Command);
+
+impl Operation {
+    /// The operation of this command.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Rejected`] when the command only reads.
+    pub fn new(command: Command) -> Result<Self> {
+        if command.writes() {
+            Ok(Self(command))
+        } else {
+            Err(Error::new(ErrorKind::Rejected, "an atomic write takes commands that write; read before it, or in a batch"))
+        }
+    }
+
+    /// The command.
+    #[must_use]
+    pub const fn command(&self) -> &Command {
+        &self.0
+    }
+}
+
+/// What became of an atomic write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// It happened.
+    Done,
+    /// It did not; these conditions failed: the places of their operations, in order. Stores name all that
+    /// they know of, and at least one.
+    Refused(Vec<usize>),
+}
+
+impl Outcome {
+    /// Whether it happened.
+    #[must_use]
+    pub const fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// Whether it did not happen because of the condition of the operation at this place.
+    #[must_use]
+    pub fn refused(&self, operation: usize) -> bool {
+        matches!(self, Self::Refused(failed) if failed.contains(&operation))
+    }
+}
+
+/// Collects the operations of an atomic write. Each method returns the place of its operation, by which
+/// [`Outcome::refused`] tells whether its condition failed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AtomicWrite {
+    operations: Vec<Operation>,
+}
+
+impl AtomicWrite {
+    /// A write without operations.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Its operations, in order.
+    #[must_use]
+    pub fn operations(&self) -> &[Operation] {
+        &self.operations
+    }
+
+    fn push(&mut self, command: Command) -> usize {
+        self.operations.push(Operation(command));
+        self.operations.len() - 1
+    }
+}
+
+macro_rules! in_an_atomic_write {
+    (
+        read { $($reads:tt)* }
+        write { $($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty),*) -> $answer:ty, $take:path, $command:expr;)* }
+    ) => {
+        /// Each returns the place of its operation.
+        impl AtomicWrite {
+            $(
+                $(#[$doc])*
+                pub fn $name(&mut self, $($argument: $kind),*) -> usize {
+                    self.push($command)
+                }
+            )*
+        }
+    };
+}
+
+table!(in_an_atomic_write);
+
+/// Fails for operations that the store cannot do as one: too many, over keys too far apart, or two on the
+/// same string, member or field.
+///
+/// # Errors
+///
+/// [`ErrorKind::Rejected`], saying which.
+pub(crate) fn check(operations: &[Operation], can: DataCapabilities, slot: impl Fn(&[u8]) -> u16) -> Result<()> {
+    let rejected = |message: String| Err(Error::new(ErrorKind::Rejected, message));
+    if operations.len() > can.max_operations {
+        return rejected(format!("an atomic write of {} operations; this store takes {}", operations.len(), can.max_operations));
+    }
+    let mut keys = operations.iter().flat_map(|operation| operation.0.keys());
+    if let Some(first) = keys.next() {
+        match can.atomic {
+            Atomicity::Store => {}
+            Atomicity::Slot if keys.all(|key| slot(key) == slot(first)) => {}
+            Atomicity::Slot => {
+                return rejected("an atomic write over several hash slots; give its keys one {tag}, so that one node has them".into());
+            }
+            Atomicity::Key if keys.all(|key| key == first) => {}
+            Atomicity::Key => return rejected("an atomic write over several keys; this store writes one key at a time".into()),
+        }
+    }
+    let mut whole = BTreeSet::new();
+    let mut elements = BTreeSet::new();
+    for operation in operations {
+        let Some(key) = operation.0.keys().first() else { continue };
+        let twice = match operation.0.elements() {
+            None => elements.iter().any(|(other, _)| other == &key) || !whole.insert(key),
+            Some(named) => whole.contains(key) || named.into_iter().any(|element| !elements.insert((key, element))),
+        };
+        if twice {
+            return rejected(format!("two operations of an atomic write are about the same of `{}`", key.escape_ascii()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,496 @@
+//! What is asked of a store, as data: a layer passes it on in one method, and a store answers it in one
+//! `match`.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::DataCapabilities;
+use super::range::{Direction, LexRange, ScoreRange};
+use crate::error::{Error, ErrorKind, Result};
+
+/// One command on one key (`MGet`: on several). The names are Redis's where Redis has the command, and
+/// so is what each does; `ZH..` are the commands of sorted hashes, which Redis lacks.
+///
+/// A command on a key that holds another kind of value fails and changes nothing. A set, hash, sorted set
+/// or sorted hash whose last member goes is gone itself; one that is not there reads as empty.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Command {
+    /// The string under a key. Answers [`Reply::Value`](super::Reply::Value).
+    Get {
+        /// The key.
+        key: Bytes,
+    },
+    /// The strings under keys, in order; a key with another kind of value reads as absent.
+    /// Answers [`Reply::Values`](super::Reply::Values).
+    MGet {
+        /// The keys.
+        keys: Vec<Bytes>,
+    },
+    /// Writes a string over whatever stands there, and its time to live with it.
+    /// Answers [`Reply::Taken`](super::Reply::Taken).
+    Set {
+        /// The key.
+        key: Bytes,
+        /// The value.
+        value: Bytes,
+        /// What has to hold for it.
+        when: Condition,
+        /// How long it lives, in whole milliseconds; for ever without. A value of another time to live loses it.
+        expires: Option<Duration>,
+    },
+    /// Removes a key of any kind. Answers [`Reply::Taken`](super::Reply::Taken): whether there was one.
+    Del {
+        /// The key.
+        key: Bytes,
+        /// In an atomic write: whether its absence is a failed condition.
+        must_exist: bool,
+    },
+    /// Adds to a counter, a string in decimal; one that is absent reads as 0. Keeps the time to live.
+    /// Fails on a value that is no number of 64 bits, and on overflow.
+    /// Answers [`Reply::Integer`](super::Reply::Integer): the new value.
+    IncrBy {
+        /// The key.
+        key: Bytes,
+        /// What to add; 0 reads a counter.
+        by: i64,
+    },
+    /// Adds members to a set. Answers [`Reply::Count`](super::Reply::Count): how many were new.
+    SAdd {
+        /// The key.
+        key: Bytes,
+        /// The members.
+        members: Vec<Bytes>,
+    },
+    /// Removes members of a set. Answers [`Reply::Count`](super::Reply::Count): how many were there.
+    SRem {
+        /// The key.
+        key: Bytes,
+        /// The members.
+        members: Vec<Bytes>,
+    },
+    /// The members of a set, in no order. Answers [`Reply::Members`](super::Reply::Members).
+    SMembers {
+        /// The key.
+        key: Bytes,
+    },
+    /// Sets fields of a hash. Answers [`Reply::Count`](super::Reply::Count): how many were new.
+    HSet {
+        /// The key.
+        key: Bytes,
+        /// The fields with their values; of a field named twice the last counts.
+        fields: Vec<(Bytes, Bytes)>,
+    },
+    /// Sets a field of a hash that has no such field. Answers [`Reply::Taken`](super::Reply::Taken).
+    HSetNx {
+        /// The key.
+        key: Bytes,
+        /// The field.
+        field: Bytes,
+        /// Its value.
+        value: Bytes,
+    },
+    /// One field of a hash. Answers [`Reply::Value`](super::Reply::Value).
+    HGet {
+        /// The key.
+        key: Bytes,
+        /// The field.
+        field: Bytes,
+    },
+    /// All fields of a hash with their values, in no order. Answers [`Reply::Fields`](super::Reply::Fields).
+    HGetAll {
+        /// The key.
+        key: Bytes,
+    },
+    /// Removes fields of a hash. Answers [`Reply::Count`](super::Reply::Count): how many were there.
+    HDel {
+        /// The key.
+        key: Bytes,
+        /// The fields.
+        fields: Vec<Bytes>,
+    },
+    /// Adds a member to a sorted set, or moves it to this score. A score that is not a number fails.
+    /// Answers [`Reply::Taken`](super::Reply::Taken): whether the member is new.
+    ZAdd {
+        /// The key.
+        key: Bytes,
+        /// The member.
+        member: Bytes,
+        /// Its score.
+        score: f64,
+        /// Whether a member that is there stays as it is; in an atomic write that is a failed condition.
+        if_absent: bool,
+    },
+    /// Removes members of a sorted set. Answers [`Reply::Count`](super::Reply::Count): how many were there.
+    ZRem {
+        /// The key.
+        key: Bytes,
+        /// The members.
+        members: Vec<Bytes>,
+    },
+    /// The score of a member. Answers [`Reply::Score`](super::Reply::Score).
+    ZScore {
+        /// The key.
+        key: Bytes,
+        /// The member.
+        member: Bytes,
+    },
+    /// Adds to the score of a member; one that is absent begins at 0. Fails where the sum is not a number.
+    /// Answers [`Reply::Score`](super::Reply::Score): the new score.
+    ZIncrBy {
+        /// The key.
+        key: Bytes,
+        /// The member.
+        member: Bytes,
+        /// What to add.
+        by: f64,
+    },
+    /// How many members have a score in a range. Answers [`Reply::Count`](super::Reply::Count).
+    ZCount {
+        /// The key.
+        key: Bytes,
+        /// The scores.
+        scores: ScoreRange,
+    },
+    /// How many members are in a range of the order of bytes; all scores must be equal, else which are
+    /// counted is unspecified. Answers [`Reply::Count`](super::Reply::Count).
+    ZLexCount {
+        /// The key.
+        key: Bytes,
+        /// The members.
+        members: LexRange,
+    },
+    /// Members with a score in a range, by score, equal scores in the order of their bytes.
+    /// Answers [`Reply::Scored`](super::Reply::Scored).
+    ZRangeByScore {
+        /// The key.
+        key: Bytes,
+        /// The scores.
+        scores: ScoreRange,
+        /// From the lowest up, or from the highest down, members of equal scores too.
+        direction: Direction,
+        /// At most so many; all without.
+        limit: Option<usize>,
+    },
+    /// Members in a range of the order of bytes; all scores must be equal, else which are found is
+    /// unspecified. Answers [`Reply::Members`](super::Reply::Members).
+    ZRangeByLex {
+        /// The key.
+        key: Bytes,
+        /// The members.
+        members: LexRange,
+        /// In the order of bytes, or against it.
+        direction: Direction,
+        /// At most so many; all without.
+        limit: Option<usize>,
+    },
+    /// Sets a field of a sorted hash: its value, and the score by which it is found.
+    /// Answers [`Reply::Taken`](super::Reply::Taken): whether the field is new.
+    ZhAdd {
+        /// The key.
+        key: Bytes,
+        /// The field: what sorts equal scores.
+        field: Bytes,
+        /// Its value, which may be large.
+        value: Bytes,
+        /// Its score.
+        score: f64,
+        /// Whether a field that is there stays as it is; in an atomic write that is a failed condition.
+        if_absent: bool,
+    },
+    /// One field of a sorted hash. Answers [`Reply::Value`](super::Reply::Value).
+    ZhGet {
+        /// The key.
+        key: Bytes,
+        /// The field.
+        field: Bytes,
+    },
+    /// The score of a field of a sorted hash. Answers [`Reply::Score`](super::Reply::Score).
+    ZhScore {
+        /// The key.
+        key: Bytes,
+        /// The field.
+        field: Bytes,
+    },
+    /// Removes fields of a sorted hash. Answers [`Reply::Count`](super::Reply::Count): how many were there.
+    ZhRem {
+        /// The key.
+        key: Bytes,
+        /// The fields.
+        fields: Vec<Bytes>,
+    },
+    /// Adds to the score of a field that is there and leaves its value.
+    /// Answers [`Reply::Score`](super::Reply::Score): the new score, none where there is no such field.
+    ZhIncrBy {
+        /// The key.
+        key: Bytes,
+        /// The field.
+        field: Bytes,
+        /// What to add.
+        by: f64,
+    },
+    /// How many fields have a score in a range. Answers [`Reply::Count`](super::Reply::Count).
+    ZhCount {
+        /// The key.
+        key: Bytes,
+        /// The scores.
+        scores: ScoreRange,
+    },
+    /// How many fields are in a range of the order of bytes, as [`Command::ZLexCount`].
+    /// Answers [`Reply::Count`](super::Reply::Count).
+    ZhLexCount {
+        /// The key.
+        key: Bytes,
+        /// The fields.
+        fields: LexRange,
+    },
+    /// Fields with a score in a range, with their values, as [`Command::ZRangeByScore`].
+    /// Answers [`Reply::Entries`](super::Reply::Entries).
+    ZhRangeByScore {
+        /// The key.
+        key: Bytes,
+        /// The scores.
+        scores: ScoreRange,
+        /// From the lowest up, or from the highest down, fields of equal scores too.
+        direction: Direction,
+        /// At most so many; all without.
+        limit: Option<usize>,
+    },
+    /// Fields in a range of the order of bytes, with their values, as [`Command::ZRangeByLex`].
+    /// Answers [`Reply::Entries`](super::Reply::Entries).
+    ZhRangeByLex {
+        /// The key.
+        key: Bytes,
+        /// The fields.
+        fields: LexRange,
+        /// In the order of bytes, or against it.
+        direction: Direction,
+        /// At most so many; all without.
+        limit: Option<usize>,
+    },
+}
+
+/// What has to hold for a `Set`. In an atomic write, one that does not hold undoes the whole.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Nothing.
+    Always,
+    /// Nothing of any kind stands under the key.
+    Absent,
+    /// Something of any kind stands under the key.
+    Present,
+    /// Exactly this string stands under the key.
+    Equals(Bytes),
+}
+
+impl Command {
+    /// Whether it can change the store.
+    #[must_use]
+    pub const fn writes(&self) -> bool {
+        match self {
+            Self::Set { .. }
+            | Self::Del { .. }
+            | Self::IncrBy { .. }
+            | Self::SAdd { .. }
+            | Self::SRem { .. }
+            | Self::HSet { .. }
+            | Self::HSetNx { .. }
+            | Self::HDel { .. }
+            | Self::ZAdd { .. }
+            | Self::ZRem { .. }
+            | Self::ZIncrBy { .. }
+            | Self::ZhAdd { .. }
+            | Self::ZhRem { .. }
+            | Self::ZhIncrBy { .. } => true,
+            Self::Get { .. }
+            | Self::MGet { .. }
+            | Self::SMembers { .. }
+            | Self::HGet { .. }
+            | Self::HGetAll { .. }
+            | Self::ZScore { .. }
+            | Self::ZCount { .. }
+            | Self::ZLexCount { .. }
+            | Self::ZRangeByScore { .. }
+            | Self::ZRangeByLex { .. }
+            | Self::ZhGet { .. }
+            | Self::ZhScore { .. }
+            | Self::ZhCount { .. }
+            | Self::ZhLexCount { .. }
+            | Self::ZhRangeByScore { .. }
+            | Self::ZhRangeByLex { .. } => false,
+        }
+    }
+
+    /// Whether doing it twice is as doing it once, so that it may be repeated when its outcome is unknown.
+    /// The answer of the second time may differ.
+    #[must_use]
+    pub const fn repeats(&self) -> bool {
+        !matches!(
+            self,
+            Self::IncrBy { .. }
+                | Self::ZIncrBy { .. }
+                | Self::ZhIncrBy { .. }
+                | Self::HSetNx { .. }
+                | Self::Set { when: Condition::Absent | Condition::Equals(_), .. }
+                | Self::ZAdd { if_absent: true, .. }
+                | Self::ZhAdd { if_absent: true, .. }
+        )
+    }
+
+    /// The keys it is about: one, or those of a `MGet`.
+    #[must_use]
+    pub fn keys(&self) -> &[Bytes] {
+        match self {
+            Self::MGet { keys } => keys,
+            Self::Get { key }
+            | Self::Set { key, .. }
+            | Self::Del { key, .. }
+            | Self::IncrBy { key, .. }
+            | Self::SAdd { key, .. }
+            | Self::SRem { key, .. }
+            | Self::SMembers { key }
+            | Self::HSet { key, .. }
+            | Self::HSetNx { key, .. }
+            | Self::HGet { key, .. }
+            | Self::HGetAll { key }
+            | Self::HDel { key, .. }
+            | Self::ZAdd { key, .. }
+            | Self::ZRem { key, .. }
+            | Self::ZScore { key, .. }
+            | Self::ZIncrBy { key, .. }
+            | Self::ZCount { key, .. }
+            | Self::ZLexCount { key, .. }
+            | Self::ZRangeByScore { key, .. }
+            | Self::ZRangeByLex { key, .. }
+            | Self::ZhAdd { key, .. }
+            | Self::ZhGet { key, .. }
+            | Self::ZhScore { key, .. }
+            | Self::ZhRem { key, .. }
+            | Self::ZhIncrBy { key, .. }
+            | Self::ZhCount { key, .. }
+            | Self::ZhLexCount { key, .. }
+            | Self::ZhRangeByScore { key, .. }
+            | Self::ZhRangeByLex { key, .. } => std::slice::from_ref(key),
+        }
+    }
+
+    /// The name of the command, as Redis writes it, in lower case: for metrics, spans and errors.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Get { .. } => "get",
+            Self::MGet { .. } => "mget",
+            Self::Set { .. } => "set",
+            Self::Del { .. } => "del",
+            Self::IncrBy { .. } => "incrby",
+            Self::SAdd { .. } => "sadd",
+            Self::SRem { .. } => "srem",
+            Self::SMembers { .. } => "smembers",
+            Self::HSet { .. } => "hset",
+            Self::HSetNx { .. } => "hsetnx",
+            Self::HGet { .. } => "hget",
+            Self::HGetAll { .. } => "hgetall",
+            Self::HDel { .. } => "hdel",
+            Self::ZAdd { .. } => "zadd",
+            Self::ZRem { .. } => "zrem",
+            Self::ZScore { .. } => "zscore",
+            Self::ZIncrBy { .. } => "zincrby",
+            Self::ZCount { .. } => "zcount",
+            Self::ZLexCount { .. } => "zlexcount",
+            Self::ZRangeByScore { .. } => "zrangebyscore",
+            Self::ZRangeByLex { .. } => "zrangebylex",
+            Self::ZhAdd { .. } => "zhadd",
+            Self::ZhGet { .. } => "zhget",
+            Self::ZhScore { .. } => "zhscore",
+            Self::ZhRem { .. } => "zhrem",
+            Self::ZhIncrBy { .. } => "zhincrby",
+            Self::ZhCount { .. } => "zhcount",
+            Self::ZhLexCount { .. } => "zhlexcount",
+            Self::ZhRangeByScore { .. } => "zhrangebyscore",
+            Self::ZhRangeByLex { .. } => "zhrangebylex",
+        }
+    }
+
+    /// The members or fields that it names; `None` when it is about the key as a whole.
+    pub(crate) fn elements(&self) -> Option<Vec<&Bytes>> {
+        match self {
+            Self::Get { .. }
+            | Self::MGet { .. }
+            | Self::Set { .. }
+            | Self::Del { .. }
+            | Self::IncrBy { .. }
+            | Self::SMembers { .. }
+            | Self::HGetAll { .. }
+            | Self::ZCount { .. }
+            | Self::ZLexCount { .. }
+            | Self::ZRangeByScore { .. }
+            | Self::ZRangeByLex { .. }
+            | Self::ZhCount { .. }
+            | Self::ZhLexCount { .. }
+            | Self::ZhRangeByScore { .. }
+            | Self::ZhRangeByLex { .. } => None,
+            Self::SAdd { members, .. } | Self::SRem { members, .. } | Self::ZRem { members, .. } => {
+                Some(members.iter().collect())
+            }
+            Self::HDel { fields, .. } | Self::ZhRem { fields, .. } => Some(fields.iter().collect()),
+            Self::HSet { fields, .. } => Some(fields.iter().map(|(field, _)| field).collect()),
+            Self::HSetNx { field, .. }
+            | Self::HGet { field, .. }
+            | Self::ZhAdd { field, .. }
+            | Self::ZhGet { field, .. }
+            | Self::ZhScore { field, .. }
+            | Self::ZhIncrBy { field, .. } => Some(vec![field]),
+            Self::ZAdd { member, .. } | Self::ZScore { member, .. } | Self::ZIncrBy { member, .. } => Some(vec![member]),
+        }
+    }
+
+    /// Fails for what no store takes, and for what is beyond the limits of this one.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Rejected`], saying what is too long, or no number, or no time.
+    pub fn check(&self, can: DataCapabilities) -> Result<()> {
+        let within = |what: &str, length: usize, most: usize| {
+            let message = || format!("{what} of {length} bytes; this store takes {most}");
+            if length > most { Err(rejected(message())) } else { Ok(()) }
+        };
+        for key in self.keys() {
+            within("a key", key.len(), can.max_key)?;
+        }
+        for element in self.elements().into_iter().flatten() {
+            within("a member or field", element.len(), can.max_member)?;
+        }
+        match self {
+            Self::Set { expires: Some(expires), .. } if expires.as_millis() == 0 => {
+                Err(rejected("a time to live of less than a millisecond"))
+            }
+            Self::Set { value, .. } | Self::HSetNx { value, .. } => within("a value", value.len(), can.max_value),
+            Self::HSet { fields, .. } => {
+                fields.iter().try_for_each(|(_, value)| within("a value", value.len(), can.max_value))
+            }
+            Self::ZhAdd { value, score, .. } if !score.is_nan() => within("a value", value.len(), can.max_value),
+            Self::ZAdd { score: number, .. }
+            | Self::ZhAdd { score: number, .. }
+            | Self::ZIncrBy { by: number, .. }
+            | Self::ZhIncrBy { by: number, .. }
+                if number.is_nan() =>
+            {
+                Err(rejected("a score that is not a number"))
+            }
+            Self::ZCount { scores, .. }
+            | Self::ZRangeByScore { scores, .. }
+            | Self::ZhCount { scores, .. }
+            | Self::ZhRangeByScore { scores, .. }
+                if scores.is_nan() =>
+            {
+                Err(rejected("a range of scores whose end is not a number"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn rejected(message: impl Into<Cow<'static, str>>) -> Error {
+    Error::new(ErrorKind::Rejected, message)
+}

@@ -1,0 +1,147 @@
+//! The Redis-like commands of a store, for persistence code of your own.
+//!
+//! Beside rows that are synced, many programs keep things of their own in the same store: sessions,
+//! counters, indexes, uniqueness marks. [`DataStore`] is what such code is written against, and
+//! [`DataCommands`] are its typed methods; every store of this crate has them.
+//!
+//! ```
+//! use kvsync::store::MemoryStore;
+//! use kvsync::store::data::{AtomicWrite, DataCommands};
+//!
+//! let store = MemoryStore::new();
+//! store.set("greeting", "hello")?;
+//! assert_eq!(store.get("greeting")?.as_deref(), Some(b"hello".as_slice()));
+//!
+//! // A user with a unique name and a place in an enumeration, all or nothing.
+//! let mut write = AtomicWrite::new();
+//! let name = write.set_if_absent("user:name:ann", "7");
+//! write.set("user:7", "{\"name\":\"ann\"}");
+//! write.zadd("users", "ann:7", 0.0);
+//! assert!(store.atomic_write(&write)?.is_done());
+//!
+//! let again = store.atomic_write(&write)?;
+//! assert!(again.refused(name), "the name is taken, and the answer says so");
+//! # Ok::<(), kvsync::Error>(())
+//! ```
+//!
+//! Keys, members, fields and values are bytes. The data of this contract and the rows that are synced do
+//! not stand in each other's way: see each store for where it keeps them.
+
+mod atomic;
+mod batch;
+mod bytes;
+mod command;
+mod methods;
+pub mod ordered;
+mod range;
+mod reply;
+
+use std::fmt;
+use std::time::Duration;
+
+pub use self::atomic::{AtomicWrite, Operation, Outcome};
+pub use self::batch::{Answers, Batch, Pending};
+pub use self::bytes::IntoBytes;
+pub use self::command::{Command, Condition};
+pub use self::methods::DataCommands;
+pub use self::range::{Direction, LexRange, ScoreRange};
+pub use self::reply::{Entry, Reply, Scored};
+use super::Health;
+use crate::error::Result;
+
+/// How many operations an atomic write may have on every store.
+pub const PORTABLE_OPERATIONS: usize = 100;
+
+/// A store that runs the Redis-like commands.
+///
+/// # Contract
+///
+/// - **A command is atomic on its key**, and takes effect at once for every reader of [`Reads::Latest`].
+/// - **Each command of a batch has its own answer**, in the order asked; one that fails leaves the others alone.
+///   Commands of one batch may take effect in any order, those on one key in the order given.
+/// - **An atomic write happens as a whole or not at all**, for readers too.
+/// - **Absence is not failure.** What is not there is `None`, empty or 0; a server that is not there is an
+///   error, always.
+/// - **A wrong kind of value** is [`ErrorKind::WrongType`](crate::ErrorKind::WrongType), and nothing is changed.
+/// - **Every call ends**, by the store's own deadlines. A write that was cut off is
+///   [`ErrorKind::UnknownOutcome`](crate::ErrorKind::UnknownOutcome); repeating it is harmless only where
+///   the command itself is: setting is, incrementing is not. Stores never repeat by themselves what is not.
+///
+/// # Wrapping
+///
+/// Commands travel as data: a store around a store passes [`Command`]s on in three methods. The trait has
+/// no default methods, so that none can be forgotten.
+pub trait DataStore: Send + Sync + fmt::Debug {
+    /// What people call it, with its address where it has one and never a password.
+    fn data_name(&self) -> &str;
+
+    /// What it can do of this contract.
+    fn data_capabilities(&self) -> DataCapabilities;
+
+    /// Runs commands and answers each, in order. Blocks for at most the store's own deadlines.
+    fn run(&self, commands: &[Command], reads: Reads) -> Vec<Result<Reply>>;
+
+    /// Runs operations as one: all of them, or none when a condition fails. Conditions are looked at
+    /// before anything is written. No key may be written by two operations, members and fields apart.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Contention`](crate::ErrorKind::Contention) when others wrote at the same time and
+    /// nothing was done (a retry helps); [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) when the
+    /// store cannot do these operations as one.
+    fn run_atomic(&self, operations: &[Operation]) -> Result<Outcome>;
+
+    /// How it is. Answers within the deadline, also when the store does not.
+    fn data_health(&self, deadline: Duration) -> Health;
+}
+
+/// How fresh a reading has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reads {
+    /// What was acknowledged before the call is seen.
+    #[default]
+    Latest,
+    /// What a replica or a near cache has may be answered; cheaper where a store has them, the same where not.
+    Eventual,
+}
+
+/// What a store can do of [`DataStore`]'s contract, and up to what size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DataCapabilities {
+    /// What an atomic write may span.
+    pub atomic: Atomicity,
+    /// The most operations of one atomic write.
+    pub max_operations: usize,
+    /// The longest key, in bytes.
+    pub max_key: usize,
+    /// The longest member or field, in bytes.
+    pub max_member: usize,
+    /// The largest value, in bytes.
+    pub max_value: usize,
+}
+
+/// What an atomic write may span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Atomicity {
+    /// Operations on one key.
+    Key,
+    /// Operations on keys of one hash slot: those with the same `{tag}`.
+    Slot,
+    /// Any operations.
+    Store,
+}
+
+impl DataCapabilities {
+    /// These limits, with atomic writes of [`PORTABLE_OPERATIONS`] over the whole store.
+    #[must_use]
+    pub const fn new(max_key: usize, max_member: usize, max_value: usize) -> Self {
+        Self { atomic: Atomicity::Store, max_operations: PORTABLE_OPERATIONS, max_key, max_member, max_value }
+    }
+
+    /// The same with other atomic writes.
+    #[must_use]
+    pub const fn with_atomic(self, atomic: Atomicity, max_operations: usize) -> Self {
+        Self { atomic, max_operations, ..self }
+    }
+}

@@ -1,0 +1,192 @@
+//! The commands over any ordered, transactional key-value store.
+//!
+//! An engine of that kind implements [`Engine`] and is given to [`OrderedData`], which is then a
+//! [`DataStore`](super::DataStore): the layout of keys, conditions, ranges and times to live are done here once. The stores
+//! in memory, on disk and on FoundationDB are such adapters.
+//!
+//! # Costs
+//!
+//! A command is one transaction. Strings, counters, members and fields are read and written one entry
+//! each, an entry of a sorted set or hash with a second one for its score. Ranges read what they return,
+//! counts read what they count. Removing a key reads what stands under it.
+//!
+//! # Times to live
+//!
+//! What has expired is never returned. It is removed when its key is written, and a few at a time by
+//! other writes, oldest first.
+
+mod layout;
+mod overlay;
+mod run;
+mod sorted;
+
+use std::fmt;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+pub use self::overlay::Overlay;
+use self::run::Run;
+use super::range::Direction;
+use super::{Command, DataCapabilities, DataStore, Operation, Outcome, Reads, Reply, atomic};
+use crate::clock::{Clock, SystemClock, millis};
+use crate::error::Result;
+use crate::store::Health;
+
+/// An ordered key-value store with transactions: all that the commands need of an engine.
+///
+/// # Contract
+///
+/// - [`read`](Self::read) sees one state of the store, as it was after some write and before the next.
+/// - [`write`](Self::write) is serializable, and durable in the sense of the engine when it returns Ok. When the
+///   work fails, nothing is written. The work may run several times, when others write at the same time.
+/// - Keys are ordered as bytes.
+pub trait Engine: Send + Sync + fmt::Debug {
+    /// What people call it.
+    fn name(&self) -> &str;
+
+    /// The longest key and the largest value that the engine takes, in bytes.
+    fn limits(&self) -> (usize, usize);
+
+    /// Runs readings on one state of the store.
+    ///
+    /// # Errors
+    ///
+    /// What the work fails with, and when the store could not be read.
+    fn read<T>(&self, work: impl Fn(&dyn Reader) -> Result<T>) -> Result<T>;
+
+    /// Runs readings and writes as one transaction.
+    ///
+    /// # Errors
+    ///
+    /// What the work fails with; when the store could not be written; and
+    /// [`ErrorKind::Contention`](crate::ErrorKind::Contention) when others never stopped to interfere.
+    fn write<T>(&self, work: impl Fn(&mut dyn Writer) -> Result<T>) -> Result<T>;
+
+    /// How it is. Answers within the deadline.
+    fn health(&self, deadline: Duration) -> Health;
+}
+
+/// Reads a state of an engine.
+pub trait Reader {
+    /// What stands under a key.
+    ///
+    /// # Errors
+    ///
+    /// When the engine could not be read.
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>>;
+
+    /// At most `limit` entries between two keys, in the order of their keys or against it.
+    ///
+    /// # Errors
+    ///
+    /// When the engine could not be read.
+    fn range(&self, between: Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>>;
+}
+
+/// Reads and writes within a transaction. Its own writes are seen by its readings.
+pub trait Writer: Reader {
+    /// Writes an entry.
+    fn put(&mut self, key: Vec<u8>, value: Bytes);
+
+    /// Removes an entry, if there is one.
+    fn remove(&mut self, key: Vec<u8>);
+}
+
+/// Two ends of a range of keys.
+pub type Between<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// The commands over an engine. Clones share it.
+#[derive(Debug)]
+pub struct OrderedData<E> {
+    engine: Arc<E>,
+    clock: Arc<dyn Clock>,
+}
+
+impl<E> Clone for OrderedData<E> {
+    fn clone(&self) -> Self {
+        Self { engine: Arc::clone(&self.engine), clock: Arc::clone(&self.clock) }
+    }
+}
+
+impl<E: Engine + Default> Default for OrderedData<E> {
+    fn default() -> Self {
+        Self::new(E::default())
+    }
+}
+
+impl<E: Engine> OrderedData<E> {
+    /// The commands over this engine, which holds nothing else.
+    #[must_use]
+    pub fn new(engine: E) -> Self {
+        Self { engine: Arc::new(engine), clock: Arc::new(SystemClock) }
+    }
+
+    /// The same with another clock, by which strings expire.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &E {
+        &self.engine
+    }
+
+    fn one(&self, command: &Command) -> Result<Reply> {
+        command.check(self.data_capabilities())?;
+        let now = millis(self.clock.now());
+        if command.writes() {
+            self.engine.write(|writer| {
+                run::sweep(writer, now)?;
+                Run { entries: writer, now }.write(command)
+            })
+        } else {
+            self.engine.read(|reader| run::read(reader, now, command))
+        }
+    }
+}
+
+impl<E: Engine> DataStore for OrderedData<E> {
+    fn data_name(&self) -> &str {
+        self.engine.name()
+    }
+
+    fn data_capabilities(&self) -> DataCapabilities {
+        let (key, value) = self.engine.limits();
+        // A key may double when it is escaped, and stands before each of its members.
+        DataCapabilities::new(key / 4, key / 2 - layout::OVERHEAD, value - layout::OVERHEAD)
+    }
+
+    fn run(&self, commands: &[Command], _reads: Reads) -> Vec<Result<Reply>> {
+        commands.iter().map(|command| self.one(command)).collect()
+    }
+
+    fn run_atomic(&self, operations: &[Operation]) -> Result<Outcome> {
+        atomic::check(operations, self.data_capabilities(), |_| 0)?;
+        let now = millis(self.clock.now());
+        self.engine.write(|writer| {
+            let mut run = Run { entries: writer, now };
+            let mut failed = Vec::new();
+            for (place, operation) in operations.iter().enumerate() {
+                if !run.holds(operation.command())? {
+                    failed.push(place);
+                }
+            }
+            if !failed.is_empty() {
+                return Ok(Outcome::Refused(failed));
+            }
+            for operation in operations {
+                run.write(operation.command())?;
+            }
+            Ok(Outcome::Done)
+        })
+    }
+
+    fn data_health(&self, deadline: Duration) -> Health {
+        self.engine.health(deadline)
+    }
+}
