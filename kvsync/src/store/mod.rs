@@ -2,9 +2,9 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod data;
 #[cfg(feature = "embedded")]
 pub mod embedded;
-pub mod data;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;

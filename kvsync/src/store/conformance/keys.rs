@@ -11,11 +11,11 @@ use crate::record::{Content, Delta, Order, Write};
 use crate::store::{Outcome, Step, SyncStore};
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "odd_keys_are_themselves", needs: Needs::Nothing, run: odd },
-    Case { name: "long_keys_are_themselves", needs: Needs::Nothing, run: long },
-    Case { name: "a_key_that_is_too_long_is_refused_alone", needs: Needs::KeyLimit, run: too_long },
-    Case { name: "a_change_with_a_key_that_is_too_long_changes_nothing", needs: Needs::KeyLimit, run: too_long_within },
-    Case { name: "values_of_every_size_and_byte_come_back", needs: Needs::Nothing, run: sizes },
+    Case::sync("odd_keys_are_themselves", Needs::Nothing, odd),
+    Case::sync("long_keys_are_themselves", Needs::Nothing, long),
+    Case::sync("a_key_that_is_too_long_is_refused_alone", Needs::KeyLimit, too_long),
+    Case::sync("a_change_with_a_key_that_is_too_long_changes_nothing", Needs::KeyLimit, too_long_within),
+    Case::sync("values_of_every_size_and_byte_come_back", Needs::Nothing, sizes),
 ];
 
 /// Characters that patterns, protocols, paths and hash slots give a meaning to.

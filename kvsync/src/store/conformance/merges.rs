@@ -15,16 +15,16 @@ use crate::store::{Outcome, Step, SyncStore};
 use crate::version::Version;
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "each_kind_of_change_merges_as_it_should", needs: Needs::Nothing, run: kinds },
-    Case { name: "changes_of_a_row_merge_alike_in_any_order", needs: Needs::Nothing, run: any_order },
-    Case { name: "a_merge_says_what_superseded_it_and_brings_its_bytes", needs: Needs::Nothing, run: superseded },
-    Case { name: "a_confirmation_forgets_what_was_released_and_no_more", needs: Needs::Nothing, run: confirmed },
-    Case { name: "a_delivered_change_stands_under_its_keys_and_no_other", needs: Needs::Nothing, run: delivered },
-    Case { name: "a_key_that_another_row_took_is_not_released", needs: Needs::Nothing, run: swapped },
-    Case { name: "an_unknown_masks_until_something_certain_comes", needs: Needs::Nothing, run: unknown },
-    Case { name: "a_pointer_key_holds_the_home_key", needs: Needs::Nothing, run: pointers },
-    Case { name: "a_row_that_ends_says_when", needs: Needs::Nothing, run: ends },
-    Case { name: "a_change_as_a_whole_equals_its_steps", needs: Needs::WholeChanges, run: whole },
+    Case::sync("each_kind_of_change_merges_as_it_should", Needs::Nothing, kinds),
+    Case::sync("changes_of_a_row_merge_alike_in_any_order", Needs::Nothing, any_order),
+    Case::sync("a_merge_says_what_superseded_it_and_brings_its_bytes", Needs::Nothing, superseded),
+    Case::sync("a_confirmation_forgets_what_was_released_and_no_more", Needs::Nothing, confirmed),
+    Case::sync("a_delivered_change_stands_under_its_keys_and_no_other", Needs::Nothing, delivered),
+    Case::sync("a_key_that_another_row_took_is_not_released", Needs::Nothing, swapped),
+    Case::sync("an_unknown_masks_until_something_certain_comes", Needs::Nothing, unknown),
+    Case::sync("a_pointer_key_holds_the_home_key", Needs::Nothing, pointers),
+    Case::sync("a_row_that_ends_says_when", Needs::Nothing, ends),
+    Case::sync("a_change_as_a_whole_equals_its_steps", Needs::WholeChanges, whole),
 ];
 
 /// The version, whether the row is alive, the mark, the live keys, and the dirty ones.

@@ -14,17 +14,17 @@ use crate::record::{Delta, Order, Record};
 use crate::store::{Outcome, Step, SyncStore};
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "racing_writes_end_with_the_highest_version", needs: Needs::Nothing, run: writes },
-    Case { name: "racing_merges_lose_none", needs: Needs::Nothing, run: merges },
-    Case { name: "racing_deliveries_end_like_one_after_the_other", needs: Needs::Nothing, run: deliveries },
-    Case { name: "no_reader_sees_a_version_fall", needs: Needs::Nothing, run: monotone },
-    Case { name: "a_scan_beside_writers_finds_what_stands", needs: Needs::Nothing, run: scans },
+    Case::sync("racing_writes_end_with_the_highest_version", Needs::Nothing, writes),
+    Case::sync("racing_merges_lose_none", Needs::Nothing, merges),
+    Case::sync("racing_deliveries_end_like_one_after_the_other", Needs::Nothing, deliveries),
+    Case::sync("no_reader_sees_a_version_fall", Needs::Nothing, monotone),
+    Case::sync("a_scan_beside_writers_finds_what_stands", Needs::Nothing, scans),
 ];
 
-const THREADS: u64 = 4;
+pub(super) const THREADS: u64 = 4;
 
 /// Runs `work` in several threads, each with its number.
-fn race(work: impl Fn(u64) -> Checked + Sync) -> Checked {
+pub(super) fn race(work: impl Fn(u64) -> Checked + Sync) -> Checked {
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS)
             .map(|number| {

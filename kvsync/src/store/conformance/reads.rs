@@ -11,13 +11,13 @@ use crate::record::Order;
 use crate::store::{Cursor, Status, Step, SyncStore};
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "what_is_not_there_is_none", needs: Needs::Nothing, run: absent },
-    Case { name: "answers_stand_in_the_order_asked", needs: Needs::Nothing, run: ordered },
-    Case { name: "no_key_asked_is_no_answer", needs: Needs::Nothing, run: empty },
-    Case { name: "the_epoch_only_rises", needs: Needs::Nothing, run: epoch },
-    Case { name: "a_fresh_store_is_healthy", needs: Needs::Nothing, run: healthy },
-    Case { name: "closing_twice_is_closing_once", needs: Needs::Nothing, run: closed },
-    Case { name: "an_outage_is_an_error_and_no_absence", needs: Needs::Outage, run: outage },
+    Case::sync("what_is_not_there_is_none", Needs::Nothing, absent),
+    Case::sync("answers_stand_in_the_order_asked", Needs::Nothing, ordered),
+    Case::sync("no_key_asked_is_no_answer", Needs::Nothing, empty),
+    Case::sync("the_epoch_only_rises", Needs::Nothing, epoch),
+    Case::sync("a_fresh_store_is_healthy", Needs::Nothing, healthy),
+    Case::sync("closing_twice_is_closing_once", Needs::Nothing, closed),
+    Case::sync("an_outage_is_an_error_and_no_absence", Needs::Outage, outage),
 ];
 
 fn absent(store: &dyn SyncStore) -> Checked {

@@ -12,8 +12,8 @@ use crate::store::steps::plan;
 use crate::store::{Outcome, Step, SyncStore};
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "any_steps_leave_what_the_pure_functions_leave", needs: Needs::Nothing, run: in_steps },
-    Case { name: "any_whole_changes_leave_what_the_pure_functions_leave", needs: Needs::WholeChanges, run: as_wholes },
+    Case::sync("any_steps_leave_what_the_pure_functions_leave", Needs::Nothing, in_steps),
+    Case::sync("any_whole_changes_leave_what_the_pure_functions_leave", Needs::WholeChanges, as_wholes),
 ];
 
 const KEYS: &[&str] = &["a", "b{x}", "c c", "home:1", "home:2{x}"];

@@ -8,9 +8,9 @@ use crate::record::Order;
 use crate::store::{Cursor, Step, SyncStore};
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "a_scan_finds_every_key_with_the_prefix", needs: Needs::Nothing, run: complete },
-    Case { name: "a_prefix_is_text_and_no_pattern", needs: Needs::Nothing, run: literal },
-    Case { name: "a_cursor_of_another_store_is_refused", needs: Needs::Nothing, run: foreign },
+    Case::sync("a_scan_finds_every_key_with_the_prefix", Needs::Nothing, complete),
+    Case::sync("a_prefix_is_text_and_no_pattern", Needs::Nothing, literal),
+    Case::sync("a_cursor_of_another_store_is_refused", Needs::Nothing, foreign),
 ];
 
 fn fill(store: &dyn SyncStore, keys: &[String]) -> Checked {

@@ -13,12 +13,12 @@ use crate::record::{Content, Order, Terms};
 use crate::store::{Outcome, Step, SyncStore};
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "a_sweep_takes_what_has_expired_and_no_more", needs: Needs::Sweeping, run: swept },
-    Case { name: "a_sweep_takes_a_record_when_nothing_late_can_come", needs: Needs::Sweeping, run: records },
-    Case { name: "a_sweep_takes_nothing_that_stands", needs: Needs::Nothing, run: harmless },
-    Case { name: "a_removal_takes_exactly_what_it_names", needs: Needs::Nothing, run: removed },
-    Case { name: "what_has_expired_goes_by_itself", needs: Needs::Expiry, run: expired },
-    Case { name: "a_record_outlives_its_row", needs: Needs::Expiry, run: outlives },
+    Case::sync("a_sweep_takes_what_has_expired_and_no_more", Needs::Sweeping, swept),
+    Case::sync("a_sweep_takes_a_record_when_nothing_late_can_come", Needs::Sweeping, records),
+    Case::sync("a_sweep_takes_nothing_that_stands", Needs::Nothing, harmless),
+    Case::sync("a_removal_takes_exactly_what_it_names", Needs::Nothing, removed),
+    Case::sync("what_has_expired_goes_by_itself", Needs::Expiry, expired),
+    Case::sync("a_record_outlives_its_row", Needs::Expiry, outlives),
 ];
 
 fn sweep(store: &dyn SyncStore, key: &str, terms: &Terms) -> Checked<bool> {

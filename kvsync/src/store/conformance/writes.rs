@@ -13,14 +13,14 @@ use crate::store::{Outcome, Step, SyncStore};
 use crate::version::Version;
 
 pub(super) const CASES: &[Case] = &[
-    Case { name: "what_is_written_stands", needs: Needs::Nothing, run: stands_whole },
-    Case { name: "the_higher_version_wins_whatever_it_says", needs: Needs::Nothing, run: higher },
-    Case { name: "of_one_version_the_order_of_states_decides", needs: Needs::Nothing, run: ties },
-    Case { name: "versions_compare_as_bytes", needs: Needs::Nothing, run: bytes },
-    Case { name: "a_slot_over_a_record_keeps_the_ledger", needs: Needs::Nothing, run: ledger },
-    Case { name: "a_slot_over_a_record_hides_no_change_from_it", needs: Needs::Nothing, run: generations },
-    Case { name: "steps_of_one_call_take_effect_in_order", needs: Needs::Nothing, run: in_order },
-    Case { name: "a_thousand_steps_are_answered_each", needs: Needs::Nothing, run: thousand },
+    Case::sync("what_is_written_stands", Needs::Nothing, stands_whole),
+    Case::sync("the_higher_version_wins_whatever_it_says", Needs::Nothing, higher),
+    Case::sync("of_one_version_the_order_of_states_decides", Needs::Nothing, ties),
+    Case::sync("versions_compare_as_bytes", Needs::Nothing, bytes),
+    Case::sync("a_slot_over_a_record_keeps_the_ledger", Needs::Nothing, ledger),
+    Case::sync("a_slot_over_a_record_hides_no_change_from_it", Needs::Nothing, generations),
+    Case::sync("steps_of_one_call_take_effect_in_order", Needs::Nothing, in_order),
+    Case::sync("a_thousand_steps_are_answered_each", Needs::Nothing, thousand),
 ];
 
 fn stands_whole(store: &dyn SyncStore) -> Checked {

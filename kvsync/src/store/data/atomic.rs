@@ -24,7 +24,10 @@ impl Operation {
         if command.writes() {
             Ok(Self(command))
         } else {
-            Err(Error::new(ErrorKind::Rejected, "an atomic write takes commands that write; read before it, or in a batch"))
+            Err(Error::new(
+                ErrorKind::Rejected,
+                "an atomic write takes commands that write; read before it, or in a batch",
+            ))
         }
     }
 
@@ -113,7 +116,11 @@ table!(in_an_atomic_write);
 pub(crate) fn check(operations: &[Operation], can: DataCapabilities, slot: impl Fn(&[u8]) -> u16) -> Result<()> {
     let rejected = |message: String| Err(Error::new(ErrorKind::Rejected, message));
     if operations.len() > can.max_operations {
-        return rejected(format!("an atomic write of {} operations; this store takes {}", operations.len(), can.max_operations));
+        return rejected(format!(
+            "an atomic write of {} operations; this store takes {}",
+            operations.len(),
+            can.max_operations
+        ));
     }
     let mut keys = operations.iter().flat_map(|operation| operation.0.keys());
     if let Some(first) = keys.next() {
@@ -121,10 +128,15 @@ pub(crate) fn check(operations: &[Operation], can: DataCapabilities, slot: impl 
             Atomicity::Store => {}
             Atomicity::Slot if keys.all(|key| slot(key) == slot(first)) => {}
             Atomicity::Slot => {
-                return rejected("an atomic write over several hash slots; give its keys one {tag}, so that one node has them".into());
+                return rejected(
+                    "an atomic write over several hash slots; give its keys one {tag}, so that one node has them"
+                        .into(),
+                );
             }
             Atomicity::Key if keys.all(|key| key == first) => {}
-            Atomicity::Key => return rejected("an atomic write over several keys; this store writes one key at a time".into()),
+            Atomicity::Key => {
+                return rejected("an atomic write over several keys; this store writes one key at a time".into());
+            }
         }
     }
     let mut whole = BTreeSet::new();
@@ -136,7 +148,10 @@ pub(crate) fn check(operations: &[Operation], can: DataCapabilities, slot: impl 
             Some(named) => whole.contains(key) || named.into_iter().any(|element| !elements.insert((key, element))),
         };
         if twice {
-            return rejected(format!("two operations of an atomic write are about the same of `{}`", key.escape_ascii()));
+            return rejected(format!(
+                "two operations of an atomic write are about the same of `{}`",
+                key.escape_ascii()
+            ));
         }
     }
     Ok(())

@@ -86,7 +86,9 @@ impl Answers {
     /// What the command failed with; [`ErrorKind::Rejected`] for a command of a longer batch than the one that ran.
     pub fn take<T>(&mut self, pending: Pending<T>) -> Result<T> {
         let reply = self.replies.get_mut(pending.place).and_then(Option::take);
-        let missing = || Err(Error::new(ErrorKind::Rejected, "this batch has no such answer; take each from the batch that gave it"));
+        let missing = || {
+            Err(Error::new(ErrorKind::Rejected, "this batch has no such answer; take each from the batch that gave it"))
+        };
         (pending.take)(reply.unwrap_or_else(missing)?)
     }
 }

@@ -441,7 +441,9 @@ impl Command {
             | Self::ZhGet { field, .. }
             | Self::ZhScore { field, .. }
             | Self::ZhIncrBy { field, .. } => Some(vec![field]),
-            Self::ZAdd { member, .. } | Self::ZScore { member, .. } | Self::ZIncrBy { member, .. } => Some(vec![member]),
+            Self::ZAdd { member, .. } | Self::ZScore { member, .. } | Self::ZIncrBy { member, .. } => {
+                Some(vec![member])
+            }
         }
     }
 

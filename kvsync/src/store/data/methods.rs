@@ -210,7 +210,10 @@ impl<S: DataStore + ?Sized> DataCommands for S {}
 fn one<S: DataStore + ?Sized>(store: &S, command: Command) -> Result<Reply> {
     let mut replies = store.run(std::slice::from_ref(&command), Reads::Latest);
     replies.pop().unwrap_or_else(|| {
-        Err(Error::new(ErrorKind::Corrupt, format!("the store {} did not answer; this is a fault of the store", store.data_name())))
+        Err(Error::new(
+            ErrorKind::Corrupt,
+            format!("the store {} did not answer; this is a fault of the store", store.data_name()),
+        ))
     })
 }
 
@@ -231,5 +234,7 @@ pub(super) fn members(reply: Reply) -> Result<Vec<Bytes>> {
 }
 
 pub(super) fn standing_score(reply: Reply) -> Result<f64> {
-    reply.score()?.ok_or_else(|| Error::new(ErrorKind::Corrupt, "the store answered no score to ZINCRBY; this is a fault of the store"))
+    reply.score()?.ok_or_else(|| {
+        Error::new(ErrorKind::Corrupt, "the store answered no score to ZINCRBY; this is a fault of the store")
+    })
 }

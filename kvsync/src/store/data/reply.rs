@@ -107,7 +107,8 @@ impl Reply {
             Self::Scored(_) => "Scored",
             Self::Entries(_) => "Entries",
         };
-        let message = format!("the store answered {found} where the command answers {wanted}; this is a fault of the store");
+        let message =
+            format!("the store answered {found} where the command answers {wanted}; this is a fault of the store");
         Error::new(ErrorKind::Corrupt, message)
     }
 }

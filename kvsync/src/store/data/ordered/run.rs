@@ -21,10 +21,12 @@ pub(super) fn read(entries: &dyn Reader, now: u64, command: &Command) -> Result<
     match command {
         Command::Get { key } => Ok(Reply::Value(state.string(key)?.map(|string| string.value))),
         Command::MGet { keys } => {
-            let value = |key: &Bytes| Ok(match state.head(key)? {
-                Some(Head::String(string)) => Some(string.value),
-                Some(Head::Other(_)) | None => None,
-            });
+            let value = |key: &Bytes| {
+                Ok(match state.head(key)? {
+                    Some(Head::String(string)) => Some(string.value),
+                    Some(Head::Other(_)) | None => None,
+                })
+            };
             Ok(Reply::Values(keys.iter().map(value).collect::<Result<_>>()?))
         }
         Command::SMembers { key } => {
@@ -93,10 +95,16 @@ impl State<'_> {
     /// What stands under a key and has not expired.
     pub(super) fn head(&self, key: &[u8]) -> Result<Option<Head>> {
         let Some(head) = self.entries.get(&Place::of(key).head())? else { return Ok(None) };
-        let damaged = || Error::new(ErrorKind::Corrupt, format!("what stands under `{}` was not written by kvsync", key.escape_ascii()));
+        let damaged = || {
+            Error::new(
+                ErrorKind::Corrupt,
+                format!("what stands under `{}` was not written by kvsync", key.escape_ascii()),
+            )
+        };
         match head.first().copied().and_then(Kind::of).ok_or_else(damaged)? {
             Kind::String => {
-                let expires_at = head.get(1..9).and_then(|at| at.try_into().ok()).map(u64::from_be_bytes).ok_or_else(damaged)?;
+                let expires_at =
+                    head.get(1..9).and_then(|at| at.try_into().ok()).map(u64::from_be_bytes).ok_or_else(damaged)?;
                 let lives = expires_at == 0 || expires_at > self.now;
                 Ok(lives.then(|| Head::String(Text { value: head.slice(9..), expires_at })))
             }
@@ -257,7 +265,8 @@ impl Run<'_> {
     }
 
     fn increment(&mut self, key: &[u8], by: i64) -> Result<Reply> {
-        let rejected = |why: &str| Error::new(ErrorKind::Rejected, format!("the counter `{}` {why}", key.escape_ascii()));
+        let rejected =
+            |why: &str| Error::new(ErrorKind::Rejected, format!("the counter `{}` {why}", key.escape_ascii()));
         let (value, expires_at) = match self.state().string(key)? {
             None => (0, 0),
             Some(Text { value, expires_at }) => {

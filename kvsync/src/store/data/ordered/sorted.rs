@@ -15,9 +15,15 @@ pub(super) fn read(state: &State<'_>, command: &Command) -> Result<Reply> {
     let all = |entries: Vec<Entry>| u64::try_from(entries.len()).unwrap_or(u64::MAX);
     match command {
         Command::ZScore { key, member } => Ok(Reply::Score(find(state, key, Sorted, member)?.map(|found| found.score))),
-        Command::ZhScore { key, field } => Ok(Reply::Score(find(state, key, SortedHash, field)?.map(|found| found.score))),
-        Command::ZhGet { key, field } => Ok(Reply::Value(find(state, key, SortedHash, field)?.map(|found| found.value))),
-        Command::ZCount { key, scores } => by_score(state, key, Sorted, scores, Direction::Forward, None).map(all).map(Reply::Count),
+        Command::ZhScore { key, field } => {
+            Ok(Reply::Score(find(state, key, SortedHash, field)?.map(|found| found.score)))
+        }
+        Command::ZhGet { key, field } => {
+            Ok(Reply::Value(find(state, key, SortedHash, field)?.map(|found| found.value)))
+        }
+        Command::ZCount { key, scores } => {
+            by_score(state, key, Sorted, scores, Direction::Forward, None).map(all).map(Reply::Count)
+        }
         Command::ZhCount { key, scores } => {
             by_score(state, key, SortedHash, scores, Direction::Forward, None).map(all).map(Reply::Count)
         }

@@ -1,0 +1,250 @@
+//! Atomic writes.
+
+use super::{fails, ok};
+use crate::error::ErrorKind;
+use crate::store::conformance::ground::{Checked, check, same};
+use crate::store::conformance::{Case, Needs};
+use crate::store::data::{AtomicWrite, DataCommands, DataStore, Outcome};
+
+pub(super) const CASES: &[Case] = &[
+    Case::data("an_atomic_write_of_nothing_is_done", Needs::Nothing, nothing),
+    Case::data("an_atomic_write_on_one_key_is_whole", Needs::Nothing, one_key),
+    Case::data("all_operations_happen", Needs::AtomicSlot, all),
+    Case::data("a_failed_condition_undoes_all_and_is_named", Needs::AtomicSlot, refused),
+    Case::data("every_failed_condition_is_told_from_those_that_hold", Needs::AtomicSlot, each),
+    Case::data("conditions_are_looked_at_before_anything_is_written", Needs::AtomicSlot, before),
+    Case::data("a_wrong_kind_undoes_all", Needs::AtomicSlot, wrong_kind),
+    Case::data("an_overflow_undoes_all", Needs::AtomicSlot, overflow),
+    Case::data("a_hundred_operations_are_portable", Needs::AtomicSlot, hundred),
+    Case::data("too_many_operations_are_refused", Needs::Nothing, too_many),
+    Case::data("two_operations_on_the_same_are_refused", Needs::Nothing, twice),
+    Case::data("an_atomic_write_over_slots_is_refused_clearly", Needs::SlotsOnly, slots),
+    Case::data("an_atomic_write_over_keys_is_refused_clearly", Needs::KeysOnly, keys),
+];
+
+/// Keys of one slot, for stores that have slots.
+fn key(name: &str) -> String {
+    format!("{{atomic}}:{name}")
+}
+
+fn done(store: &dyn DataStore, write: &AtomicWrite, what: &str) -> Checked {
+    same!(ok(store.atomic_write(write), what)?, Outcome::Done, "{what}");
+    Ok(())
+}
+
+fn nothing(store: &dyn DataStore) -> Checked {
+    done(store, &AtomicWrite::new(), "a write of nothing")
+}
+
+fn one_key(store: &dyn DataStore) -> Checked {
+    let mut write = AtomicWrite::new();
+    write.hset_if_absent("key", "a", "1");
+    write.hset("key", [("b", "2"), ("c", "3")]);
+    done(store, &write, "fields of one hash")?;
+    same!(ok(store.hget_all("key"), "hget_all")?.len(), 3, "the hash");
+    let refused = ok(store.atomic_write(&write), "the same again")?;
+    check!(refused.refused(0), "the field is there: {refused:?}");
+    check!(!refused.refused(1), "the other operation has no condition: {refused:?}");
+    Ok(())
+}
+
+fn all(store: &dyn DataStore) -> Checked {
+    ok(store.set(key("old"), "x"), "a set")?;
+    ok(store.sadd(key("set"), ["a", "b"]), "sadd")?;
+    ok(store.hset(key("hash"), [("a", "1"), ("b", "2")]), "hset")?;
+    ok(store.zadd(key("sorted"), "a", 1.0), "zadd")?;
+    ok(store.zh_add(key("sorted hash"), "a", "1", 1.0), "zh_add")?;
+    let mut write = AtomicWrite::new();
+    write.set(key("new"), "1");
+    write.set_if_absent(key("absent"), "2");
+    write.set_if_equal(key("old"), "x", "y");
+    write.incr_by(key("counter"), 5);
+    write.sadd(key("set"), ["c"]);
+    write.srem(key("set"), ["a"]);
+    write.hset(key("hash"), [("a", "3")]);
+    write.hdel(key("hash"), ["b"]);
+    write.zadd(key("sorted"), "b", 2.0);
+    write.zrem(key("sorted"), ["a"]);
+    write.zh_add(key("sorted hash"), "b", "2", 2.0);
+    write.zh_rem(key("sorted hash"), ["a"]);
+    write.zincr_by(key("other"), "m", 1.5);
+    done(store, &write, "one of each")?;
+    same!(ok(store.get(key("new")), "a get")?.as_deref(), Some(b"1".as_slice()), "a set");
+    same!(ok(store.get(key("absent")), "a get")?.as_deref(), Some(b"2".as_slice()), "a set if absent");
+    same!(ok(store.get(key("old")), "a get")?.as_deref(), Some(b"y".as_slice()), "a set if equal");
+    same!(ok(store.get(key("counter")), "a get")?.as_deref(), Some(b"5".as_slice()), "a counter");
+    let mut members = ok(store.smembers(key("set")), "smembers")?;
+    members.sort();
+    same!(members, ["b", "c"], "a set");
+    same!(ok(store.hget_all(key("hash")), "hget_all")?, [("a".into(), "3".into())], "a hash");
+    same!(ok(store.zrange_by_score(key("sorted"), .., None), "a range")?, ["b"], "a sorted set");
+    let entries = ok(store.zh_range_by_score(key("sorted hash"), .., None), "a range")?;
+    same!(entries.into_iter().map(|entry| entry.field).collect::<Vec<_>>(), ["b"], "a sorted hash");
+    same!(ok(store.zscore(key("other"), "m"), "zscore")?, Some(1.5), "a score");
+    Ok(())
+}
+
+fn refused(store: &dyn DataStore) -> Checked {
+    ok(store.set(key("taken"), "x"), "a set")?;
+    let mut write = AtomicWrite::new();
+    write.set(key("first"), "1");
+    let taken = write.set_if_absent(key("taken"), "2");
+    write.incr_by(key("counter"), 1);
+    write.sadd(key("set"), ["a"]);
+    write.zadd(key("sorted"), "a", 1.0);
+    let answer = ok(store.atomic_write(&write), "an atomic write")?;
+    same!(answer, Outcome::Refused(vec![taken]), "what failed");
+    for name in ["first", "counter"] {
+        same!(ok(store.get(key(name)), "a get")?, None, "{name}");
+    }
+    same!(ok(store.smembers(key("set")), "smembers")?.len(), 0, "the set");
+    same!(ok(store.zcount(key("sorted"), ..), "zcount")?, 0, "the sorted set");
+    same!(ok(store.get(key("taken")), "a get")?.as_deref(), Some(b"x".as_slice()), "what was taken");
+    Ok(())
+}
+
+fn each(store: &dyn DataStore) -> Checked {
+    ok(store.set(key("string"), "x"), "a set")?;
+    ok(store.hset(key("hash"), [("a", "1")]), "hset")?;
+    ok(store.zadd(key("sorted"), "a", 1.0), "zadd")?;
+    ok(store.zh_add(key("sorted hash"), "a", "1", 1.0), "zh_add")?;
+    type Add = fn(&mut AtomicWrite) -> usize;
+    let failing: [(&str, Add); 9] = [
+        ("set_if_absent", |write| write.set_if_absent(key("string"), "y")),
+        ("set_if_present", |write| write.set_if_present(key("nothing"), "y")),
+        ("set_if_equal", |write| write.set_if_equal(key("string"), "z", "y")),
+        ("set_if_equal of what is absent", |write| write.set_if_equal(key("nothing"), "", "y")),
+        ("delete_if_present", |write| write.delete_if_present(key("nothing"))),
+        ("hset_if_absent", |write| write.hset_if_absent(key("hash"), "a", "2")),
+        ("zadd_if_absent", |write| write.zadd_if_absent(key("sorted"), "a", 2.0)),
+        ("zh_add_if_absent", |write| write.zh_add_if_absent(key("sorted hash"), "a", "2", 2.0)),
+        ("a set_if_absent with a time to live", |write| {
+            write.set_if_absent_for(key("string"), "y", std::time::Duration::from_secs(9))
+        }),
+    ];
+    for (what, add) in failing {
+        let mut write = AtomicWrite::new();
+        write.set(key("never"), "1");
+        let failing = add(&mut write);
+        let holds = write.hset_if_absent(key("hash"), "b", "2");
+        let answer = ok(store.atomic_write(&write), what)?;
+        check!(answer.refused(failing), "{what} has failed, and the answer is {answer:?}");
+        check!(!answer.refused(holds) && !answer.refused(0), "only {what} has failed, and the answer is {answer:?}");
+        same!(ok(store.get(key("never")), "a get")?, None, "{what}: what stood before it");
+        same!(ok(store.hget(key("hash"), "b"), "hget")?, None, "{what}: what stood behind it");
+    }
+    let mut write = AtomicWrite::new();
+    write.delete(key("nothing"));
+    done(store, &write, "the delete of what is absent, without a condition")
+}
+
+fn before(store: &dyn DataStore) -> Checked {
+    ok(store.hset(key("hash"), [("a", "1")]), "hset")?;
+    // Were the first operation's effect seen, the second's condition would hold.
+    let mut write = AtomicWrite::new();
+    write.hdel(key("other"), ["x"]);
+    let present = write.set_if_present(key("later"), "2");
+    write.hset(key("hash"), [("b", "2")]);
+    let answer = ok(store.atomic_write(&write), "an atomic write")?;
+    check!(answer.refused(present), "nothing stands there: {answer:?}");
+    same!(ok(store.hget_all(key("hash")), "hget_all")?.len(), 1, "the hash");
+    Ok(())
+}
+
+fn wrong_kind(store: &dyn DataStore) -> Checked {
+    ok(store.set(key("string"), "x"), "a set")?;
+    let mut write = AtomicWrite::new();
+    write.set(key("first"), "1");
+    write.sadd(key("string"), ["a"]);
+    write.set(key("last"), "1");
+    fails(store.atomic_write(&write), ErrorKind::WrongType, "an atomic write with sadd on a string")?;
+    same!(ok(store.get(key("first")), "a get")?, None, "what stood before it");
+    same!(ok(store.get(key("last")), "a get")?, None, "what stood behind it");
+    Ok(())
+}
+
+fn overflow(store: &dyn DataStore) -> Checked {
+    ok(store.incr_by(key("counter"), i64::MAX), "incr_by")?;
+    let mut write = AtomicWrite::new();
+    write.set(key("first"), "1");
+    write.incr_by(key("counter"), 1);
+    fails(store.atomic_write(&write), ErrorKind::Rejected, "an atomic write that overflows")?;
+    same!(ok(store.get(key("first")), "a get")?, None, "what stood before it");
+    same!(ok(store.incr_by(key("counter"), 0), "incr_by")?, i64::MAX, "the counter");
+    Ok(())
+}
+
+fn hundred(store: &dyn DataStore) -> Checked {
+    let most = store.data_capabilities().max_operations.min(100);
+    let mut write = AtomicWrite::new();
+    for number in 0..most {
+        write.set_if_absent(key(&number.to_string()), number.to_string());
+    }
+    done(store, &write, "as many operations as a store has to take")?;
+    for number in 0..most {
+        let found = ok(store.get(key(&number.to_string())), "a get")?;
+        same!(found.as_deref(), Some(number.to_string().as_bytes()), "operation {number}");
+    }
+    let answer = ok(store.atomic_write(&write), "the same again")?;
+    check!(!answer.is_done(), "all keys are there");
+    Ok(())
+}
+
+fn too_many(store: &dyn DataStore) -> Checked {
+    let most = store.data_capabilities().max_operations;
+    let mut write = AtomicWrite::new();
+    for number in 0..=most {
+        write.hset("key", [(number.to_string(), "x")]);
+    }
+    fails(store.atomic_write(&write), ErrorKind::Rejected, "more operations than the store takes")?;
+    same!(ok(store.hget_all("key"), "hget_all")?.len(), 0, "the hash");
+    Ok(())
+}
+
+fn twice(store: &dyn DataStore) -> Checked {
+    type Add = fn(&mut AtomicWrite);
+    let pairs: [Add; 4] = [
+        |write| {
+            write.set("key", "1");
+            write.set("key", "2");
+        },
+        |write| {
+            write.set("key", "1");
+            write.sadd("key", ["a"]);
+        },
+        |write| {
+            write.hset("key", [("a", "1")]);
+            write.hdel("key", ["a"]);
+        },
+        |write| {
+            write.zadd("key", "a", 1.0);
+            write.delete("key");
+        },
+    ];
+    for add in pairs {
+        let mut write = AtomicWrite::new();
+        add(&mut write);
+        fails(store.atomic_write(&write), ErrorKind::Rejected, "two operations on the same")?;
+        check!(!ok(store.delete("key"), "a delete")?, "nothing was written by {write:?}");
+    }
+    Ok(())
+}
+
+fn slots(store: &dyn DataStore) -> Checked {
+    let mut write = AtomicWrite::new();
+    for number in 0..10 {
+        write.set(format!("slot:{number}"), "x");
+    }
+    fails(store.atomic_write(&write), ErrorKind::Rejected, "an atomic write over several slots")?;
+    same!(ok(store.get("slot:0"), "a get")?, None, "the first key");
+    Ok(())
+}
+
+fn keys(store: &dyn DataStore) -> Checked {
+    let mut write = AtomicWrite::new();
+    write.set(key("a"), "x");
+    write.set(key("b"), "x");
+    fails(store.atomic_write(&write), ErrorKind::Rejected, "an atomic write over several keys")?;
+    same!(ok(store.get(key("a")), "a get")?, None, "the first key");
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Sizes, and servers that are not there.
+
+use bytes::Bytes;
+
+use super::{fails, ok};
+use crate::error::ErrorKind;
+use crate::store::conformance::ground::{Checked, check, same};
+use crate::store::conformance::{Case, Needs};
+use crate::store::data::{AtomicWrite, DataCommands, DataStore};
+
+pub(super) const CASES: &[Case] = &[
+    Case::data("values_of_every_size_up_to_the_limit", Needs::Nothing, values),
+    Case::data("a_value_beyond_the_limit_is_refused", Needs::ValueLimit, too_large),
+    Case::data("the_longest_key_and_member", Needs::MemberLimit, longest),
+    Case::data("a_key_or_member_beyond_the_limit_is_refused", Needs::MemberLimit, too_long),
+    Case::data("odd_keys_of_data_are_themselves", Needs::Nothing, odd),
+    Case::data("an_unreachable_server_is_an_error_and_never_an_absence", Needs::Outage, unreachable),
+];
+
+/// What a test has memory and time for.
+const LARGEST: usize = 8 << 20;
+
+fn values(store: &dyn DataStore) -> Checked {
+    let most = store.data_capabilities().max_value;
+    let sizes = [0, 1, 2, 255, 256, 4_095, 65_535, 65_536, 262_144, 1 << 20, LARGEST, most];
+    for size in sizes.into_iter().filter(|size| *size <= most.min(LARGEST)) {
+        let bytes =
+            |salt: usize| (0..size).map(|at| (at.wrapping_mul(31) + salt).to_le_bytes()[0]).collect::<Vec<u8>>();
+        let value = Bytes::from(bytes(7));
+        ok(store.set("key", value.clone()), &format!("a set of {size} bytes"))?;
+        check!(ok(store.get("key"), "a get")?.as_ref() == Some(&value), "a value of {size} bytes came back changed");
+        let value = Bytes::from(bytes(8));
+        ok(store.hset("hash", [("field", value.clone())]), &format!("hset of {size} bytes"))?;
+        check!(
+            ok(store.hget("hash", "field"), "hget")?.as_ref() == Some(&value),
+            "a field of {size} bytes came back changed"
+        );
+    }
+    Ok(())
+}
+
+fn too_large(store: &dyn DataStore) -> Checked {
+    let value = Bytes::from(vec![b'x'; store.data_capabilities().max_value + 1]);
+    ok(store.set("key", "before"), "a set")?;
+    fails(store.set("key", value.clone()), ErrorKind::Rejected, "a value beyond the limit")?;
+    same!(ok(store.get("key"), "a get")?.as_deref(), Some(b"before".as_slice()), "the key");
+    fails(store.hset("hash", [("a", value.clone())]), ErrorKind::Rejected, "a field beyond the limit")?;
+    fails(store.zh_add("sorted hash", "a", value, 1.0), ErrorKind::Rejected, "a field beyond the limit")
+}
+
+fn longest(store: &dyn DataStore) -> Checked {
+    let can = store.data_capabilities();
+    for byte in [b'k', 0, 0xff] {
+        let (key, member) = (vec![byte; can.max_key], vec![byte; can.max_member]);
+        ok(store.set(&key, "value"), "a set under the longest key")?;
+        same!(ok(store.get(&key), "a get")?.as_deref(), Some(b"value".as_slice()), "the longest key");
+        ok(store.delete(&key), "a delete")?;
+        ok(store.zadd(&key, &member, 1.5), "zadd of the longest member")?;
+        same!(ok(store.zrange_by_score(&key, .., None), "a range")?, [&member], "the longest member");
+        ok(store.delete(&key), "a delete")?;
+        ok(store.hset(&key, [(&member, "value")]), "hset of the longest field")?;
+        same!(ok(store.hget(&key, &member), "hget")?.as_deref(), Some(b"value".as_slice()), "the longest field");
+    }
+    Ok(())
+}
+
+fn too_long(store: &dyn DataStore) -> Checked {
+    let can = store.data_capabilities();
+    let (key, member) = (vec![b'k'; can.max_key + 1], vec![b'm'; can.max_member + 1]);
+    fails(store.set(&key, "value"), ErrorKind::Rejected, "a key beyond the limit")?;
+    fails(store.get(&key), ErrorKind::Rejected, "a key beyond the limit")?;
+    fails(store.sadd("set", [&member]), ErrorKind::Rejected, "a member beyond the limit")?;
+    fails(store.zadd("sorted", &member, 1.0), ErrorKind::Rejected, "a member beyond the limit")?;
+    same!(ok(store.smembers("set"), "smembers")?.len(), 0, "the set");
+    Ok(())
+}
+
+fn odd(store: &dyn DataStore) -> Checked {
+    let binary: [&[u8]; 6] = [b"\0", b"\0\xff", b"\xff", b"\xfe\xfe", b"a\0", b"a\0b"];
+    let keys: Vec<&[u8]> =
+        crate::store::conformance::keys::ODD.iter().map(|key| key.as_bytes()).chain(binary).collect();
+    for key in &keys {
+        ok(store.set(key, key), &format!("a set under {key:?}"))?;
+    }
+    for key in &keys {
+        same!(ok(store.get(key), "a get")?.as_deref(), Some(*key), "the key {key:?}");
+    }
+    let found = ok(store.get_many(&keys), "get_many")?;
+    check!(found.iter().zip(&keys).all(|(found, key)| found.as_deref() == Some(*key)), "many odd keys");
+    for key in &keys {
+        check!(ok(store.delete(key), "a delete")?, "the key {key:?} was there once, and is not another's");
+    }
+    Ok(())
+}
+
+fn unreachable(store: &dyn DataStore) -> Checked {
+    let down = |error: Option<crate::Error>, what: &str| match error {
+        Some(error) if error.is_retryable() => Ok(()),
+        Some(error) => Err(format!("{what} failed in a way that no retry helps: {error}")),
+        None => Err(format!("{what} has to fail when the server is not there")),
+    };
+    down(store.get("key").err(), "a get")?;
+    down(store.get_many(["a", "b"]).err(), "get_many")?;
+    down(store.set("key", "value").err(), "a set")?;
+    down(store.delete("key").err(), "a delete")?;
+    down(store.incr_by("key", 1).err(), "incr_by")?;
+    down(store.smembers("key").err(), "smembers")?;
+    down(store.hget_all("key").err(), "hget_all")?;
+    down(store.zscore("key", "a").err(), "zscore")?;
+    down(store.zrange_by_score("key", .., None).err(), "a range")?;
+    down(store.zh_get("key", "a").err(), "zh_get")?;
+    let mut write = AtomicWrite::new();
+    write.set_if_absent("key", "value");
+    down(store.atomic_write(&write).err(), "an atomic write")?;
+    let health = store.data_health(std::time::Duration::from_secs(2));
+    same!(health.status, crate::store::Status::Down, "the health: {:?}", health.details);
+    Ok(())
+}
