@@ -17,13 +17,18 @@
 //! takes what stands before it and drops what follows. Damage in tables is an error of kind
 //! [`Corrupt`](crate::ErrorKind::Corrupt) when it is read.
 //!
+//! What [`DataCommands`](super::data::DataCommands) write is kept in the same way, apart from the rows: one
+//! batch for each command or atomic write.
+//!
 //! # When the disk is full
 //!
 //! Writes fail with [`Unavailable`](crate::ErrorKind::Unavailable) and reads go on. After a failed write
 //! fjall takes no others until it is opened anew, so the store opens itself anew once the disk takes
 //! writes again.
 
+mod engine;
 mod fault;
+mod folder;
 mod tree;
 
 use std::fmt;
@@ -31,16 +36,16 @@ use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
-use parking_lot::{Mutex, RwLock};
-
-use self::fault::Fault;
+use self::folder::Folder;
 use self::tree::{MAX_KEY, Tree};
+use super::data::ordered::OrderedData;
+use super::data::{self, Command, DataCapabilities, DataStore, Operation, Reads, Reply};
 use super::steps::{after, plan};
-use super::{Capabilities, Cursor, Health, Outcome, Page, Status, Step, SyncStore};
-use crate::error::{Error, ErrorKind, Result};
+use super::{Capabilities, Cursor, Health, Outcome, Page, Step, SyncStore};
+use crate::error::Result;
 use crate::key::Key;
 use crate::record::Terms;
+use bytes::Bytes;
 
 /// Lengths are stored in four bytes.
 const MAX_VALUE: usize = 0xffff_ffff;
@@ -49,25 +54,7 @@ const MAX_VALUE: usize = 0xffff_ffff;
 ///
 /// See the [module](self) for what it keeps after a crash.
 pub struct EmbeddedStore {
-    name: String,
-    sync: bool,
-    dir: PathBuf,
-    state: RwLock<State>,
-    /// Held by whoever writes: a batch is planned and committed by one thread at a time.
-    writer: Mutex<Writer>,
-}
-
-enum State {
-    Open(Tree),
-    /// It could not be opened anew after a failed write.
-    Failed,
-    Closed,
-}
-
-#[derive(Default)]
-struct Writer {
-    /// Why fjall takes no more writes.
-    fault: Option<Fault>,
+    data: OrderedData<Folder>,
 }
 
 /// How an [`EmbeddedStore`] is opened.
@@ -94,14 +81,7 @@ impl Builder {
     /// [`ErrorKind::Unavailable`] when the store is open elsewhere or the disk is full,
     /// [`ErrorKind::Corrupt`] when the directory holds something else or is damaged.
     pub fn open(self) -> Result<EmbeddedStore> {
-        let tree = Tree::open(&self.dir)?;
-        Ok(EmbeddedStore {
-            name: format!("embedded ({})", self.dir.display()),
-            sync: self.sync,
-            dir: self.dir,
-            state: RwLock::new(State::Open(tree)),
-            writer: Mutex::default(),
-        })
+        Ok(EmbeddedStore { data: OrderedData::new(Folder::open(self.dir, self.sync)?) })
     }
 }
 
@@ -121,63 +101,21 @@ impl EmbeddedStore {
         Builder { dir: dir.as_ref().to_owned(), sync: false }
     }
 
-    fn reading<T>(&self, read: impl FnOnce(&Tree) -> Result<T, Fault>) -> Result<T> {
-        match &*self.state.read() {
-            State::Open(tree) => read(tree).map_err(|fault| fault.error(&self.dir)),
-            State::Failed => Err(Fault::Stopped.error(&self.dir)),
-            State::Closed => Err(self.closed()),
-        }
-    }
-
-    /// Runs `write` as the only writer, after opening the store anew where an earlier write failed.
-    fn writing<T>(&self, write: impl FnOnce(&Tree) -> Result<T, Fault>) -> Result<T> {
-        let mut writer = self.writer.lock();
-        if let Some(fault) = &writer.fault {
-            self.reopen(fault)?;
-            writer.fault = None;
-        }
-        self.reading(|tree| {
-            write(tree).map_err(|fault| {
-                let fault = fault.looked_into(&self.dir);
-                if fault.stops_writes() {
-                    writer.fault = Some(fault.clone());
-                }
-                fault
-            })
-        })
-    }
-
-    /// Opens the store anew if the disk takes writes again; until then it stays as it is, and readable.
-    fn reopen(&self, fault: &Fault) -> Result<()> {
-        // After a failed fsync nobody can say what is on the disk, so only a restart helps.
-        if self.sync && !fault.is_full() {
-            return Err(fault.error(&self.dir));
-        }
-        fault::probe(&self.dir).map_err(|_| fault.error(&self.dir))?;
-        let mut state = self.state.write();
-        if matches!(*state, State::Closed) {
-            return Err(self.closed());
-        }
-        // The old one has to let go of the directory first.
-        *state = State::Failed;
-        *state = State::Open(Tree::open(&self.dir)?);
-        Ok(())
-    }
-
-    fn closed(&self) -> Error {
-        Error::new(ErrorKind::Closed, format!("the store {} has been closed", self.name))
+    fn folder(&self) -> &Folder {
+        self.data.engine()
     }
 }
 
 impl fmt::Debug for EmbeddedStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EmbeddedStore").field("dir", &self.dir).field("sync", &self.sync).finish_non_exhaustive()
+        let Folder { dir, sync, .. } = self.folder();
+        f.debug_struct("EmbeddedStore").field("dir", dir).field("sync", sync).finish_non_exhaustive()
     }
 }
 
 impl SyncStore for EmbeddedStore {
     fn name(&self) -> &str {
-        &self.name
+        &self.folder().name
     }
 
     fn capabilities(&self) -> Capabilities {
@@ -185,17 +123,18 @@ impl SyncStore for EmbeddedStore {
     }
 
     fn execute(&self, steps: &[Step], terms: &Terms) -> Vec<Result<Outcome>> {
-        let done = self.writing(|tree| {
+        let folder = self.folder();
+        let done = folder.writing(|tree| {
             let (answers, changed) =
-                plan(steps, terms, &|key| tree.get_to_write(key).map_err(|fault| fault.error(&self.dir)));
-            tree.commit(changed, self.sync)?;
+                plan(steps, terms, &|key| tree.get_to_write(key).map_err(|fault| fault.error(&folder.dir)));
+            tree.commit(changed, folder.sync)?;
             Ok(answers)
         });
         done.unwrap_or_else(|error| steps.iter().map(|_| Err(error.clone())).collect())
     }
 
     fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>> {
-        self.reading(|tree| keys.iter().map(|key| tree.get(key)).collect())
+        self.folder().reading(|tree| keys.iter().map(|key| tree.get(key)).collect())
     }
 
     fn scan(&self, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page> {
@@ -204,7 +143,7 @@ impl SyncStore for EmbeddedStore {
             Some(cursor) => Bound::Excluded(after(cursor, prefix)?),
             None => Bound::Included(Key::new(prefix)),
         };
-        self.reading(|tree| {
+        self.folder().reading(|tree| {
             let keys = tree.keys(begin, prefix, limit)?;
             let next = keys.last().filter(|_| keys.len() == limit).map(|last| Cursor(last.as_str().into()));
             Ok(Page { keys, next })
@@ -212,31 +151,42 @@ impl SyncStore for EmbeddedStore {
     }
 
     fn epoch(&self) -> Result<u32> {
-        self.reading(Tree::epoch)
+        self.folder().reading(Tree::epoch)
     }
 
     fn raise_epoch(&self, epoch: u32) -> Result<u32> {
-        self.writing(|tree| tree.raise_epoch(epoch))
+        self.folder().writing(|tree| tree.raise_epoch(epoch))
     }
 
     fn health(&self, _deadline: Duration) -> Health {
-        // No lock is waited for: whoever holds one is at work, and what it meets is known afterwards.
-        if self.state.try_read().is_some_and(|state| matches!(*state, State::Closed)) {
-            return Health::new(Status::Down, vec![self.closed().to_string()]);
-        }
-        match self.writer.try_lock().as_deref() {
-            Some(Writer { fault: Some(fault) }) => Health::new(Status::Down, vec![fault.error(&self.dir).to_string()]),
-            _ => Health::new(Status::Up, Vec::new()),
-        }
+        self.folder().health()
     }
 
     /// Forces what was acknowledged to the disk and lets go of the directory, so that another process
     /// can open it. Calls after this one fail; a second close does nothing.
     fn close(&self) -> Result<()> {
-        let _writer = self.writer.lock();
-        match std::mem::replace(&mut *self.state.write(), State::Closed) {
-            State::Open(tree) => tree.close().map_err(|fault| fault.error(&self.dir)),
-            State::Failed | State::Closed => Ok(()),
-        }
+        self.folder().close()
+    }
+}
+
+impl DataStore for EmbeddedStore {
+    fn data_name(&self) -> &str {
+        self.data.data_name()
+    }
+
+    fn data_capabilities(&self) -> DataCapabilities {
+        self.data.data_capabilities()
+    }
+
+    fn run(&self, commands: &[Command], reads: Reads) -> Vec<Result<Reply>> {
+        self.data.run(commands, reads)
+    }
+
+    fn run_atomic(&self, operations: &[Operation]) -> Result<data::Outcome> {
+        self.data.run_atomic(operations)
+    }
+
+    fn data_health(&self, deadline: Duration) -> Health {
+        self.data.data_health(deadline)
     }
 }

@@ -1,10 +1,12 @@
+use std::collections::BTreeMap;
+use std::fmt;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
+use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
 
 use super::fault::{self, Fault};
 use crate::error::{Error, ErrorKind, Result};
@@ -27,11 +29,19 @@ const MAX_SEALED: usize = 3;
 const MAX_FIRST_LEVEL: usize = 26;
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A fjall database that is open, and the one tree that the store keeps in it.
+/// A fjall database that is open, and the two trees that the store keeps in it.
 pub(super) struct Tree {
     entries: Keyspace,
+    /// What the commands of users write.
+    data: Keyspace,
     // After the keyspace, so that it is dropped last and lets go of the directory.
     database: Database,
+}
+
+impl fmt::Debug for Tree {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tree").finish_non_exhaustive()
+    }
 }
 
 impl Tree {
@@ -45,8 +55,9 @@ impl Tree {
             fault::find_stray(dir)?;
             let database = Database::builder(dir).open()?;
             let entries = database.keyspace("entries", options)?;
+            let data = database.keyspace("data", options)?;
             database.persist(PersistMode::SyncAll)?;
-            Ok(Self { entries, database })
+            Ok(Self { entries, data, database })
         };
         // Some damage makes fjall panic instead of saying so.
         let opened = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(fjall::Error::Unrecoverable.into()));
@@ -99,7 +110,28 @@ impl Tree {
                 None => batch.remove(&self.entries, stored(&key)),
             }
         }
-        self.wait_for_room()?;
+        wait_for_room(&self.database, &self.entries)?;
+        Ok(batch.commit()?)
+    }
+
+    /// The data as it is now, whatever is written meanwhile.
+    pub(super) fn data(&self) -> Data<'_> {
+        Data { data: &self.data, state: self.database.snapshot() }
+    }
+
+    /// Writes data, as [`commit`](Self::commit) writes entries.
+    pub(super) fn commit_data(&self, changes: BTreeMap<Bytes, Option<Bytes>>, sync: bool) -> Result<(), Fault> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let mut batch = self.database.batch().durability(Some(mode(sync)));
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(&self.data, key.as_ref(), value.as_ref()),
+                None => batch.remove(&self.data, key.as_ref()),
+            }
+        }
+        wait_for_room(&self.database, &self.data)?;
         Ok(batch.commit()?)
     }
 
@@ -123,22 +155,48 @@ impl Tree {
     pub(super) fn close(self) -> Result<(), Fault> {
         Ok(self.database.persist(PersistMode::SyncAll)?)
     }
+}
 
-    fn wait_for_room(&self) -> Result<(), Fault> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.entries.sealed_memtable_count() >= MAX_SEALED || self.entries.l0_table_count() >= MAX_FIRST_LEVEL {
-            // It fails once a thread of fjall's has failed to write, and then nobody makes room.
-            self.database.persist(PersistMode::Buffer)?;
-            if Instant::now() > deadline {
-                return Err(Fault::Refused(Error::new(
-                    ErrorKind::Deadline,
-                    format!("the disk did not keep up for {PATIENCE:?}; nothing was written, try again later"),
-                )));
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        Ok(())
+/// One state of the data.
+pub(super) struct Data<'a> {
+    data: &'a Keyspace,
+    state: Snapshot,
+}
+
+impl Data<'_> {
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        Ok(self.state.get(self.data, key)?.map(|value| Bytes::copy_from_slice(&value)))
     }
+
+    pub(super) fn range(
+        &self,
+        between: (Bound<&[u8]>, Bound<&[u8]>),
+        reverse: bool,
+        limit: usize,
+    ) -> Result<Vec<(Bytes, Bytes)>, Fault> {
+        let range = self.state.range::<&[u8], _>(self.data, between);
+        let owned = |guard: Guard| {
+            let (key, value) = guard.into_inner()?;
+            Ok((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)))
+        };
+        if reverse { range.rev().take(limit).map(owned).collect() } else { range.take(limit).map(owned).collect() }
+    }
+}
+
+fn wait_for_room(database: &Database, tree: &Keyspace) -> Result<(), Fault> {
+    let deadline = Instant::now() + PATIENCE;
+    while tree.sealed_memtable_count() >= MAX_SEALED || tree.l0_table_count() >= MAX_FIRST_LEVEL {
+        // It fails once a thread of fjall's has failed to write, and then nobody makes room.
+        database.persist(PersistMode::Buffer)?;
+        if Instant::now() > deadline {
+            return Err(Fault::Refused(Error::new(
+                ErrorKind::Deadline,
+                format!("the disk did not keep up for {PATIENCE:?}; nothing was written, try again later"),
+            )));
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
 }
 
 fn mode(sync: bool) -> PersistMode {

@@ -1,0 +1,57 @@
+//! The engine of the commands: the data of a folder.
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::folder::Folder;
+use super::tree::{Data, MAX_KEY};
+use crate::error::Result;
+use crate::store::Health;
+use crate::store::data::Direction;
+use crate::store::data::ordered::{Between, Engine, Overlay, Reader, Writer};
+
+impl Engine for Folder {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn limits(&self) -> (usize, usize) {
+        (MAX_KEY, super::MAX_VALUE)
+    }
+
+    fn read<T>(&self, work: impl Fn(&dyn Reader) -> Result<T>) -> Result<T> {
+        self.reading(|tree| Ok(work(&State { data: tree.data(), dir: &self.dir })))?
+    }
+
+    fn write<T>(&self, work: impl Fn(&mut dyn Writer) -> Result<T>) -> Result<T> {
+        self.writing(|tree| {
+            let mut overlay = Overlay::new(State { data: tree.data(), dir: &self.dir });
+            let answer = work(&mut overlay);
+            if answer.is_ok() {
+                tree.commit_data(overlay.into_changes(), self.sync)?;
+            }
+            Ok(answer)
+        })?
+    }
+
+    fn health(&self, _deadline: Duration) -> Health {
+        self.health()
+    }
+}
+
+struct State<'a> {
+    data: Data<'a>,
+    dir: &'a Path,
+}
+
+impl Reader for State<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.data.get(key).map_err(|fault| fault.error(self.dir))
+    }
+
+    fn range(&self, between: Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        self.data.range(between, direction == Direction::Reverse, limit).map_err(|fault| fault.error(self.dir))
+    }
+}
