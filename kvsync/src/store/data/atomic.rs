@@ -113,7 +113,11 @@ table!(in_an_atomic_write);
 /// # Errors
 ///
 /// [`ErrorKind::Rejected`], saying which.
-pub(crate) fn check(operations: &[Operation], can: DataCapabilities, slot: impl Fn(&[u8]) -> u16) -> Result<()> {
+pub(crate) fn check<T: PartialEq>(
+    operations: &[Operation],
+    can: DataCapabilities,
+    slot: impl Fn(&[u8]) -> T,
+) -> Result<()> {
     let rejected = |message: String| Err(Error::new(ErrorKind::Rejected, message));
     if operations.len() > can.max_operations {
         return rejected(format!(

@@ -27,7 +27,7 @@
 //! Keys, members, fields and values are bytes. The data of this contract and the rows that are synced do
 //! not stand in each other's way: see each store for where it keeps them.
 
-mod atomic;
+pub(crate) mod atomic;
 mod batch;
 mod bytes;
 mod command;

@@ -21,6 +21,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Builder {
     urls: Vec<String>,
     prefix: String,
+    data_prefix: Option<String>,
     username: Option<String>,
     password: Option<String>,
     client_name: String,
@@ -37,6 +38,7 @@ impl Builder {
         Self {
             urls,
             prefix: "kvsync:".to_owned(),
+            data_prefix: None,
             username: None,
             password: None,
             client_name: "kvsync".to_owned(),
@@ -53,6 +55,13 @@ impl Builder {
     /// keys on one node.
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), ..self }
+    }
+
+    /// What the keys of [`DataCommands`](crate::store::data::DataCommands) begin with: by default the
+    /// [`prefix`](Self::prefix) and `=`. Without any, they stand in Redis as they are, beside those of other
+    /// programs.
+    pub fn data_prefix(self, prefix: impl Into<String>) -> Self {
+        Self { data_prefix: Some(prefix.into()), ..self }
     }
 
     /// The user, where the URL names none. The default user has no name.
@@ -161,7 +170,9 @@ impl Builder {
     }
 
     fn into_inner(self, name: String, servers: Servers, settings: Arc<Settings>) -> Inner {
-        Inner { name, prefix: self.prefix, batch: self.batch.max(1), servers, settings, closed: AtomicBool::new(false) }
+        let data_prefix = self.data_prefix.unwrap_or_else(|| format!("{}=", self.prefix));
+        let (prefix, batch, closed) = (self.prefix, self.batch.max(1), AtomicBool::new(false));
+        Inner { name, prefix, data_prefix, batch, servers, settings, closed }
     }
 
     fn settings(&self, login: Login) -> Result<Arc<Settings>> {

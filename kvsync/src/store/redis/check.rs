@@ -45,7 +45,7 @@ pub(super) fn cluster(store: &Inner) -> Result<()> {
 
 /// What the server says of itself, where the user may ask.
 fn info(store: &Inner) -> Result<Option<String>> {
-    let request = Request { slot: None, command: cmd("INFO").get_packed_command(), writes: false };
+    let request = Request { slot: None, command: cmd("INFO").get_packed_command(), writes: false, once: false };
     match store.run(&[request], Patience::Long).pop() {
         Some(Ok(Value::BulkString(info))) => Ok(Some(String::from_utf8_lossy(&info).into_owned())),
         Some(Ok(Value::VerbatimString { text, .. })) => Ok(Some(text)),
@@ -73,7 +73,7 @@ fn rights(store: &Inner) -> Result<()> {
     let mut command = Script::Rights.call(1, key.len());
     command.arg(&key);
     let slot = store.servers.slot(&key);
-    let request = Request { slot, command: command.get_packed_command(), writes: false };
+    let request = Request { slot, command: command.get_packed_command(), writes: false, once: false };
     let missing = match store.run(&[request], Patience::Long).pop() {
         Some(Ok(Value::Array(missing))) => missing,
         Some(Err(failure)) => return Err(lacks(failure)),

@@ -45,6 +45,7 @@
 mod builder;
 mod check;
 mod connection;
+mod data;
 mod error;
 mod facts;
 mod health;
@@ -95,6 +96,7 @@ pub struct RedisStore {
 struct Inner {
     name: String,
     prefix: String,
+    data_prefix: String,
     batch: usize,
     servers: Servers,
     settings: Arc<Settings>,
@@ -197,7 +199,7 @@ impl SyncStore for RedisStore {
         let mut command = Script::Epoch.call(1, key.len());
         command.arg(&key).arg(epoch);
         let slot = self.inner.servers.slot(&key);
-        let request = Request { slot, command: command.get_packed_command(), writes: true };
+        let request = Request { slot, command: command.get_packed_command(), writes: true, once: false };
         match self.inner.one(request, Patience::Long)? {
             Value::Int(epoch) => u32::try_from(epoch).map_err(|_| self.inner.no_epoch()),
             Value::BulkString(_) => Err(self.inner.no_epoch()),
@@ -239,7 +241,7 @@ impl Inner {
             command.arg(key);
         }
         let slot = keys.first().and_then(|key| self.servers.slot(key));
-        Request { slot, command: command.get_packed_command(), writes: false }
+        Request { slot, command: command.get_packed_command(), writes: false, once: false }
     }
 
     fn one(&self, request: Request, patience: Patience) -> Result<Value> {

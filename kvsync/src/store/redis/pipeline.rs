@@ -25,6 +25,8 @@ pub(super) struct Request {
     pub(super) command: Vec<u8>,
     /// Whether it changes anything, so that a lost answer leaves a doubt.
     pub(super) writes: bool,
+    /// Whether doing it again would not be the same: it is not sent again once it may have taken effect.
+    pub(super) once: bool,
 }
 
 /// For how long to go on after failures that may pass.
@@ -41,8 +43,8 @@ const ROUNDS: usize = 4;
 /// Commands are sent in pieces of at least this size.
 const PIECE: usize = 64 * 1024;
 
-/// Answers each request, in order. Requests may take effect more than once, and a request never takes
-/// effect for the last time after a later one of the same slot did.
+/// Answers each request, in order. Requests may take effect more than once, but for those that say `once`,
+/// and a request never takes effect for the last time after a later one of the same slot did.
 pub(super) fn run(
     servers: &Servers,
     settings: &Arc<Settings>,
@@ -259,35 +261,38 @@ fn sort_out(
     let mut slots = HashSet::new();
     for &index in pending {
         let (Some(request), Some(task)) = (requests.get(index), tasks.get_mut(index)) else { continue };
-        let again = match &task.answer {
-            Some(Ok(_)) | None => false,
-            Some(Err(failure)) => match (&failure.cure, servers) {
-                (Cure::Load, _) => true,
-                (Cure::Reconnect, _) => {
-                    next.refresh = true;
-                    true
-                }
-                (Cure::Wait, _) => {
-                    next.wait = true;
-                    next.refresh = true;
-                    true
-                }
-                (Cure::None, _) | (Cure::Moved(_) | Cure::Ask(_), Servers::One(_)) => false,
-                (Cure::Moved(address), Servers::Cluster(cluster)) => {
-                    next.refresh = true;
-                    if let (Some(node), Some(slot)) = (cluster.at(address, settings), request.slot) {
-                        cluster.moved(slot, &node);
+        let again = !(request.once && task.doubt)
+            && match &task.answer {
+                Some(Ok(_)) | None => false,
+                Some(Err(failure)) => match (&failure.cure, servers) {
+                    (Cure::Load, _) => true,
+                    (Cure::Reconnect, _) => {
+                        next.refresh = true;
+                        true
                     }
-                    true
-                }
-                (Cure::Ask(address), Servers::Cluster(cluster)) => {
-                    task.ask = cluster.at(address, settings);
-                    true
-                }
-            },
-        };
-        // What stands behind a request that is sent again takes effect again after it.
-        if again || (!slots.is_empty() && slots.contains(&request.slot)) {
+                    (Cure::Wait, _) => {
+                        next.wait = true;
+                        next.refresh = true;
+                        true
+                    }
+                    (Cure::None, _) | (Cure::Moved(_) | Cure::Ask(_), Servers::One(_)) => false,
+                    (Cure::Moved(address), Servers::Cluster(cluster)) => {
+                        next.refresh = true;
+                        if let (Some(node), Some(slot)) = (cluster.at(address, settings), request.slot) {
+                            cluster.moved(slot, &node);
+                        }
+                        true
+                    }
+                    (Cure::Ask(address), Servers::Cluster(cluster)) => {
+                        task.ask = cluster.at(address, settings);
+                        true
+                    }
+                },
+            };
+        // What stands behind a request that is sent again takes effect again after it, if it may.
+        let behind =
+            slots.contains(&request.slot) && !(request.once && (task.doubt || matches!(task.answer, Some(Ok(_)))));
+        if again || behind {
             slots.insert(request.slot);
             next.again.push(index);
         }

@@ -27,9 +27,25 @@ pub(super) enum Script {
     Epoch,
     /// Says which rights are missing.
     Rights,
+    /// Sets a string that is what it is thought to be.
+    SetIfEqual,
+    /// Deletes a key of any kind.
+    Delete,
+    /// Adds a field to a sorted hash.
+    ZhAdd,
+    /// Removes fields of a sorted hash.
+    ZhRem,
+    /// The value of a field of a sorted hash.
+    ZhGet,
+    /// Adds to the score of a field of a sorted hash.
+    ZhIncrBy,
+    /// Fields of a sorted hash.
+    ZhRange,
+    /// Operations that happen as one.
+    Atomic,
 }
 
-const SCRIPTS: [Script; 8] = [
+const SCRIPTS: [Script; 16] = [
     Script::Apply,
     Script::Merge,
     Script::Write,
@@ -38,6 +54,14 @@ const SCRIPTS: [Script; 8] = [
     Script::Remove,
     Script::Epoch,
     Script::Rights,
+    Script::SetIfEqual,
+    Script::Delete,
+    Script::ZhAdd,
+    Script::ZhRem,
+    Script::ZhGet,
+    Script::ZhIncrBy,
+    Script::ZhRange,
+    Script::Atomic,
 ];
 
 impl Script {
@@ -51,6 +75,14 @@ impl Script {
             Self::Remove => include_str!("lua/remove.lua"),
             Self::Epoch => include_str!("lua/epoch.lua"),
             Self::Rights => include_str!("lua/rights.lua"),
+            Self::SetIfEqual => include_str!("lua/set_if_equal.lua"),
+            Self::Delete => include_str!("lua/delete.lua"),
+            Self::ZhAdd => concat!(include_str!("lua/zh.lua"), include_str!("lua/zh_add.lua")),
+            Self::ZhRem => concat!(include_str!("lua/zh.lua"), include_str!("lua/zh_rem.lua")),
+            Self::ZhGet => include_str!("lua/zh_get.lua"),
+            Self::ZhIncrBy => include_str!("lua/zh_incr_by.lua"),
+            Self::ZhRange => include_str!("lua/zh_range.lua"),
+            Self::Atomic => concat!(include_str!("lua/zh.lua"), include_str!("lua/atomic.lua")),
         }
     }
 

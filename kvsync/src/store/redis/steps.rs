@@ -123,8 +123,12 @@ impl Planner<'_> {
     }
 
     fn push(&mut self, steps: Range<usize>, route: &[u8], command: &Cmd) {
-        let request =
-            Request { slot: self.store.servers.slot(route), command: command.get_packed_command(), writes: true };
+        let request = Request {
+            slot: self.store.servers.slot(route),
+            command: command.get_packed_command(),
+            writes: true,
+            once: false,
+        };
         self.jobs.push(steps);
         self.requests.push(request);
     }

@@ -1,0 +1,99 @@
+-- Operations that all happen or none. ARGV has, for each: its name, how many arguments follow, and these.
+-- Its keys stand in KEYS, in order: one each, two for a delete or a sorted hash.
+-- Answers with the places, from 0, of conditions that failed; nothing when all was done.
+
+local kinds = {
+  incrby = 'string', sadd = 'set', srem = 'set', hset = 'hash', hsetnx = 'hash', hdel = 'hash', zadd = 'zset',
+  zaddnx = 'zset', zrem = 'zset', zincrby = 'zset', zhadd = 'zset', zhaddnx = 'zset', zhrem = 'zset', zhincrby = 'zset',
+}
+local pairs_of_keys = { del = true, delxx = true, zhadd = true, zhaddnx = true, zhrem = true, zhincrby = true }
+
+local operations, argument, key = {}, 1, 1
+while argument <= #ARGV do
+  local operation = { name = ARGV[argument], key = KEYS[key] }
+  local count = tonumber(ARGV[argument + 1])
+  for place = 1, count do operation[place] = ARGV[argument + 1 + place] end
+  argument = argument + 2 + count
+  key = key + 1
+  if pairs_of_keys[operation.name] then
+    operation.values = KEYS[key]
+    key = key + 1
+  end
+  operations[#operations + 1] = operation
+end
+
+local function type_of(key) return redis.call('TYPE', key).ok end
+
+local function refused(operation)
+  local name, key = operation.name, operation.key
+  if name == 'setnx' then return redis.call('EXISTS', key) == 1 end
+  if name == 'setxx' or name == 'delxx' then return redis.call('EXISTS', key) == 0 end
+  if name == 'seteq' then return redis.call('GET', key) ~= operation[1] end
+  if name == 'hsetnx' then return redis.call('HEXISTS', key, operation[1]) == 1 end
+  if name == 'zaddnx' then return redis.call('ZSCORE', key, operation[2]) ~= false end
+  if name == 'zhaddnx' then return redis.call('ZSCORE', key, operation[1]) ~= false end
+  return false
+end
+
+-- Everything that can fail is looked at before anything is written: what a script has written stays.
+local failed = {}
+for place, operation in ipairs(operations) do
+  local kind = kinds[operation.name]
+  if kind then
+    local stands = type_of(operation.key)
+    if stands ~= 'none' and stands ~= kind then
+      return redis.error_reply('WRONGTYPE Operation against a key holding the wrong kind of value')
+    end
+  end
+  if refused(operation) then failed[#failed + 1] = place - 1 end
+  if operation.name == 'zincrby' or operation.name == 'zhincrby' then
+    local sum = tonumber(redis.call('ZSCORE', operation.key, operation[2]) or '0') + tonumber(operation[1])
+    if sum ~= sum then return redis.error_reply('ERR resulting score is not a number (NaN)') end
+  end
+end
+if #failed > 0 then return failed end
+
+-- Lua's numbers cannot tell whether 64 bits overflow, so counters are first, and taken back if one does.
+local counted = {}
+for _, operation in ipairs(operations) do
+  if operation.name == 'incrby' then
+    local before = redis.call('EXISTS', operation.key) == 1
+    local answer = redis.pcall('INCRBY', operation.key, operation[1])
+    if type(answer) == 'table' and answer.err then
+      for _, done in ipairs(counted) do
+        if done.before then redis.call('DECRBY', done.key, done.by) else redis.call('DEL', done.key) end
+      end
+      return answer
+    end
+    counted[#counted + 1] = { key = operation.key, by = operation[1], before = before }
+  end
+end
+
+local function each(command, operation, step)
+  for first = 1, #operation, step do
+    redis.call(command, operation.key, unpack(operation, first, math.min(first + step - 1, #operation)))
+  end
+end
+
+local run = {
+  incrby = function() end,
+  set = function(o) redis.call('SET', o.key, unpack(o)) end,
+  seteq = function(o) redis.call('SET', o.key, unpack(o, 2)) end,
+  del = function(o) redis.call('UNLINK', o.key, o.values) end,
+  sadd = function(o) each('SADD', o, 1000) end,
+  srem = function(o) each('SREM', o, 1000) end,
+  hset = function(o) each('HSET', o, 1000) end,
+  hdel = function(o) each('HDEL', o, 1000) end,
+  zrem = function(o) each('ZREM', o, 1000) end,
+  zadd = function(o) redis.call('ZADD', o.key, o[1], o[2]) end,
+  zincrby = function(o) redis.call('ZINCRBY', o.key, o[1], o[2]) end,
+  zhadd = function(o) add(o.key, o.values, o[1], o[2], o[3], false) end,
+  zhrem = function(o) remove(o.key, o.values, o) end,
+  zhincrby = function(o)
+    if redis.call('ZSCORE', o.key, o[2]) then redis.call('ZINCRBY', o.key, o[1], o[2]) end
+  end,
+}
+run.setnx, run.setxx, run.delxx, run.hsetnx, run.zaddnx, run.zhaddnx = run.set, run.set, run.del, run.hset, run.zadd, run.zhadd
+
+for _, operation in ipairs(operations) do run[operation.name](operation) end
+return {}

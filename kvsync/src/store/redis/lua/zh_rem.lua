@@ -1,0 +1,3 @@
+-- ARGV: fields. How many were there.
+
+return remove(KEYS[1], KEYS[2], ARGV)
