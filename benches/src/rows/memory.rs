@@ -13,7 +13,7 @@ use kvsync::Key;
 use kvsync::KvSync;
 use kvsync::capture::Database;
 use kvsync::record::Terms;
-use kvsync::store::{Capabilities, Cursor, Health, Outcome, Page, Status, Step, SyncStore};
+use kvsync::store::{Capabilities, Cursor, Health, Outcome, Page, Status, Step, Store, SyncStore};
 
 use crate::Result;
 use crate::models::{CREATE_SQLITE, User, new_user};
@@ -87,11 +87,21 @@ fn status(name: &str) -> Result<u64> {
 #[derive(Debug)]
 struct HangingStore;
 
-impl SyncStore for HangingStore {
+impl Store for HangingStore {
     fn name(&self) -> &'static str {
         "hanging"
     }
 
+    fn health(&self, _: Duration) -> Health {
+        Health::new(Status::Up, Vec::new())
+    }
+
+    fn close(&self) -> kvsync::Result<()> {
+        Ok(())
+    }
+}
+
+impl SyncStore for HangingStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities::new(1024, 1 << 20, 256)
     }
@@ -116,13 +126,5 @@ impl SyncStore for HangingStore {
 
     fn raise_epoch(&self, epoch: u32) -> kvsync::Result<u32> {
         Ok(epoch)
-    }
-
-    fn health(&self, _: Duration) -> Health {
-        Health::new(Status::Up, Vec::new())
-    }
-
-    fn close(&self) -> kvsync::Result<()> {
-        Ok(())
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::RwLock;
 use super::data::ordered::{Between, Engine, OrderedData, Overlay, Reader, Writer};
 use super::data::{self, Command, DataCapabilities, DataStore, Direction, Operation, Reads, Reply};
 use super::steps::{after, plan};
-use super::{Capabilities, Cursor, Health, Outcome, Page, Status, Step, SyncStore};
+use super::{Capabilities, Cursor, Health, Outcome, Page, Status, Step, Store, SyncStore};
 use crate::error::Result;
 use crate::key::Key;
 use crate::record::Terms;
@@ -63,11 +63,22 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
-impl SyncStore for MemoryStore {
+impl Store for MemoryStore {
     fn name(&self) -> &'static str {
         "memory"
     }
 
+    fn health(&self, _deadline: Duration) -> Health {
+        Health::new(Status::Up, Vec::new())
+    }
+
+    /// Does nothing: the entries go with the last clone.
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl SyncStore for MemoryStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities::new(MAX, MAX, 4096).with_whole_changes()
     }
@@ -116,22 +127,9 @@ impl SyncStore for MemoryStore {
         inner.epoch = inner.epoch.max(epoch);
         Ok(inner.epoch)
     }
-
-    fn health(&self, _deadline: Duration) -> Health {
-        Health::new(Status::Up, Vec::new())
-    }
-
-    /// Does nothing: the entries go with the last clone.
-    fn close(&self) -> Result<()> {
-        Ok(())
-    }
 }
 
 impl DataStore for MemoryStore {
-    fn data_name(&self) -> &str {
-        self.data.data_name()
-    }
-
     fn data_capabilities(&self) -> DataCapabilities {
         self.data.data_capabilities()
     }
@@ -142,10 +140,6 @@ impl DataStore for MemoryStore {
 
     fn run_atomic(&self, operations: &[Operation]) -> Result<data::Outcome> {
         self.data.run_atomic(operations)
-    }
-
-    fn data_health(&self, deadline: Duration) -> Health {
-        self.data.data_health(deadline)
     }
 }
 
@@ -159,11 +153,21 @@ impl fmt::Debug for Map {
     }
 }
 
-impl Engine for Map {
+impl Store for Map {
     fn name(&self) -> &'static str {
         "memory"
     }
 
+    fn health(&self, _deadline: Duration) -> Health {
+        Health::new(Status::Up, Vec::new())
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Engine for Map {
     fn limits(&self) -> (usize, usize) {
         (MAX, MAX)
     }
@@ -183,10 +187,6 @@ impl Engine for Map {
             };
         }
         Ok(answer)
-    }
-
-    fn health(&self, _deadline: Duration) -> Health {
-        Health::new(Status::Up, Vec::new())
     }
 }
 

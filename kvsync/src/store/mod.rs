@@ -26,6 +26,24 @@ use crate::key::Key;
 use crate::record::{Delta, Record, Terms, Write};
 use crate::version::Version;
 
+/// What every store has, whichever contract it keeps: [`SyncStore`], [`DataStore`](data::DataStore), or both.
+///
+/// No trait of a store has default methods, so a store around a store that forgets one does not compile.
+pub trait Store: Send + Sync + fmt::Debug {
+    /// What people call it, with its address where it has one and never a password.
+    fn name(&self) -> &str;
+
+    /// How it is. Answers within the deadline, also when the store does not.
+    fn health(&self, deadline: Duration) -> Health;
+
+    /// Makes durable what it has acknowledged, where it can, and lets go of its resources.
+    ///
+    /// # Errors
+    ///
+    /// When the last writes could not be made durable.
+    fn close(&self) -> Result<()>;
+}
+
 /// A key-value store that rows can be synced into and fetched from.
 ///
 /// # Contract
@@ -47,14 +65,7 @@ use crate::version::Version;
 /// [`Record::merge`] and [`Order::replaces`](crate::record::Order::replaces) decide; a store gives
 /// them atomicity: with a transaction, a script, or a compare-and-set loop. The public suite in
 /// `kvsync::store::conformance` (feature `conformance`) says whether it is right.
-///
-/// # Wrapping
-///
-/// The trait has no default methods, so a store around a store that forgets one does not compile.
-pub trait SyncStore: Send + Sync + fmt::Debug {
-    /// What people call it, with its address where it has one and never a password.
-    fn name(&self) -> &str;
-
+pub trait SyncStore: Store {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;
 
@@ -90,16 +101,6 @@ pub trait SyncStore: Send + Sync + fmt::Debug {
     ///
     /// When the store could not be written.
     fn raise_epoch(&self, epoch: u32) -> Result<u32>;
-
-    /// How it is. Answers within the deadline, also when the store does not.
-    fn health(&self, deadline: Duration) -> Health;
-
-    /// Makes durable what it has acknowledged, where it can, and lets go of its resources.
-    ///
-    /// # Errors
-    ///
-    /// When the last writes could not be made durable.
-    fn close(&self) -> Result<()>;
 }
 
 /// What a store can do beyond the contract.

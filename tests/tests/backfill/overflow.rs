@@ -11,7 +11,7 @@ use diesel::sqlite::Sqlite;
 use kvsync::capture::SyncConnection;
 use kvsync::record::Terms;
 use kvsync::store::memory::MemoryStore;
-use kvsync::store::{Capabilities, Cursor, Health, Outcome, Page, Step, SyncStore};
+use kvsync::store::{Capabilities, Cursor, Health, Outcome, Page, Step, Store, SyncStore};
 use kvsync::{Builder, Error, ErrorKind, Key, KvSync, Result};
 
 use crate::rig::*;
@@ -38,11 +38,21 @@ impl Switched {
     }
 }
 
-impl SyncStore for Switched {
+impl Store for Switched {
     fn name(&self) -> &'static str {
         "switched"
     }
 
+    fn health(&self, deadline: Duration) -> Health {
+        self.memory.health(deadline)
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl SyncStore for Switched {
     fn capabilities(&self) -> Capabilities {
         self.memory.capabilities()
     }
@@ -69,14 +79,6 @@ impl SyncStore for Switched {
 
     fn raise_epoch(&self, epoch: u32) -> Result<u32> {
         self.memory.raise_epoch(epoch)
-    }
-
-    fn health(&self, deadline: Duration) -> Health {
-        self.memory.health(deadline)
-    }
-
-    fn close(&self) -> Result<()> {
-        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@ use kvsync::envelope::{Envelope, Head, State, Value};
 use kvsync::model::Model;
 use kvsync::record::{Content, Delta, Listed, Order, Terms, Write};
 use kvsync::store::redis::RedisStore;
-use kvsync::store::{Capabilities, Cursor, Health, MemoryStore, Outcome, Page, Step, SyncStore};
+use kvsync::store::{Capabilities, Cursor, Health, MemoryStore, Outcome, Page, Step, Store, SyncStore};
 use kvsync::worker::{Pipeline, PipelineConfig};
 use kvsync::{Key, KvSync, Lookup, Miss, Result, Scope, Syncable, Version};
 use kvsync_tests::redis::patient;
@@ -348,11 +348,21 @@ impl Shelf {
     }
 }
 
-impl SyncStore for Shelf {
+impl Store for Shelf {
     fn name(&self) -> &'static str {
         "shelf"
     }
 
+    fn health(&self, _: Duration) -> Health {
+        MemoryStore::new().health(Duration::ZERO)
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl SyncStore for Shelf {
     fn capabilities(&self) -> Capabilities {
         Capabilities::new(1024, 1024, 1)
     }
@@ -375,14 +385,6 @@ impl SyncStore for Shelf {
 
     fn raise_epoch(&self, epoch: u32) -> Result<u32> {
         Ok(epoch)
-    }
-
-    fn health(&self, _: Duration) -> Health {
-        MemoryStore::new().health(Duration::ZERO)
-    }
-
-    fn close(&self) -> Result<()> {
-        Ok(())
     }
 }
 

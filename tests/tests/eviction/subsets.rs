@@ -14,7 +14,7 @@ use kvsync::clock::ManualClock;
 use kvsync::envelope::{Envelope, Head, State, Value};
 use kvsync::model::Model;
 use kvsync::record::{Content, Delta, Listed, Order, Terms, Write};
-use kvsync::store::{Capabilities, Cursor, Health, MemoryStore, Outcome, Page, Step, SyncStore};
+use kvsync::store::{Capabilities, Cursor, Health, MemoryStore, Outcome, Page, Step, Store, SyncStore};
 use kvsync::{Key, KvSync, Lookup, Miss, Result, Syncable, Version};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -60,11 +60,21 @@ impl fmt::Debug for Shelf {
     }
 }
 
-impl SyncStore for Shelf {
+impl Store for Shelf {
     fn name(&self) -> &'static str {
         "shelf"
     }
 
+    fn health(&self, deadline: Duration) -> Health {
+        self.now().health(deadline)
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl SyncStore for Shelf {
     fn capabilities(&self) -> Capabilities {
         self.now().capabilities()
     }
@@ -87,14 +97,6 @@ impl SyncStore for Shelf {
 
     fn raise_epoch(&self, epoch: u32) -> Result<u32> {
         Ok(epoch)
-    }
-
-    fn health(&self, deadline: Duration) -> Health {
-        self.now().health(deadline)
-    }
-
-    fn close(&self) -> Result<()> {
-        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use diesel::prelude::*;
 use diesel::r2d2::ManageConnection;
 use diesel::sqlite::Sqlite;
 use kvsync::capture::{ConnectionManager, Database};
+use kvsync::store::Store as _;
 use kvsync::store::SyncStore;
 use kvsync::{KvSync, Scope, Syncable};
 use kvsync_tests::Tested;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kvsync::store::redis::{Builder, RedisStore};
-use kvsync::store::{Outcome, Status, Step, SyncStore};
+use kvsync::store::{Outcome, Status, Step, Store, SyncStore};
 use kvsync::{ErrorKind, Key};
 use kvsync_tests::redis::patient;
 use kvsync_tests::servers::{Fault, Proxy, Redis, RedisOptions, Side};

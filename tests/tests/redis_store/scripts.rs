@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kvsync::envelope::{Head, State, Value};
 use kvsync::record::{Content, Delta, Listed, Order, Terms, Write};
 use kvsync::store::redis::RedisStore;
-use kvsync::store::{MemoryStore, Step, SyncStore};
+use kvsync::store::{MemoryStore, Step, Store, SyncStore};
 use kvsync::{Key, Version};
 use kvsync_tests::redis::patient;
 use kvsync_tests::wait::LONG;

@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvsync::envelope::{Envelope, Head, State, Value};
 use kvsync::record::{Content, Delta, Order, Record, Terms, Write};
-use kvsync::store::conformance::{self, Harness, Verdict};
-use kvsync::store::{Capabilities, Cursor, Health, Outcome, Page, Status, Step, SyncStore};
+use kvsync::store::conformance::{self, Harness, Stores, Verdict};
+use kvsync::store::{Capabilities, Cursor, Health, Outcome, Page, Status, Step, Store, SyncStore};
 use kvsync::{Error, ErrorKind, Key, Result};
 use libtest_mimic::{Failed, Trial};
 use parking_lot::Mutex;
@@ -175,12 +175,12 @@ fn failures_of(fault: Fault, name: &str) -> Option<(&'static str, String)> {
 }
 
 impl Harness for Fault {
-    fn fresh(&self) -> Arc<dyn SyncStore> {
-        Arc::new(Sloppy::new(*self, true))
+    fn fresh(&self) -> Stores {
+        Stores::sync(Arc::new(Sloppy::new(*self, true)))
     }
 
-    fn unreachable(&self) -> Option<Arc<dyn SyncStore>> {
-        Some(Arc::new(Sloppy::new(*self, false)))
+    fn unreachable(&self) -> Option<Stores> {
+        Some(Stores::sync(Arc::new(Sloppy::new(*self, false))))
     }
 }
 
@@ -417,11 +417,21 @@ impl Sloppy {
 /// Held by every call but those of the faults that race.
 static WHOLE: Mutex<()> = Mutex::new(());
 
-impl SyncStore for Sloppy {
+impl Store for Sloppy {
     fn name(&self) -> &'static str {
         "sloppy"
     }
 
+    fn health(&self, _deadline: Duration) -> Health {
+        Health::new(if self.up { Status::Up } else { Status::Down }, Vec::new())
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl SyncStore for Sloppy {
     fn capabilities(&self) -> Capabilities {
         Capabilities::new(MAX_KEY, 1 << 30, 1024).with_whole_changes()
     }
@@ -508,14 +518,6 @@ impl SyncStore for Sloppy {
         let mut stands = self.epoch.lock();
         *stands = if self.is(Fault::EpochFalls) { epoch } else { epoch.max(*stands) };
         Ok(*stands)
-    }
-
-    fn health(&self, _deadline: Duration) -> Health {
-        Health::new(if self.up { Status::Up } else { Status::Down }, Vec::new())
-    }
-
-    fn close(&self) -> Result<()> {
-        Ok(())
     }
 }
 

@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use kvsync::envelope::{Envelope, Head, State, Value};
 use kvsync::record::{Content, Delta, Listed, Order, Terms, Write};
-use kvsync::store::conformance::Harness;
+use kvsync::store::conformance::{Harness, Stores};
 use kvsync::store::embedded::EmbeddedStore;
-use kvsync::store::{Outcome, Status, Step, SyncStore};
+use kvsync::store::{Outcome, Status, Step, Store, SyncStore};
 use kvsync::{ErrorKind, Key, Version};
 use kvsync_tests::wait::LONG;
 use libtest_mimic::{Failed, Trial};
@@ -37,12 +37,12 @@ impl Fresh {
 }
 
 impl Harness for Fresh {
-    fn fresh(&self) -> Arc<dyn SyncStore> {
+    fn fresh(&self) -> Stores {
         let dir = self.base.path().join(self.made.fetch_add(1, Ordering::Relaxed).to_string());
-        Arc::new(EmbeddedStore::builder(dir).sync(self.sync).open().unwrap())
+        Stores::both(Arc::new(EmbeddedStore::builder(dir).sync(self.sync).open().unwrap()))
     }
 
-    fn unreachable(&self) -> Option<Arc<dyn SyncStore>> {
+    fn unreachable(&self) -> Option<Stores> {
         None
     }
 }

@@ -1,4 +1,4 @@
-//! Every store keeps the contract of `SyncStore`: one table of cases, run over each of them.
+//! Every store keeps the contracts that it names: one table of cases, run over each of them.
 //!
 //! A trial is a store and a case. A case that asks for what a store does not have is named as such, and
 //! a store whose server is missing is a failure.
@@ -10,8 +10,8 @@ mod redis;
 
 use std::sync::Arc;
 
-use kvsync::store::conformance::{self, Harness, Verdict};
-use kvsync::store::{MemoryStore, SyncStore};
+use kvsync::store::MemoryStore;
+use kvsync::store::conformance::{self, Harness, Stores, Verdict};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 /// A store, and how it is made; an error says why it cannot be.
@@ -44,9 +44,9 @@ fn conforms(name: &'static str, store: Result<Arc<dyn Harness>, String>) -> Vec<
         Ok(harness) => harness,
         Err(missing) => return vec![Trial::test(name, || Err(Failed::from(missing)))],
     };
-    let can = harness.fresh().capabilities();
+    let stores = harness.fresh();
     let trial = |case: &'static conformance::Case| {
-        if let Err(why) = case.applies(&*harness, can) {
+        if let Err(why) = case.applies(&*harness, &stores) {
             return Trial::test(format!("{name}::{} (not applicable: {why})", case.name), || Ok(()));
         }
         let harness = Arc::clone(&harness);
@@ -64,11 +64,11 @@ fn conforms(name: &'static str, store: Result<Arc<dyn Harness>, String>) -> Vec<
 struct Memory;
 
 impl Harness for Memory {
-    fn fresh(&self) -> Arc<dyn SyncStore> {
-        Arc::new(MemoryStore::new())
+    fn fresh(&self) -> Stores {
+        Stores::both(Arc::new(MemoryStore::new()))
     }
 
-    fn unreachable(&self) -> Option<Arc<dyn SyncStore>> {
+    fn unreachable(&self) -> Option<Stores> {
         None
     }
 }

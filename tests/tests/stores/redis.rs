@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use kvsync::store::SyncStore;
-use kvsync::store::conformance::Harness;
+use kvsync::store::conformance::{Harness, Stores};
 use kvsync::store::redis::{Builder, RedisStore};
 use kvsync_tests::env;
 use kvsync_tests::redis::patient;
@@ -45,17 +44,17 @@ fn fresh(
 }
 
 impl Harness for Fresh {
-    fn fresh(&self) -> Arc<dyn SyncStore> {
+    fn fresh(&self) -> Stores {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
         let prefix = format!("{}stores-{}-{number}:", self.prefix, std::process::id());
-        Arc::new((self.connect)(self.builder.clone().prefix(prefix)).unwrap())
+        Stores::both(Arc::new((self.connect)(self.builder.clone().prefix(prefix)).unwrap()))
     }
 
-    fn unreachable(&self) -> Option<Arc<dyn SyncStore>> {
+    fn unreachable(&self) -> Option<Stores> {
         let server = Redis::start(RedisOptions::default()).unwrap();
         let builder = patient([server.url()]).retry_for(Duration::from_millis(50));
         let store = builder.connect().unwrap();
         server.kill().unwrap();
-        Some(Arc::new(store))
+        Some(Stores::both(Arc::new(store)))
     }
 }

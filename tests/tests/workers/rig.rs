@@ -12,7 +12,7 @@ use kvsync::envelope::{Body, Envelope, State, Value};
 use kvsync::model::{Kind, Model, Position, PrimaryKey, Reread, RowsPage, Scanned, Schema, Source, Wanted};
 use kvsync::record::{Record, Terms};
 use kvsync::report::Report;
-use kvsync::store::{Capabilities, Cursor, Health, MemoryStore, Outcome, Page, Step, SyncStore};
+use kvsync::store::{Capabilities, Cursor, Health, MemoryStore, Outcome, Page, Step, Store, SyncStore};
 use kvsync::worker::{Backoff, Pipeline, PipelineConfig};
 use kvsync::{Error, ErrorKind, Key, Result, Scope, Syncable, Version};
 pub use kvsync_tests::wait::{LONG, until};
@@ -225,11 +225,21 @@ pub fn refused() -> Error {
     Error::new(ErrorKind::Rejected, "the store says no")
 }
 
-impl SyncStore for TestStore {
+impl Store for TestStore {
     fn name(&self) -> &'static str {
         "test"
     }
 
+    fn health(&self, deadline: Duration) -> Health {
+        self.memory.health(deadline)
+    }
+
+    fn close(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl SyncStore for TestStore {
     fn capabilities(&self) -> Capabilities {
         self.capabilities
     }
@@ -266,14 +276,6 @@ impl SyncStore for TestStore {
 
     fn raise_epoch(&self, epoch: u32) -> Result<u32> {
         self.memory.raise_epoch(epoch)
-    }
-
-    fn health(&self, deadline: Duration) -> Health {
-        self.memory.health(deadline)
-    }
-
-    fn close(&self) -> Result<()> {
-        Ok(())
     }
 }
 

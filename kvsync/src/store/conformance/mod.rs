@@ -5,16 +5,16 @@
 //!
 //! ```
 //! use std::sync::Arc;
-//! use kvsync::store::conformance::{self, Harness, Store, Verdict};
+//! use kvsync::store::conformance::{self, Harness, Stores, Verdict};
 //! use kvsync::store::MemoryStore;
 //!
 //! struct Memory;
 //!
 //! impl Harness for Memory {
-//!     fn fresh(&self) -> Arc<dyn Store> {
-//!         Arc::new(MemoryStore::new())
+//!     fn fresh(&self) -> Stores {
+//!         Stores::both(Arc::new(MemoryStore::new()))
 //!     }
-//!     fn unreachable(&self) -> Option<Arc<dyn Store>> {
+//!     fn unreachable(&self) -> Option<Stores> {
 //!         None
 //!     }
 //! }
@@ -37,22 +37,48 @@ mod writes;
 
 use std::sync::Arc;
 
-use super::SyncStore;
-use super::data::{Atomicity, DataStore};
+use super::data::{Atomicity, DataCapabilities, DataStore};
+use super::{Capabilities, SyncStore};
 
 /// Makes the stores that the suite runs on.
 pub trait Harness: Send + Sync {
     /// An empty store, that no other case sees.
-    fn fresh(&self) -> Arc<dyn Store>;
+    fn fresh(&self) -> Stores;
 
     /// A store whose server does not answer; `None` where a store has no server.
-    fn unreachable(&self) -> Option<Arc<dyn Store>>;
+    fn unreachable(&self) -> Option<Stores>;
 }
 
-/// A store that keeps both contracts.
-pub trait Store: SyncStore + DataStore {}
+/// A store, by the contracts that it keeps. Both are of one store: they share what is stored, but neither sees
+/// what the other wrote.
+#[derive(Debug, Clone)]
+pub struct Stores {
+    /// The store as one that rows are synced into.
+    pub sync: Option<Arc<dyn SyncStore>>,
+    /// The store as one that runs the Redis-like commands.
+    pub data: Option<Arc<dyn DataStore>>,
+}
 
-impl<S: SyncStore + DataStore + ?Sized> Store for S {}
+impl Stores {
+    /// A store that keeps both contracts.
+    #[must_use]
+    pub fn both<S: SyncStore + DataStore + 'static>(store: Arc<S>) -> Self {
+        let sync: Arc<dyn SyncStore> = Arc::clone(&store) as _;
+        Self { sync: Some(sync), data: Some(store) }
+    }
+
+    /// A store that rows are synced into and that runs no commands.
+    #[must_use]
+    pub fn sync(store: Arc<dyn SyncStore>) -> Self {
+        Self { sync: Some(store), data: None }
+    }
+
+    /// A store that runs commands and takes no rows.
+    #[must_use]
+    pub fn data(store: Arc<dyn DataStore>) -> Self {
+        Self { sync: None, data: Some(store) }
+    }
+}
 
 /// What became of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,38 +147,59 @@ impl Case {
     /// # Errors
     ///
     /// What the store does not have and the case asks for.
-    pub fn applies(&self, harness: &dyn Harness, store: &dyn Store) -> Result<(), &'static str> {
-        let (can, data) = (store.capabilities(), store.data_capabilities());
-        match self.needs {
-            Needs::AtomicSlot if data.atomic == Atomicity::Key => Err("it writes one key at a time"),
-            Needs::SlotsOnly if data.atomic != Atomicity::Slot => Err("its keys have no slots"),
-            Needs::KeysOnly if data.atomic != Atomicity::Key => Err("it writes several keys as one"),
-            Needs::ValueLimit if data.max_value > 1 << 24 => Err("it takes values of any size"),
-            Needs::MemberLimit if data.max_key.max(data.max_member) > 1 << 20 => Err("it takes keys of any length"),
-            Needs::WholeChanges if !can.whole_changes => Err("it takes a change in steps only"),
-            Needs::Expiry if !can.expires => Err("it does not remove what has expired by itself"),
-            Needs::Sweeping if can.expires => Err("it removes what has expired by itself"),
-            Needs::KeyLimit if can.max_key > 1 << 24 => Err("it takes keys of any length"),
-            Needs::Outage if harness.unreachable().is_none() => Err("it has no server that could be down"),
-            _ => Ok(()),
+    pub fn applies(&self, harness: &dyn Harness, stores: &Stores) -> Result<(), &'static str> {
+        if self.needs == Needs::Outage && harness.unreachable().is_none() {
+            return Err("it has no server that could be down");
+        }
+        match (&self.run, &stores.sync, &stores.data) {
+            (Run::Sync(_), Some(store), _) => self.needs.of_rows(store.capabilities()),
+            (Run::Data(_), _, Some(store)) => self.needs.of_data(store.data_capabilities()),
+            (Run::Sync(_), None, _) => Err("it takes no rows"),
+            (Run::Data(_), _, None) => Err("it runs no commands"),
         }
     }
 
     /// Runs the case on a store of its own.
     #[must_use]
     pub fn run(&self, harness: &dyn Harness) -> Verdict {
-        let store = harness.fresh();
-        if let Err(why) = self.applies(harness, &*store) {
+        let stores = harness.fresh();
+        if let Err(why) = self.applies(harness, &stores) {
             return Verdict::NotApplicable(why);
         }
-        let store = if self.needs == Needs::Outage { harness.unreachable().unwrap_or(store) } else { store };
-        let answer = match self.run {
-            Run::Sync(run) => run(&*store),
-            Run::Data(run) => run(&*store),
+        let stores = if self.needs == Needs::Outage { harness.unreachable().unwrap_or(stores) } else { stores };
+        let answer = match (&self.run, stores.sync, stores.data) {
+            (Run::Sync(run), Some(store), _) => run(&*store),
+            (Run::Data(run), _, Some(store)) => run(&*store),
+            (Run::Sync(_), None, _) | (Run::Data(_), _, None) => {
+                Err("the store that is down keeps another contract than the one that is up".to_owned())
+            }
         };
         match answer {
             Ok(()) => Verdict::Passed,
             Err(why) => Verdict::Failed(why),
+        }
+    }
+}
+
+impl Needs {
+    fn of_rows(self, can: Capabilities) -> Result<(), &'static str> {
+        match self {
+            Self::WholeChanges if !can.whole_changes => Err("it takes a change in steps only"),
+            Self::Expiry if !can.expires => Err("it does not remove what has expired by itself"),
+            Self::Sweeping if can.expires => Err("it removes what has expired by itself"),
+            Self::KeyLimit if can.max_key > 1 << 24 => Err("it takes keys of any length"),
+            _ => Ok(()),
+        }
+    }
+
+    fn of_data(self, can: DataCapabilities) -> Result<(), &'static str> {
+        match self {
+            Self::AtomicSlot if can.atomic == Atomicity::Key => Err("it writes one key at a time"),
+            Self::SlotsOnly if can.atomic != Atomicity::Slot => Err("its keys have no slots"),
+            Self::KeysOnly if can.atomic != Atomicity::Key => Err("it writes several keys as one"),
+            Self::ValueLimit if can.max_value > 1 << 24 => Err("it takes values of any size"),
+            Self::MemberLimit if can.max_key.max(can.max_member) > 1 << 20 => Err("it takes keys of any length"),
+            _ => Ok(()),
         }
     }
 }

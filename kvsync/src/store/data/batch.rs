@@ -84,6 +84,7 @@ impl Answers {
     /// # Errors
     ///
     /// What the command failed with; [`ErrorKind::Rejected`] for a command of a longer batch than the one that ran.
+    #[expect(clippy::needless_pass_by_value, reason = "an answer is taken once")]
     pub fn take<T>(&mut self, pending: Pending<T>) -> Result<T> {
         let reply = self.replies.get_mut(pending.place).and_then(Option::take);
         let missing = || {

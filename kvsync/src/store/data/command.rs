@@ -1,5 +1,6 @@
 //! What is asked of a store, as data: a layer passes it on in one method, and a store answers it in one
-//! `match`.
+//! `match`. It is long because every command is documented in one table, and each question about commands
+//! is answered without a wildcard.
 
 use std::borrow::Cow;
 use std::time::Duration;

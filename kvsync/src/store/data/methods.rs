@@ -177,7 +177,7 @@ macro_rules! on_a_store {
             $($(
                 $(#[$doc])*
                 fn $name(&self, $($argument: $kind),*) -> Result<$answer> {
-                    $take(one(self, $command)?)
+                    $take(one(self, &$command)?)
                 }
             )*)*
 
@@ -207,12 +207,12 @@ table!(on_a_store);
 
 impl<S: DataStore + ?Sized> DataCommands for S {}
 
-fn one<S: DataStore + ?Sized>(store: &S, command: Command) -> Result<Reply> {
-    let mut replies = store.run(std::slice::from_ref(&command), Reads::Latest);
+fn one<S: DataStore + ?Sized>(store: &S, command: &Command) -> Result<Reply> {
+    let mut replies = store.run(std::slice::from_ref(command), Reads::Latest);
     replies.pop().unwrap_or_else(|| {
         Err(Error::new(
             ErrorKind::Corrupt,
-            format!("the store {} did not answer; this is a fault of the store", store.data_name()),
+            format!("the store {} did not answer; this is a fault of the store", store.name()),
         ))
     })
 }

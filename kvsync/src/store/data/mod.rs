@@ -36,9 +36,6 @@ pub mod ordered;
 mod range;
 mod reply;
 
-use std::fmt;
-use std::time::Duration;
-
 pub use self::atomic::{AtomicWrite, Operation, Outcome};
 pub use self::batch::{Answers, Batch, Pending};
 pub use self::bytes::IntoBytes;
@@ -46,7 +43,7 @@ pub use self::command::{Command, Condition};
 pub use self::methods::DataCommands;
 pub use self::range::{Direction, LexRange, ScoreRange};
 pub use self::reply::{Entry, Reply, Scored};
-use super::Health;
+use super::Store;
 use crate::error::Result;
 
 /// How many operations an atomic write may have on every store.
@@ -69,12 +66,9 @@ pub const PORTABLE_OPERATIONS: usize = 100;
 ///
 /// # Wrapping
 ///
-/// Commands travel as data: a store around a store passes [`Command`]s on in three methods. The trait has
+/// Commands travel as data: a store around a store passes [`Command`]s on in two methods. The trait has
 /// no default methods, so that none can be forgotten.
-pub trait DataStore: Send + Sync + fmt::Debug {
-    /// What people call it, with its address where it has one and never a password.
-    fn data_name(&self) -> &str;
-
+pub trait DataStore: Store {
     /// What it can do of this contract.
     fn data_capabilities(&self) -> DataCapabilities;
 
@@ -90,9 +84,6 @@ pub trait DataStore: Send + Sync + fmt::Debug {
     /// nothing was done (a retry helps); [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) when the
     /// store cannot do these operations as one.
     fn run_atomic(&self, operations: &[Operation]) -> Result<Outcome>;
-
-    /// How it is. Answers within the deadline, also when the store does not.
-    fn data_health(&self, deadline: Duration) -> Health;
 }
 
 /// How fresh a reading has to be.

@@ -8,15 +8,25 @@ use bytes::Bytes;
 use super::folder::Folder;
 use super::tree::{Data, MAX_KEY};
 use crate::error::Result;
-use crate::store::Health;
 use crate::store::data::Direction;
 use crate::store::data::ordered::{Between, Engine, Overlay, Reader, Writer};
+use crate::store::{Health, Store};
 
-impl Engine for Folder {
+impl Store for Folder {
     fn name(&self) -> &str {
         &self.name
     }
 
+    fn health(&self, _deadline: Duration) -> Health {
+        self.health()
+    }
+
+    fn close(&self) -> Result<()> {
+        self.close()
+    }
+}
+
+impl Engine for Folder {
     fn limits(&self) -> (usize, usize) {
         (MAX_KEY, super::MAX_VALUE)
     }
@@ -34,10 +44,6 @@ impl Engine for Folder {
             }
             Ok(answer)
         })?
-    }
-
-    fn health(&self, _deadline: Duration) -> Health {
-        self.health()
     }
 }
 

@@ -41,7 +41,7 @@ use self::tree::{MAX_KEY, Tree};
 use super::data::ordered::OrderedData;
 use super::data::{self, Command, DataCapabilities, DataStore, Operation, Reads, Reply};
 use super::steps::{after, plan};
-use super::{Capabilities, Cursor, Health, Outcome, Page, Step, SyncStore};
+use super::{Capabilities, Cursor, Health, Outcome, Page, Step, Store, SyncStore};
 use crate::error::Result;
 use crate::key::Key;
 use crate::record::Terms;
@@ -113,11 +113,23 @@ impl fmt::Debug for EmbeddedStore {
     }
 }
 
-impl SyncStore for EmbeddedStore {
+impl Store for EmbeddedStore {
     fn name(&self) -> &str {
         &self.folder().name
     }
 
+    fn health(&self, _deadline: Duration) -> Health {
+        self.folder().health()
+    }
+
+    /// Forces what was acknowledged to the disk and lets go of the directory, so that another process
+    /// can open it. Calls after this one fail; a second close does nothing.
+    fn close(&self) -> Result<()> {
+        self.folder().close()
+    }
+}
+
+impl SyncStore for EmbeddedStore {
     fn capabilities(&self) -> Capabilities {
         Capabilities::new(MAX_KEY, MAX_VALUE, 4096).with_whole_changes()
     }
@@ -157,23 +169,9 @@ impl SyncStore for EmbeddedStore {
     fn raise_epoch(&self, epoch: u32) -> Result<u32> {
         self.folder().writing(|tree| tree.raise_epoch(epoch))
     }
-
-    fn health(&self, _deadline: Duration) -> Health {
-        self.folder().health()
-    }
-
-    /// Forces what was acknowledged to the disk and lets go of the directory, so that another process
-    /// can open it. Calls after this one fail; a second close does nothing.
-    fn close(&self) -> Result<()> {
-        self.folder().close()
-    }
 }
 
 impl DataStore for EmbeddedStore {
-    fn data_name(&self) -> &str {
-        self.data.data_name()
-    }
-
     fn data_capabilities(&self) -> DataCapabilities {
         self.data.data_capabilities()
     }
@@ -184,9 +182,5 @@ impl DataStore for EmbeddedStore {
 
     fn run_atomic(&self, operations: &[Operation]) -> Result<data::Outcome> {
         self.data.run_atomic(operations)
-    }
-
-    fn data_health(&self, deadline: Duration) -> Health {
-        self.data.data_health(deadline)
     }
 }

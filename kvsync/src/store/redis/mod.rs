@@ -71,7 +71,7 @@ use self::node::Settings;
 use self::pipeline::{Patience, Request};
 use self::script::Script;
 use self::servers::Servers;
-use super::{Capabilities, Cursor, Health, Outcome, Page, Step, SyncStore};
+use super::{Capabilities, Cursor, Health, Outcome, Page, Step, Store, SyncStore};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::record::Terms;
@@ -142,11 +142,25 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-impl SyncStore for RedisStore {
+impl Store for RedisStore {
     fn name(&self) -> &str {
         &self.inner.name
     }
 
+    fn health(&self, deadline: Duration) -> Health {
+        health::health(&self.inner, deadline)
+    }
+
+    /// Closes the connections; further calls fail with [`ErrorKind::Closed`]. What was acknowledged is as
+    /// durable as the server makes it.
+    fn close(&self) -> Result<()> {
+        self.inner.closed.store(true, Ordering::Release);
+        self.inner.servers.forget();
+        Ok(())
+    }
+}
+
+impl SyncStore for RedisStore {
     fn capabilities(&self) -> Capabilities {
         let capabilities =
             Capabilities::new(MAX_BULK - self.inner.prefix.len(), MAX_VALUE, self.inner.batch).with_expiry();
@@ -205,18 +219,6 @@ impl SyncStore for RedisStore {
             Value::BulkString(_) => Err(self.inner.no_epoch()),
             _ => Err(strange()),
         }
-    }
-
-    fn health(&self, deadline: Duration) -> Health {
-        health::health(&self.inner, deadline)
-    }
-
-    /// Closes the connections; further calls fail with [`ErrorKind::Closed`]. What was acknowledged is as
-    /// durable as the server makes it.
-    fn close(&self) -> Result<()> {
-        self.inner.closed.store(true, Ordering::Release);
-        self.inner.servers.forget();
-        Ok(())
     }
 }
 

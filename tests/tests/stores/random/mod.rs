@@ -24,7 +24,7 @@ pub(crate) fn trial(name: &str, harness: Arc<dyn Harness>, runs: u64) -> Trial {
 
 /// One run; an error says what went wrong.
 pub(crate) fn run(harness: &dyn Harness, seed: u64) -> Result<(), String> {
-    let store = harness.fresh();
+    let store = harness.fresh().sync.ok_or("it takes no rows")?;
     let mut random = StdRng::seed_from_u64(seed);
     let mut table = Table::new(random.random_range(2..=6), random.random_range(2..=5));
     let transactions = random.random_range(5..=25);

@@ -103,12 +103,13 @@ fn refused(store: &dyn DataStore) -> Checked {
     Ok(())
 }
 
+type Add = fn(&mut AtomicWrite) -> usize;
+
 fn each(store: &dyn DataStore) -> Checked {
     ok(store.set(key("string"), "x"), "a set")?;
     ok(store.hset(key("hash"), [("a", "1")]), "hset")?;
     ok(store.zadd(key("sorted"), "a", 1.0), "zadd")?;
     ok(store.zh_add(key("sorted hash"), "a", "1", 1.0), "zh_add")?;
-    type Add = fn(&mut AtomicWrite) -> usize;
     let failing: [(&str, Add); 9] = [
         ("set_if_absent", |write| write.set_if_absent(key("string"), "y")),
         ("set_if_present", |write| write.set_if_present(key("nothing"), "y")),

@@ -22,16 +22,16 @@ fn nothing(store: &dyn DataStore) -> Checked {
 
 fn answers(store: &dyn DataStore) -> Checked {
     let mut batch = Batch::new();
-    let counted = batch.incr_by("counter", 3);
-    let nothing = batch.get("absent");
-    let added = batch.sadd("set", ["a", "b"]);
+    let total = batch.incr_by("counter", 3);
+    let absent = batch.get("absent");
+    let members = batch.sadd("set", ["a", "b"]);
     let fields = batch.hset("hash", [("a", "1")]);
     let member = batch.zadd("sorted", "a", 1.0);
     let field = batch.zh_add("sorted hash", "a", "value", 1.0);
     let mut answers = batch.run(store);
-    same!(ok(answers.take(counted), "incr_by")?, 3, "the counter");
-    same!(ok(answers.take(nothing), "a get")?, None, "what is absent");
-    same!(ok(answers.take(added), "sadd")?, 2, "new members");
+    same!(ok(answers.take(total), "incr_by")?, 3, "the counter");
+    same!(ok(answers.take(absent), "a get")?, None, "what is absent");
+    same!(ok(answers.take(members), "sadd")?, 2, "new members");
     same!(ok(answers.take(fields), "hset")?, 1, "new fields");
     check!(ok(answers.take(member), "zadd")?, "a new member");
     check!(ok(answers.take(field), "zh_add")?, "a new field");
@@ -68,14 +68,14 @@ fn in_order(store: &dyn DataStore) -> Checked {
     let mut batch = Batch::new();
     let set = batch.set("key", "1");
     let first = batch.get("key");
-    let counted = batch.incr_by("key", 1);
+    let total = batch.incr_by("key", 1);
     let second = batch.get("key");
     let deleted = batch.delete("key");
     let last = batch.get("key");
     let mut answers = batch.run(store);
     ok(answers.take(set), "a set")?;
     same!(ok(answers.take(first), "a get")?.as_deref(), Some(b"1".as_slice()), "after the set");
-    same!(ok(answers.take(counted), "incr_by")?, 2, "after the set");
+    same!(ok(answers.take(total), "incr_by")?, 2, "after the set");
     same!(ok(answers.take(second), "a get")?.as_deref(), Some(b"2".as_slice()), "after the increment");
     check!(ok(answers.take(deleted), "a delete")?, "it was there");
     same!(ok(answers.take(last), "a get")?, None, "after the delete");

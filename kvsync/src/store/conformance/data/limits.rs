@@ -112,7 +112,7 @@ fn unreachable(store: &dyn DataStore) -> Checked {
     let mut write = AtomicWrite::new();
     write.set_if_absent("key", "value");
     down(store.atomic_write(&write).err(), "an atomic write")?;
-    let health = store.data_health(std::time::Duration::from_secs(2));
+    let health = store.health(std::time::Duration::from_secs(2));
     same!(health.status, crate::store::Status::Down, "the health: {:?}", health.details);
     Ok(())
 }

@@ -80,9 +80,9 @@ fn members(store: &dyn DataStore) -> Checked {
 fn sorted(store: &dyn DataStore) -> Checked {
     race(|number| {
         for round in 0..ROUNDS {
-            let score = f64::from(u32::try_from(number * ROUNDS + round).unwrap_or_default());
-            ok(store.zadd("key", format!("{}", round % 5), score), "zadd")?;
-            ok(store.zadd("key", format!("own:{number}"), score), "zadd")?;
+            let place = f64::from(u32::try_from(number * ROUNDS + round).unwrap_or_default());
+            ok(store.zadd("key", format!("{}", round % 5), place), "zadd")?;
+            ok(store.zadd("key", format!("own:{number}"), place), "zadd")?;
         }
         Ok(())
     })?;

@@ -20,7 +20,6 @@ mod overlay;
 mod run;
 mod sorted;
 
-use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +32,7 @@ use super::range::Direction;
 use super::{Command, DataCapabilities, DataStore, Operation, Outcome, Reads, Reply, atomic};
 use crate::clock::{Clock, SystemClock, millis};
 use crate::error::Result;
-use crate::store::Health;
+use crate::store::{Health, Store};
 
 /// An ordered key-value store with transactions: all that the commands need of an engine.
 ///
@@ -43,10 +42,7 @@ use crate::store::Health;
 /// - [`write`](Self::write) is serializable, and durable in the sense of the engine when it returns Ok. When the
 ///   work fails, nothing is written. The work may run several times, when others write at the same time.
 /// - Keys are ordered as bytes.
-pub trait Engine: Send + Sync + fmt::Debug {
-    /// What people call it.
-    fn name(&self) -> &str;
-
+pub trait Engine: Store {
     /// The longest key and the largest value that the engine takes, in bytes.
     fn limits(&self) -> (usize, usize);
 
@@ -64,9 +60,6 @@ pub trait Engine: Send + Sync + fmt::Debug {
     /// What the work fails with; when the store could not be written; and
     /// [`ErrorKind::Contention`](crate::ErrorKind::Contention) when others never stopped to interfere.
     fn write<T>(&self, work: impl Fn(&mut dyn Writer) -> Result<T>) -> Result<T>;
-
-    /// How it is. Answers within the deadline.
-    fn health(&self, deadline: Duration) -> Health;
 }
 
 /// Reads a state of an engine.
@@ -150,11 +143,21 @@ impl<E: Engine> OrderedData<E> {
     }
 }
 
-impl<E: Engine> DataStore for OrderedData<E> {
-    fn data_name(&self) -> &str {
+impl<E: Engine> Store for OrderedData<E> {
+    fn name(&self) -> &str {
         self.engine.name()
     }
 
+    fn health(&self, deadline: Duration) -> Health {
+        self.engine.health(deadline)
+    }
+
+    fn close(&self) -> Result<()> {
+        self.engine.close()
+    }
+}
+
+impl<E: Engine> DataStore for OrderedData<E> {
     fn data_capabilities(&self) -> DataCapabilities {
         let (key, value) = self.engine.limits();
         // A key may double when it is escaped, and stands before each of its members.
@@ -184,9 +187,5 @@ impl<E: Engine> DataStore for OrderedData<E> {
             }
             Ok(Outcome::Done)
         })
-    }
-
-    fn data_health(&self, deadline: Duration) -> Health {
-        self.engine.health(deadline)
     }
 }

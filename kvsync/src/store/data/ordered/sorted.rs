@@ -55,12 +55,16 @@ pub(super) fn read(state: &State<'_>, command: &Command) -> Result<Reply> {
 /// A command that writes.
 pub(super) fn write(run: &mut Run<'_>, command: &Command) -> Result<Reply> {
     match command {
-        Command::ZAdd { key, member, score, if_absent } => {
-            add(run, key, Kind::Sorted, Entry { field: member.clone(), value: Bytes::new(), score: *score }, *if_absent)
-        }
+        Command::ZAdd { key, member, score, if_absent } => add(
+            run,
+            key,
+            Kind::Sorted,
+            &Entry { field: member.clone(), value: Bytes::new(), score: *score },
+            *if_absent,
+        ),
         Command::ZhAdd { key, field, value, score, if_absent } => {
             let entry = Entry { field: field.clone(), value: value.clone(), score: *score };
-            add(run, key, Kind::SortedHash, entry, *if_absent)
+            add(run, key, Kind::SortedHash, &entry, *if_absent)
         }
         Command::ZRem { key, members } => remove(run, key, Kind::Sorted, members),
         Command::ZhRem { key, fields } => remove(run, key, Kind::SortedHash, fields),
@@ -132,11 +136,11 @@ fn by_lex(
     found.into_iter().map(|(at, stands)| entry(key, place.element_of(&at, false), &stands)).collect()
 }
 
-fn add(run: &mut Run<'_>, key: &[u8], kind: Kind, entry: Entry, if_absent: bool) -> Result<Reply> {
+fn add(run: &mut Run<'_>, key: &[u8], kind: Kind, entry: &Entry, if_absent: bool) -> Result<Reply> {
     let stands = find(&run.state(), key, kind, &entry.field)?;
     let new = stands.is_none();
     if new || !if_absent {
-        put(run, key, kind, stands.map(|stands| stands.score), &entry)?;
+        put(run, key, kind, stands.map(|stands| stands.score), entry)?;
     }
     Ok(Reply::Taken(new))
 }

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::store::data::{Command, Condition, DataCapabilities, Operation, Outcome, atomic};
 
 pub(super) fn run(store: &Inner, operations: &[Operation], can: DataCapabilities) -> Result<Outcome> {
-    let slot = |key: &[u8]| redis::cluster_routing::Slot::for_key(&store.data_key(key));
+    let slot = |key: &[u8]| redis::cluster_routing::Slot::for_key(store.data_key(key));
     atomic::check(operations, can, slot)?;
     let (mut keys, mut arguments) = (Vec::new(), Cmd::new());
     for operation in operations {

@@ -7,15 +7,12 @@ mod atomic;
 mod reply;
 mod request;
 
-use std::time::Duration;
-
 use redis::Value;
 
 use super::error::Failure;
 use super::pipeline::{Patience, Request};
-use super::{Inner, MAX_BULK, RedisStore, health};
+use super::{Inner, MAX_BULK, RedisStore};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::Health;
 use crate::store::data::{
     Atomicity, Command, DataCapabilities, DataStore, Operation, Outcome, PORTABLE_OPERATIONS, Reads, Reply,
 };
@@ -24,10 +21,6 @@ use crate::store::data::{
 const MAX_NAME: usize = 64 * 1024 * 1024;
 
 impl DataStore for RedisStore {
-    fn data_name(&self) -> &str {
-        &self.inner.name
-    }
-
     fn data_capabilities(&self) -> DataCapabilities {
         let atomic = if self.inner.is_cluster() { Atomicity::Slot } else { Atomicity::Store };
         let key = MAX_NAME - self.inner.data_prefix.len();
@@ -55,10 +48,6 @@ impl DataStore for RedisStore {
 
     fn run_atomic(&self, operations: &[Operation]) -> Result<Outcome> {
         atomic::run(&self.inner, operations, self.data_capabilities())
-    }
-
-    fn data_health(&self, deadline: Duration) -> Health {
-        health::health(&self.inner, deadline)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Commands as requests.
 
 use std::ops::Bound;
+use std::time::Duration;
 
 use bytes::Bytes;
 use redis::{Cmd, cmd};
@@ -26,31 +27,10 @@ pub(super) fn of(store: &Inner, command: &Command) -> Result<Vec<Request>> {
         call.arg(key).arg(values);
         Ok(call)
     };
-    let mut request = match command {
+    let request = match command {
         Command::Get { key } => plain("GET", key),
         Command::MGet { keys } => return Ok(reads_many(store, command, keys)),
-        Command::Set { key, value, when: Condition::Equals(stands), expires } => {
-            let key = store.data_key(key);
-            let mut call = Script::SetIfEqual.call(1, key.len() + value.len());
-            call.arg(key).arg(&stands[..]).arg(&value[..]);
-            if let Some(expires) = expires {
-                call.arg(whole_millis(*expires));
-            }
-            call
-        }
-        Command::Set { key, value, when, expires } => {
-            let mut request = plain("SET", key);
-            request.arg(&value[..]);
-            if let Some(expires) = expires {
-                request.arg("PX").arg(whole_millis(*expires));
-            }
-            match when {
-                Condition::Absent => request.arg("NX"),
-                Condition::Present => request.arg("XX"),
-                Condition::Always | Condition::Equals(_) => &mut request,
-            };
-            request
-        }
+        Command::Set { key, value, when, expires } => set(&store.data_key(key), value, when, *expires),
         Command::Del { key, .. } => match store.values_key(key) {
             Ok(_) => script(Script::Delete, key)?,
             // No sorted hash can stand there.
@@ -118,10 +98,29 @@ pub(super) fn of(store: &Inner, command: &Command) -> Result<Vec<Request>> {
     if does_nothing(command) {
         return Ok(Vec::new());
     }
-    Ok(vec![whole(store, command, request.take())])
+    Ok(vec![whole(store, command, &request)])
 }
 
-fn whole(store: &Inner, command: &Command, request: Cmd) -> Request {
+fn set(key: &[u8], value: &Bytes, when: &Condition, expires: Option<Duration>) -> Cmd {
+    let expires = expires.map(whole_millis);
+    if let Condition::Equals(stands) = when {
+        let mut call = Script::SetIfEqual.call(1, key.len() + value.len());
+        return call.arg(key).arg(&stands[..]).arg(&value[..]).arg(expires).take();
+    }
+    let mut request = cmd("SET");
+    request.arg(key).arg(&value[..]);
+    if let Some(expires) = expires {
+        request.arg("PX").arg(expires);
+    }
+    match when {
+        Condition::Absent => request.arg("NX"),
+        Condition::Present => request.arg("XX"),
+        Condition::Always | Condition::Equals(_) => &mut request,
+    };
+    request
+}
+
+fn whole(store: &Inner, command: &Command, request: &Cmd) -> Request {
     let slot = command.keys().first().and_then(|key| store.servers.slot(&store.data_key(key)));
     let (writes, once) = (command.writes(), !command.repeats());
     Request { slot, command: request.get_packed_command(), writes, once }
