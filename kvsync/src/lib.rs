@@ -84,6 +84,9 @@
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(any(feature = "dynamodb", feature = "nats"))]
+#[allow(dead_code, reason = "its callers come next")]
+mod bridge;
 pub mod capture;
 pub mod change;
 #[cfg(feature = "cli")]
