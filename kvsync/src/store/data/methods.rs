@@ -10,7 +10,7 @@ use super::bytes::IntoBytes;
 use super::command::{Command, Condition};
 use super::range::{Direction, LexRange, ScoreRange};
 use super::reply::{Entry, Reply, Scored};
-use super::{AtomicWrite, DataStore, Outcome, Reads};
+use super::{AtomicWrite, DataStore, Eventual, Outcome, Reads};
 use crate::codec::Codec;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -186,11 +186,48 @@ macro_rules! on_a_store {
                 self.run_atomic(write.operations())
             }
 
+            /// The same store, read with [`Reads::Eventual`]: cheaper where a store has replicas or a near cache, and
+            /// perhaps older than what was acknowledged.
+            ///
+            /// ```
+            /// use kvsync::store::MemoryStore;
+            /// use kvsync::store::data::DataCommands;
+            ///
+            /// let store = MemoryStore::new();
+            /// store.set("name", "ann")?;
+            /// assert!(store.eventual().get("name")?.is_some());
+            /// # Ok::<(), kvsync::Error>(())
+            /// ```
+            fn eventual(&self) -> Eventual<'_, Self> {
+                Eventual(self)
+            }
+
             /// The value under a key, decoded.
+            ///
+            /// ```
+            /// use kvsync::codec::MessagePack;
+            /// use kvsync::store::MemoryStore;
+            /// use kvsync::store::data::DataCommands;
+            ///
+            /// let store = MemoryStore::new();
+            /// store.set_as::<_, MessagePack>("point", &(3, 4))?;
+            /// assert_eq!(store.get_as::<(u8, u8), MessagePack>("point")?, Some((3, 4)));
+            /// # Ok::<(), kvsync::Error>(())
+            /// ```
             ///
             /// Fails also with [`ErrorKind::Codec`] when the bytes are not a whole value.
             fn get_as<T: DeserializeOwned, C: Codec>(&self, key: impl IntoBytes) -> Result<Option<T>> {
                 self.get(key)?.map(|bytes| C::decode(&bytes)).transpose()
+            }
+
+            /// The values under keys, in the order asked, decoded.
+            ///
+            /// Fails also with [`ErrorKind::Codec`] when the bytes of one are not a whole value.
+            fn get_many_as<T: DeserializeOwned, C: Codec>(
+                &self,
+                keys: impl IntoIterator<Item = impl IntoBytes>,
+            ) -> Result<Vec<Option<T>>> {
+                self.get_many(keys)?.into_iter().map(|found| found.map(|bytes| C::decode(&bytes)).transpose()).collect()
             }
 
             /// Writes a value in a codec.
