@@ -2,11 +2,13 @@
 
 use std::fmt;
 
-/// The counts of every test binary that ran.
+/// The counts of every test binary that ran, and the stores × cases of the suite for stores.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
     binaries: Vec<Binary>,
     ignored: Vec<String>,
+    matrix: Vec<String>,
+    in_matrix: bool,
 }
 
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -28,7 +30,11 @@ impl Outcome {
     /// Takes in one line of the output.
     pub(crate) fn see(&mut self, line: &str) {
         let line = without_colours(line);
-        if let Some(name) = started(&line) {
+        self.in_matrix |= line.starts_with("-- stores ×");
+        self.in_matrix &= line != "-- end of stores × cases";
+        if self.in_matrix {
+            self.matrix.push(line);
+        } else if let Some(name) = started(&line) {
             self.binaries.push(Binary { name, ..Binary::default() });
         } else if let Some(name) = line.strip_prefix("test ").and_then(ignored) {
             self.ignored.push(name.to_owned());
@@ -73,7 +79,7 @@ impl fmt::Display for Outcome {
             let note = if *finished { "" } else { " (ended without a result)" };
             writeln!(f, "  {passed:>7} {failed:>7} {ignored:>7}  {name}{note}")?;
         }
-        Ok(())
+        self.matrix.iter().try_for_each(|line| writeln!(f, "{line}"))
     }
 }
 
@@ -175,6 +181,13 @@ mod tests {
                 "ignored tests, where every test must run: 1 (slow::one)",
             ]
         );
+    }
+
+    #[test]
+    fn the_matrix_of_stores_is_shown_again() {
+        let printed = "-- stores × 2 cases\n       1      1      0      0  memory\n";
+        let outcome = seen(&format!("before\n{printed}-- end of stores × cases\nafter\n"));
+        assert!(outcome.to_string().ends_with(printed), "{outcome}");
     }
 
     #[test]

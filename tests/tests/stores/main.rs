@@ -1,10 +1,11 @@
 //! Every store keeps the contracts that it names: one table of cases, run over each of them.
 //!
-//! A trial is a store and a case. A case that asks for what a store does not have is named as such, and
-//! a store whose server is missing is a failure.
+//! A trial is a store and a case. A case that asks for what a store does not have is named as such in the
+//! matrix at the end ([`matrix`]), and a store whose server is missing is a failure.
 
 mod broken;
 mod embedded;
+mod matrix;
 mod random;
 mod redis;
 
@@ -13,6 +14,8 @@ use std::sync::Arc;
 use kvsync::store::MemoryStore;
 use kvsync::store::conformance::{self, Harness, Stores, Verdict};
 use libtest_mimic::{Arguments, Failed, Trial};
+
+use self::matrix::{Case, Matrix};
 
 /// A store, and how it is made; an error says why it cannot be.
 type Store = (&'static str, Result<Arc<dyn Harness>, String>);
@@ -32,33 +35,46 @@ fn main() {
     if embedded::child() {
         return;
     }
-    let mut trials: Vec<Trial> = stores().into_iter().flat_map(|(name, store)| conforms(name, store)).collect();
+    let (full, arguments): (Vec<String>, Vec<String>) = std::env::args().partition(|argument| argument == "--matrix");
+    let arguments = Arguments::from_iter(arguments);
+    let matrix = Matrix::default();
+    let mut trials: Vec<Trial> = stores().into_iter().flat_map(|store| conforms(store, &matrix)).collect();
     trials.extend(broken::trials());
     trials.extend(embedded::trials());
-    libtest_mimic::run(&Arguments::from_args(), trials).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    if !arguments.list {
+        println!("{}", if full.is_empty() { matrix.summary() } else { matrix.full() });
+    }
+    conclusion.exit();
 }
 
 /// One trial for each case.
-fn conforms(name: &'static str, store: Result<Arc<dyn Harness>, String>) -> Vec<Trial> {
+fn conforms((name, store): Store, matrix: &Matrix) -> Vec<Trial> {
     let harness = match store {
         Ok(harness) => harness,
-        Err(missing) => return vec![Trial::test(name, || Err(Failed::from(missing)))],
-    };
-    let stores = harness.fresh();
-    let trial = |case: &'static conformance::Case| {
-        if let Err(why) = case.applies(&*harness, &stores) {
-            return Trial::test(format!("{name}::{} (not applicable: {why})", case.name), || Ok(()));
+        Err(missing) => {
+            matrix.declare(name, "its_server_is_there");
+            matrix.note(name, "its_server_is_there", &Verdict::Failed(missing.clone()));
+            return vec![Trial::test(name, || Err(Failed::from(missing)))];
         }
-        let harness = Arc::clone(&harness);
-        Trial::test(format!("{name}::{}", case.name), move || match case.run(&*harness) {
-            Verdict::Passed => Ok(()),
-            Verdict::NotApplicable(why) => Err(Failed::from(why)),
-            Verdict::Failed(why) => Err(Failed::from(why)),
+    };
+    let of = |case: &'static str, run: Case| {
+        matrix.declare(name, case);
+        let matrix = matrix.clone();
+        Trial::test(format!("{name}::{case}"), move || {
+            let verdict = run();
+            matrix.note(name, case, &verdict);
+            match verdict {
+                Verdict::Passed | Verdict::NotApplicable(_) => Ok(()),
+                Verdict::Failed(why) => Err(Failed::from(why)),
+            }
         })
     };
-    // Fewer runs where an operation is a round trip.
-    let runs = if name == "memory" { 300 } else { 25 };
-    conformance::cases().map(trial).chain([random::trial(name, Arc::clone(&harness), runs)]).collect()
+    let conforms = conformance::cases().map(|case| {
+        let harness = Arc::clone(&harness);
+        of(case.name, Box::new(move || case.run(&*harness)))
+    });
+    conforms.chain(random::cases(name, &harness).into_iter().map(|(case, run)| of(case, run))).collect()
 }
 
 struct Memory;
