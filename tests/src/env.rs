@@ -64,6 +64,14 @@ pub fn postgres_url() -> Result<String, NoServer> {
     read("KVSYNC_POSTGRES_URL")
 }
 
+/// A server that speaks the protocol of DynamoDB, and takes any credentials.
+///
+/// # Errors
+/// When the servers were not started.
+pub fn dynamodb_url() -> Result<String, NoServer> {
+    read("KVSYNC_DYNAMODB_URL")
+}
+
 /// A Python that can `import msgpack`.
 ///
 /// # Errors

@@ -2,16 +2,18 @@
 
 use xtask::Result;
 
+use crate::install;
 use crate::run::{cargo, succeed};
 use crate::steps::Steps;
 use crate::test::{self, EVERYTHING};
 
 /// Feature sets that users choose and that nothing else compiles: each must stand on its own.
 const FEATURE_SETS: [&str; 4] =
-    ["", "sqlite,embedded", "postgres,redis", "sqlite,postgres,r2d2,redis,redis-tls,json,bson,uuid"];
+    ["", "sqlite,embedded", "postgres,redis,dynamodb", "sqlite,postgres,r2d2,redis,redis-tls,json,bson,uuid"];
 
 /// Every step runs, so that one failure does not hide the next.
 pub(crate) fn run() -> Result<()> {
+    install::begin_dynoxide();
     let mut steps = Steps::default();
     steps.take("format", || succeed(&mut cargo(&["fmt", "--all", "--check"])))?;
     steps.take("lints", || {

@@ -4,12 +4,41 @@ use std::env;
 use std::fs::File;
 use std::io;
 use std::process::Command;
+use std::{fs, thread};
 
 use rustix::process::geteuid;
-use xtask::tools::{Tool, install_command};
+use xtask::tools::{Tool, dynoxide_root, install_command, install_dynoxide};
 use xtask::{Error, Result};
 
 use crate::run;
+
+/// Begins to build dynoxide where it is missing, which takes minutes, beside whatever comes next. Whoever needs it
+/// waits for it by [`dynoxide`], which also tells of a failure.
+pub(crate) fn begin_dynoxide() {
+    if Tool::Dynoxide.find().is_none() {
+        thread::spawn(dynoxide);
+    }
+}
+
+/// Builds dynoxide where it is missing, or waits for whoever builds it.
+pub(crate) fn dynoxide() -> Result<()> {
+    if Tool::Dynoxide.find().is_some() {
+        return Ok(());
+    }
+    let root = dynoxide_root();
+    let wrong = |error| Error::new(format!("cannot lock {}: {error}", root.display()));
+    fs::create_dir_all(&root).map_err(wrong)?;
+    let _locked = File::create(root.join("lock")).and_then(|file| file.lock().map(|()| file)).map_err(wrong)?;
+    if Tool::Dynoxide.find().is_none() {
+        eprintln!("xtask: building dynoxide, the tests' DynamoDB, into {}", root.display());
+        let words = install_dynoxide();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        run::succeed(run::cargo(&words).stdout(io::stderr()))?;
+        // What it was built from is of no use any more.
+        let _ = fs::remove_dir_all(root.join("target"));
+    }
+    Tool::Dynoxide.require().map(|_| ())
+}
 
 /// Installs what is missing when root runs this on Debian or Ubuntu; elsewhere the error says which command does it.
 pub(crate) fn missing_tools() -> Result<()> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::thread::{self, ScopedJoinHandle};
 
-use xtask::servers::{AclUser, Listen, Postgres, Redis, RedisCluster, RedisOptions};
+use xtask::servers::{AclUser, DynamoDb, Listen, Postgres, Redis, RedisCluster, RedisOptions};
 use xtask::tools::Tool;
 use xtask::{Error, Result};
 
@@ -16,6 +16,7 @@ pub(crate) struct Suite {
     tls: Redis,
     cluster: RedisCluster,
     postgres: Postgres,
+    dynamodb: DynamoDb,
     python: PathBuf,
 }
 
@@ -23,6 +24,7 @@ impl Suite {
     /// Installs what is missing and starts the servers, side by side.
     pub(crate) fn start() -> Result<Self> {
         install::missing_tools()?;
+        install::dynoxide()?;
         let python = Tool::Python.require()?;
         let suite = thread::scope(|scope| -> Result<Self> {
             let cluster = scope.spawn(|| RedisCluster::start(3, 0));
@@ -30,7 +32,8 @@ impl Suite {
             let redis = Redis::start(RedisOptions::default())?;
             let socket = Redis::start(socket_options())?;
             let tls = Redis::start(RedisOptions { listen: Listen::Tls, ..RedisOptions::default() })?;
-            Ok(Self { redis, socket, tls, cluster: join(cluster)?, postgres: join(postgres)?, python })
+            let dynamodb = DynamoDb::start()?;
+            Ok(Self { redis, socket, tls, cluster: join(cluster)?, postgres: join(postgres)?, dynamodb, python })
         })?;
         interrupt::check()?;
         Ok(suite)
@@ -46,6 +49,7 @@ impl Suite {
             ("KVSYNC_REDIS_TLS_CA", ca),
             ("KVSYNC_REDIS_CLUSTER_URLS", self.cluster.urls().join(",")),
             ("KVSYNC_POSTGRES_URL", self.postgres.url()),
+            ("KVSYNC_DYNAMODB_URL", self.dynamodb.url()),
             ("KVSYNC_PYTHON", self.python.display().to_string()),
         ]
     }
@@ -59,6 +63,7 @@ impl Suite {
             ("Redis over TLS", &redis, self.tls.url()),
             ("Redis Cluster of 3", &redis, self.cluster.urls().join(" ")),
             ("Postgres", &postgres, self.postgres.url()),
+            ("DynamoDB, by dynoxide", &Tool::Dynoxide.version(), self.dynamodb.url()),
             ("Python with msgpack", &python, self.python.display().to_string()),
         ];
         lines.map(|(what, version, address)| format!("  {what}: {version}, {address}\n")).concat()

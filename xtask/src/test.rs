@@ -24,6 +24,7 @@ const EXAMPLE_LIMIT: Duration = Duration::from_mins(10);
 /// Runs the tests against real servers, then the examples, and says what ran against what.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     install::missing_tools()?;
+    install::begin_dynoxide();
     // Compiled before the servers start, so that a mistake shows at once and no server idles.
     run::succeed(cargo(&["test", "--no-run"]).args(scope(arguments)).args(before_dashes(arguments)))?;
     let suite = Suite::start()?;

@@ -18,10 +18,15 @@ pub enum Tool {
     Postgres,
     /// A Python that can `import msgpack`: the other language that reads stored values.
     Python,
+    /// The server that speaks the protocol of DynamoDB. No system packages it; cargo builds it.
+    Dynoxide,
 }
 
+/// The version of `dynoxide-rs` that is built where no `dynoxide` is found.
+const DYNOXIDE: &str = "3.2.0";
+
 impl Tool {
-    /// Every tool, in the order in which they are reported.
+    /// Every tool that systems package, in the order in which they are reported.
     pub const ALL: [Self; 4] = [Self::RedisServer, Self::RedisCli, Self::Postgres, Self::Python];
 
     /// The path of the program, if it is on this machine.
@@ -32,6 +37,9 @@ impl Tool {
             Self::RedisCli => on_path("redis-cli").next(),
             Self::Postgres => on_path("postgres").chain(debian_postgres()).find_map(|found| with_siblings(&found)),
             Self::Python => python(),
+            Self::Dynoxide => on_path("dynoxide")
+                .next()
+                .or_else(|| Some(dynoxide_root().join("bin/dynoxide")).filter(|at| is_executable(at))),
         }
     }
 
@@ -53,10 +61,11 @@ impl Tool {
             Self::RedisCli => "redis-cli",
             Self::Postgres => "postgres (with initdb and psql)",
             Self::Python => "python3 with the module msgpack",
+            Self::Dynoxide => "dynoxide",
         }
     }
 
-    /// The Debian and Ubuntu package that brings it.
+    /// The Debian and Ubuntu package that brings it; of dynoxide the crate.
     #[must_use]
     pub fn debian_package(self) -> &'static str {
         match self {
@@ -64,6 +73,7 @@ impl Tool {
             Self::RedisCli => "redis-tools",
             Self::Postgres => "postgresql",
             Self::Python => "python3-msgpack",
+            Self::Dynoxide => "dynoxide-rs",
         }
     }
 
@@ -82,6 +92,9 @@ impl Tool {
 /// The command that installs these tools here, or the nearest advice where the system's installer is not known.
 #[must_use]
 pub fn install_command(tools: &[Tool]) -> String {
+    if tools == [Tool::Dynoxide] {
+        return format!("cargo {}", install_dynoxide().join(" "));
+    }
     let names: Vec<&str> = if cfg!(target_os = "macos") {
         tools.iter().map(|tool| homebrew(*tool)).collect()
     } else {
@@ -97,6 +110,26 @@ pub fn install_command(tools: &[Tool]) -> String {
     }
 }
 
+/// What cargo is told to build dynoxide, without the parts that the tests do not need.
+#[must_use]
+pub fn install_dynoxide() -> Vec<String> {
+    let root = dynoxide_root();
+    let words = "install dynoxide-rs --locked --no-default-features --features native-sqlite,http-server,cli --version";
+    let mut words: Vec<String> = words.split(' ').map(str::to_owned).collect();
+    words.extend([DYNOXIDE.to_owned(), "--root".to_owned(), root.display().to_string()]);
+    // Not in the target folder of this workspace, which another cargo may have locked.
+    words.extend(["--target-dir".to_owned(), root.join("target").display().to_string()]);
+    words
+}
+
+/// Where dynoxide is built: in the user's cache, so that every checkout finds it.
+#[must_use]
+pub fn dynoxide_root() -> PathBuf {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|cache| cache.is_absolute());
+    let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache"))).unwrap_or_else(env::temp_dir);
+    cache.join(format!("kvsync/dynoxide-{DYNOXIDE}"))
+}
+
 /// Every executable of this name on `PATH`, in order.
 pub(crate) fn on_path(name: &str) -> impl Iterator<Item = PathBuf> {
     let folders: Vec<PathBuf> = env::var_os("PATH").map(|path| env::split_paths(&path).collect()).unwrap_or_default();
@@ -109,6 +142,7 @@ fn homebrew(tool: Tool) -> &'static str {
         Tool::RedisServer | Tool::RedisCli => "redis",
         Tool::Postgres => "postgresql",
         Tool::Python => "python",
+        Tool::Dynoxide => "dynoxide",
     }
 }
 

@@ -16,6 +16,7 @@
 
 mod certificate;
 mod cluster;
+mod dynamodb;
 mod port;
 mod postgres;
 mod process;
@@ -24,6 +25,7 @@ mod redis;
 mod watchdog;
 
 pub use cluster::RedisCluster;
+pub use dynamodb::DynamoDb;
 pub use postgres::Postgres;
 pub use proxy::{Fault, Proxy, Side};
 pub use redis::{AclUser, Listen, Redis, RedisOptions};
