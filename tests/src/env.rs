@@ -72,6 +72,14 @@ pub fn dynamodb_url() -> Result<String, NoServer> {
     read("KVSYNC_DYNAMODB_URL")
 }
 
+/// A NATS server with JetStream, without a password.
+///
+/// # Errors
+/// When the servers were not started.
+pub fn nats_url() -> Result<String, NoServer> {
+    read("KVSYNC_NATS_URL")
+}
+
 /// A Python that can `import msgpack`.
 ///
 /// # Errors

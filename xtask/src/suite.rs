@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::thread::{self, ScopedJoinHandle};
 
-use xtask::servers::{AclUser, DynamoDb, Listen, Postgres, Redis, RedisCluster, RedisOptions};
+use xtask::servers::{AclUser, DynamoDb, Listen, Nats, NatsOptions, Postgres, Redis, RedisCluster, RedisOptions};
 use xtask::tools::Tool;
 use xtask::{Error, Result};
 
@@ -17,6 +17,7 @@ pub(crate) struct Suite {
     cluster: RedisCluster,
     postgres: Postgres,
     dynamodb: DynamoDb,
+    nats: Nats,
     python: PathBuf,
 }
 
@@ -33,7 +34,8 @@ impl Suite {
             let socket = Redis::start(socket_options())?;
             let tls = Redis::start(RedisOptions { listen: Listen::Tls, ..RedisOptions::default() })?;
             let dynamodb = DynamoDb::start()?;
-            Ok(Self { redis, socket, tls, cluster: join(cluster)?, postgres: join(postgres)?, dynamodb, python })
+            let nats = Nats::start(&NatsOptions::default())?;
+            Ok(Self { redis, socket, tls, cluster: join(cluster)?, postgres: join(postgres)?, dynamodb, nats, python })
         })?;
         interrupt::check()?;
         Ok(suite)
@@ -50,6 +52,7 @@ impl Suite {
             ("KVSYNC_REDIS_CLUSTER_URLS", self.cluster.urls().join(",")),
             ("KVSYNC_POSTGRES_URL", self.postgres.url()),
             ("KVSYNC_DYNAMODB_URL", self.dynamodb.url()),
+            ("KVSYNC_NATS_URL", self.nats.url()),
             ("KVSYNC_PYTHON", self.python.display().to_string()),
         ]
     }
@@ -57,6 +60,7 @@ impl Suite {
     /// A line for each server: what it is, its version, its address.
     pub(crate) fn describe(&self) -> String {
         let (redis, postgres, python) = (Tool::RedisServer.version(), Tool::Postgres.version(), Tool::Python.version());
+        let nats = Tool::NatsServer.version();
         let lines = [
             ("Redis over TCP", &redis, self.redis.url()),
             ("Redis over a unix socket, password, ACL user", &redis, self.socket.url()),
@@ -64,6 +68,7 @@ impl Suite {
             ("Redis Cluster of 3", &redis, self.cluster.urls().join(" ")),
             ("Postgres", &postgres, self.postgres.url()),
             ("DynamoDB, by dynoxide", &Tool::Dynoxide.version(), self.dynamodb.url()),
+            ("NATS with JetStream", &nats, self.nats.url()),
             ("Python with msgpack", &python, self.python.display().to_string()),
         ];
         lines.map(|(what, version, address)| format!("  {what}: {version}, {address}\n")).concat()

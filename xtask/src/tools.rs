@@ -16,6 +16,8 @@ pub enum Tool {
     RedisCli,
     /// The Postgres server, beside its `initdb` and `psql`.
     Postgres,
+    /// The NATS server.
+    NatsServer,
     /// A Python that can `import msgpack`: the other language that reads stored values.
     Python,
     /// The server that speaks the protocol of DynamoDB. No system packages it; cargo builds it.
@@ -27,7 +29,7 @@ const DYNOXIDE: &str = "3.2.0";
 
 impl Tool {
     /// Every tool that systems package, in the order in which they are reported.
-    pub const ALL: [Self; 4] = [Self::RedisServer, Self::RedisCli, Self::Postgres, Self::Python];
+    pub const ALL: [Self; 5] = [Self::RedisServer, Self::RedisCli, Self::Postgres, Self::NatsServer, Self::Python];
 
     /// The path of the program, if it is on this machine.
     #[must_use]
@@ -36,6 +38,8 @@ impl Tool {
             Self::RedisServer => on_path("redis-server").next(),
             Self::RedisCli => on_path("redis-cli").next(),
             Self::Postgres => on_path("postgres").chain(debian_postgres()).find_map(|found| with_siblings(&found)),
+            // Debian keeps it among the programs of the system, which are not on everybody's path.
+            Self::NatsServer => on_path("nats-server").chain(system("nats-server")).next(),
             Self::Python => python(),
             Self::Dynoxide => on_path("dynoxide")
                 .next()
@@ -60,6 +64,7 @@ impl Tool {
             Self::RedisServer => "redis-server",
             Self::RedisCli => "redis-cli",
             Self::Postgres => "postgres (with initdb and psql)",
+            Self::NatsServer => "nats-server",
             Self::Python => "python3 with the module msgpack",
             Self::Dynoxide => "dynoxide",
         }
@@ -72,6 +77,7 @@ impl Tool {
             Self::RedisServer => "redis-server",
             Self::RedisCli => "redis-tools",
             Self::Postgres => "postgresql",
+            Self::NatsServer => "nats-server",
             Self::Python => "python3-msgpack",
             Self::Dynoxide => "dynoxide-rs",
         }
@@ -141,6 +147,7 @@ fn homebrew(tool: Tool) -> &'static str {
     match tool {
         Tool::RedisServer | Tool::RedisCli => "redis",
         Tool::Postgres => "postgresql",
+        Tool::NatsServer => "nats-server",
         Tool::Python => "python",
         Tool::Dynoxide => "dynoxide",
     }
@@ -156,6 +163,12 @@ fn debian_postgres() -> impl Iterator<Item = PathBuf> {
     let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin/postgres")).collect();
     found.sort_by_key(|path| std::cmp::Reverse(version_of(path)));
     found.into_iter().filter(|path| is_executable(path))
+}
+
+/// A program in the folder of those that only the system runs.
+fn system(name: &str) -> impl Iterator<Item = PathBuf> {
+    let path = Path::new("/usr/sbin").join(name);
+    is_executable(&path).then_some(path).into_iter()
 }
 
 fn version_of(path: &Path) -> u32 {

@@ -17,6 +17,7 @@
 mod certificate;
 mod cluster;
 mod dynamodb;
+mod nats;
 mod port;
 mod postgres;
 mod process;
@@ -26,6 +27,7 @@ mod watchdog;
 
 pub use cluster::RedisCluster;
 pub use dynamodb::DynamoDb;
+pub use nats::{Nats, NatsOptions};
 pub use postgres::Postgres;
 pub use proxy::{Fault, Proxy, Side};
 pub use redis::{AclUser, Listen, Redis, RedisOptions};

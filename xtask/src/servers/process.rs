@@ -112,7 +112,8 @@ impl Process {
             let exited = self.exited(child)?;
             let log = log_from(&self.log_path(), logged);
             match exited {
-                Some(_) if log.contains("Address already in use") => {
+                // Some begin it with a capital.
+                Some(_) if log.contains("ddress already in use") => {
                     return Err(Error::port_taken(self.describe("found its port taken", &log)));
                 }
                 Some(status) => return Err(Error::new(self.describe(&format!("did not start ({status})"), &log))),
