@@ -4,6 +4,8 @@
 //! matrix at the end ([`matrix`]), and a store whose server is missing is a failure.
 
 mod broken;
+mod broken_commands;
+mod commands;
 mod embedded;
 mod matrix;
 mod random;
@@ -40,6 +42,7 @@ fn main() {
     let matrix = Matrix::default();
     let mut trials: Vec<Trial> = stores().into_iter().flat_map(|store| conforms(store, &matrix)).collect();
     trials.extend(broken::trials());
+    trials.extend(broken_commands::trials());
     trials.extend(embedded::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
@@ -74,7 +77,8 @@ fn conforms((name, store): Store, matrix: &Matrix) -> Vec<Trial> {
         let harness = Arc::clone(&harness);
         of(case.name, Box::new(move || case.run(&*harness)))
     });
-    conforms.chain(random::cases(name, &harness).into_iter().map(|(case, run)| of(case, run))).collect()
+    let random = [random::cases(name, &harness), commands::cases(name, &harness)].into_iter().flatten();
+    conforms.chain(random.map(|(case, run)| of(case, run))).collect()
 }
 
 struct Memory;

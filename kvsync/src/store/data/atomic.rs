@@ -1,6 +1,6 @@
 //! Several operations that happen as a whole or not at all.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::bytes::IntoBytes;
@@ -107,8 +107,8 @@ macro_rules! in_an_atomic_write {
 
 table!(in_an_atomic_write);
 
-/// Fails for operations that the store cannot do as one: too many, over keys too far apart, or two on the
-/// same string, member or field.
+/// Fails for operations that the store cannot do, or not as one: too many, over keys too far apart, two on
+/// the same string, member or field or of different kinds on one key, or one that it would refuse alone.
 ///
 /// # Errors
 ///
@@ -126,6 +126,7 @@ pub(crate) fn check<T: PartialEq>(
             can.max_operations
         ));
     }
+    operations.iter().try_for_each(|operation| operation.0.check(can))?;
     let mut keys = operations.iter().flat_map(|operation| operation.0.keys());
     if let Some(first) = keys.next() {
         match can.atomic {
@@ -145,6 +146,7 @@ pub(crate) fn check<T: PartialEq>(
     }
     let mut whole = BTreeSet::new();
     let mut elements = BTreeSet::new();
+    let mut kinds = BTreeMap::new();
     for operation in operations {
         let Some(key) = operation.0.keys().first() else { continue };
         let twice = match operation.0.elements() {
@@ -154,6 +156,13 @@ pub(crate) fn check<T: PartialEq>(
         if twice {
             return rejected(format!(
                 "two operations of an atomic write are about the same of `{}`",
+                key.escape_ascii()
+            ));
+        }
+        let kind = operation.0.kind();
+        if *kinds.entry(key).or_insert(kind) != kind {
+            return rejected(format!(
+                "two operations of an atomic write are for different kinds of values under `{}`",
                 key.escape_ascii()
             ));
         }

@@ -14,7 +14,8 @@ use crate::error::{Error, ErrorKind, Result};
 /// One command on one key (`MGet`: on several). The names are Redis's where Redis has the command, and
 /// so is what each does; `ZH..` are the commands of sorted hashes, which Redis lacks.
 ///
-/// A command on a key that holds another kind of value fails and changes nothing. A set, hash, sorted set
+/// A command on a key that holds another kind of value fails and changes nothing; but a store may keep a
+/// sorted hash as a sorted set with values beside it, and take the commands of both on either. A set, hash, sorted set
 /// or sorted hash whose last member goes is gone itself; one that is not there reads as empty.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
@@ -272,6 +273,16 @@ pub enum Command {
     },
 }
 
+/// The kinds of values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    String,
+    Set,
+    Hash,
+    Sorted,
+    SortedHash,
+}
+
 /// What has to hold for a `Set`. In an atomic write, one that does not hold undoes the whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
@@ -410,6 +421,35 @@ impl Command {
             Self::ZhLexCount { .. } => "zhlexcount",
             Self::ZhRangeByScore { .. } => "zhrangebyscore",
             Self::ZhRangeByLex { .. } => "zhrangebylex",
+        }
+    }
+
+    /// The kind of value that it is for; `None` for one that takes any.
+    pub(crate) const fn kind(&self) -> Option<Kind> {
+        match self {
+            Self::Get { .. } | Self::IncrBy { .. } | Self::Set { when: Condition::Equals(_), .. } => Some(Kind::String),
+            Self::MGet { .. } | Self::Set { .. } | Self::Del { .. } => None,
+            Self::SAdd { .. } | Self::SRem { .. } | Self::SMembers { .. } => Some(Kind::Set),
+            Self::HSet { .. } | Self::HSetNx { .. } | Self::HGet { .. } | Self::HGetAll { .. } | Self::HDel { .. } => {
+                Some(Kind::Hash)
+            }
+            Self::ZAdd { .. }
+            | Self::ZRem { .. }
+            | Self::ZScore { .. }
+            | Self::ZIncrBy { .. }
+            | Self::ZCount { .. }
+            | Self::ZLexCount { .. }
+            | Self::ZRangeByScore { .. }
+            | Self::ZRangeByLex { .. } => Some(Kind::Sorted),
+            Self::ZhAdd { .. }
+            | Self::ZhGet { .. }
+            | Self::ZhScore { .. }
+            | Self::ZhRem { .. }
+            | Self::ZhIncrBy { .. }
+            | Self::ZhCount { .. }
+            | Self::ZhLexCount { .. }
+            | Self::ZhRangeByScore { .. }
+            | Self::ZhRangeByLex { .. } => Some(Kind::SortedHash),
         }
     }
 

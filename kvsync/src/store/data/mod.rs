@@ -40,6 +40,7 @@ mod reply;
 pub use self::atomic::{AtomicWrite, Operation, Outcome};
 pub use self::batch::{Answers, Batch, Pending};
 pub use self::bytes::IntoBytes;
+pub(crate) use self::command::Kind;
 pub use self::command::{Command, Condition};
 pub use self::eventual::Eventual;
 pub use self::methods::DataCommands;
@@ -78,7 +79,8 @@ pub trait DataStore: Store {
     fn run(&self, commands: &[Command], reads: Reads) -> Vec<Result<Reply>>;
 
     /// Runs operations as one: all of them, or none when a condition fails. Conditions are looked at
-    /// before anything is written. No key may be written by two operations, members and fields apart.
+    /// before anything is written. No key may be written by two operations, unless they are
+    /// for one kind of values and name other members or fields.
     ///
     /// # Errors
     ///

@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = &[
     Case::data("every_failed_condition_is_told_from_those_that_hold", Needs::AtomicSlot, each),
     Case::data("conditions_are_looked_at_before_anything_is_written", Needs::AtomicSlot, before),
     Case::data("a_wrong_kind_undoes_all", Needs::AtomicSlot, wrong_kind),
+    Case::data("what_a_command_refuses_an_atomic_write_refuses", Needs::AtomicSlot, refused_for_good),
     Case::data("an_overflow_undoes_all", Needs::AtomicSlot, overflow),
     Case::data("a_hundred_operations_are_portable", Needs::AtomicSlot, hundred),
     Case::data("too_many_operations_are_refused", Needs::Nothing, too_many),
@@ -54,6 +55,10 @@ fn all(store: &dyn DataStore) -> Checked {
     ok(store.hset(key("hash"), [("a", "1"), ("b", "2")]), "hset")?;
     ok(store.zadd(key("sorted"), "a", 1.0), "zadd")?;
     ok(store.zh_add(key("sorted hash"), "a", "1", 1.0), "zh_add")?;
+    ok(store.zh_add(key("moved"), "a", "kept", 1.0), "zh_add")?;
+    for name in ["present", "deleted", "also deleted"] {
+        ok(store.set(key(name), "x"), "a set")?;
+    }
     let mut write = AtomicWrite::new();
     write.set(key("new"), "1");
     write.set_if_absent(key("absent"), "2");
@@ -68,6 +73,13 @@ fn all(store: &dyn DataStore) -> Checked {
     write.zh_add(key("sorted hash"), "b", "2", 2.0);
     write.zh_rem(key("sorted hash"), ["a"]);
     write.zincr_by(key("other"), "m", 1.5);
+    write.set_if_present(key("present"), "z");
+    write.delete(key("deleted"));
+    write.delete_if_present(key("also deleted"));
+    write.hset_if_absent(key("hash"), "c", "4");
+    write.zadd_if_absent(key("sorted"), "c", 3.0);
+    write.zh_add_if_absent(key("sorted hash"), "c", "3", 3.0);
+    write.zh_incr_by(key("moved"), "a", 1.5);
     done(store, &write, "one of each")?;
     same!(ok(store.get(key("new")), "a get")?.as_deref(), Some(b"1".as_slice()), "a set");
     same!(ok(store.get(key("absent")), "a get")?.as_deref(), Some(b"2".as_slice()), "a set if absent");
@@ -76,10 +88,16 @@ fn all(store: &dyn DataStore) -> Checked {
     let mut members = ok(store.smembers(key("set")), "smembers")?;
     members.sort();
     same!(members, ["b", "c"], "a set");
-    same!(ok(store.hget_all(key("hash")), "hget_all")?, [("a".into(), "3".into())], "a hash");
-    same!(ok(store.zrange_by_score(key("sorted"), .., None), "a range")?, ["b"], "a sorted set");
+    let mut fields = ok(store.hget_all(key("hash")), "hget_all")?;
+    fields.sort();
+    same!(fields, [("a".into(), "3".into()), ("c".into(), "4".into())], "a hash");
+    same!(ok(store.zrange_by_score(key("sorted"), .., None), "a range")?, ["b", "c"], "a sorted set");
     let entries = ok(store.zh_range_by_score(key("sorted hash"), .., None), "a range")?;
-    same!(entries.into_iter().map(|entry| entry.field).collect::<Vec<_>>(), ["b"], "a sorted hash");
+    same!(entries.into_iter().map(|entry| entry.field).collect::<Vec<_>>(), ["b", "c"], "a sorted hash");
+    same!(ok(store.get(key("present")), "a get")?.as_deref(), Some(b"z".as_slice()), "a set if present");
+    same!(ok(store.get_many([key("deleted"), key("also deleted")]), "get_many")?, [None, None], "what was deleted");
+    let moved = (ok(store.zh_score(key("moved"), "a"), "zh_score")?, ok(store.zh_get(key("moved"), "a"), "zh_get")?);
+    same!(moved, (Some(2.5), Some("kept".into())), "a field that was moved");
     same!(ok(store.zscore(key("other"), "m"), "zscore")?, Some(1.5), "a score");
     Ok(())
 }
@@ -149,7 +167,12 @@ fn before(store: &dyn DataStore) -> Checked {
     let answer = ok(store.atomic_write(&write), "an atomic write")?;
     check!(answer.refused(present), "nothing stands there: {answer:?}");
     same!(ok(store.hget_all(key("hash")), "hget_all")?.len(), 1, "the hash");
-    Ok(())
+    // Nor may what another makes be in its own way.
+    let mut write = AtomicWrite::new();
+    write.zadd_if_absent(key("new"), "a", 1.0);
+    write.zadd_if_absent(key("new"), "b", 1.0);
+    write.set_if_absent(key("string"), "1");
+    done(store, &write, "conditions that hold before anything is written")
 }
 
 fn wrong_kind(store: &dyn DataStore) -> Checked {
@@ -164,14 +187,50 @@ fn wrong_kind(store: &dyn DataStore) -> Checked {
     Ok(())
 }
 
+fn refused_for_good(store: &dyn DataStore) -> Checked {
+    let can = store.data_capabilities();
+    let refused: [(&str, Add); 5] = [
+        ("a score that is no number", |write| write.zadd(key("other"), "a", f64::NAN)),
+        ("a field's score that is no number", |write| write.zh_add(key("other"), "a", "", f64::NAN)),
+        ("adding what is no number", |write| write.zincr_by(key("other"), "a", f64::NAN)),
+        ("a time to live of nothing", |write| write.set_for(key("other"), "x", std::time::Duration::ZERO)),
+        ("a counter that is no number", |write| write.incr_by(key("text"), 1)),
+    ];
+    ok(store.set(key("text"), "text"), "a set")?;
+    let mut writes: Vec<(&str, AtomicWrite)> = Vec::new();
+    for (what, add) in refused {
+        let mut write = AtomicWrite::new();
+        write.set(key("first"), "1");
+        add(&mut write);
+        writes.push((what, write));
+    }
+    if can.max_value <= 1 << 24 {
+        let mut write = AtomicWrite::new();
+        write.set(key("first"), "1");
+        write.set(key("other"), vec![b'x'; can.max_value + 1]);
+        writes.push(("a value beyond the limit", write));
+    }
+    for (what, write) in writes {
+        fails(store.atomic_write(&write), ErrorKind::Rejected, &format!("an atomic write with {what}"))?;
+        same!(ok(store.get(key("first")), "a get")?, None, "what stood before {what}");
+        check!(!ok(store.delete(key("other")), "a delete")?, "{what} was written");
+    }
+    Ok(())
+}
+
 fn overflow(store: &dyn DataStore) -> Checked {
     ok(store.incr_by(key("counter"), i64::MAX), "incr_by")?;
+    ok(store.set_for(key("lives"), "5", std::time::Duration::from_mins(10)), "set_for")?;
     let mut write = AtomicWrite::new();
     write.set(key("first"), "1");
+    write.incr_by(key("lowest"), i64::MIN);
+    write.incr_by(key("lives"), 1);
     write.incr_by(key("counter"), 1);
     fails(store.atomic_write(&write), ErrorKind::Rejected, "an atomic write that overflows")?;
     same!(ok(store.get(key("first")), "a get")?, None, "what stood before it");
     same!(ok(store.incr_by(key("counter"), 0), "incr_by")?, i64::MAX, "the counter");
+    same!(ok(store.get(key("lowest")), "a get")?, None, "a counter that was counted before");
+    same!(ok(store.get(key("lives")), "a get")?.as_deref(), Some(b"5".as_slice()), "a counter that was counted before");
     Ok(())
 }
 
@@ -204,7 +263,16 @@ fn too_many(store: &dyn DataStore) -> Checked {
 
 fn twice(store: &dyn DataStore) -> Checked {
     type Add = fn(&mut AtomicWrite);
-    let pairs: [Add; 4] = [
+    let pairs: [Add; 6] = [
+        // A kind has to be made up where nothing stands.
+        |write| {
+            write.zadd("key", "a", 1.0);
+            write.srem("key", ["b"]);
+        },
+        |write| {
+            write.hset_if_absent("key", "a", "1");
+            write.zh_add("key", "b", "1", 1.0);
+        },
         |write| {
             write.set("key", "1");
             write.set("key", "2");

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
-use super::{fails, ok};
-use crate::error::ErrorKind;
+use super::ok;
 use crate::store::conformance::ground::{Checked, check, same};
 use crate::store::conformance::{Case, Needs};
 use crate::store::data::{DataCommands, DataStore};
@@ -16,7 +15,6 @@ pub(super) const CASES: &[Case] = &[
     Case::data("hset_if_absent_sets_a_field_once", Needs::Nothing, if_absent),
     Case::data("an_emptied_hash_is_gone", Needs::Nothing, emptied),
     Case::data("a_hash_takes_fields_and_values_of_any_bytes", Needs::Nothing, odd),
-    Case::data("hash_commands_refuse_other_kinds", Needs::Nothing, kinds),
 ];
 
 fn all(store: &dyn DataStore, key: &str) -> Checked<BTreeMap<Bytes, Bytes>> {
@@ -79,19 +77,4 @@ fn odd(store: &dyn DataStore) -> Checked {
         same!(ok(store.hget("key", field), "hget")?.as_deref(), Some(*value), "the field {field:?}");
     }
     Ok(())
-}
-
-fn kinds(store: &dyn DataStore) -> Checked {
-    ok(store.set("string", "a"), "a set")?;
-    ok(store.sadd("set", ["a"]), "sadd")?;
-    ok(store.zadd("sorted", "a", 1.0), "zadd")?;
-    for key in ["string", "set", "sorted"] {
-        fails(store.hset(key, [("a", "b")]), ErrorKind::WrongType, &format!("hset on a {key}"))?;
-        fails(store.hset_if_absent(key, "a", "b"), ErrorKind::WrongType, &format!("hset_if_absent on a {key}"))?;
-        fails(store.hget(key, "a"), ErrorKind::WrongType, &format!("hget on a {key}"))?;
-        fails(store.hget_all(key), ErrorKind::WrongType, &format!("hget_all on a {key}"))?;
-        fails(store.hdel(key, ["a"]), ErrorKind::WrongType, &format!("hdel on a {key}"))?;
-    }
-    ok(store.hset("hash", [("a", "b")]), "hset")?;
-    fails(store.get("hash"), ErrorKind::WrongType, "a get of a hash")
 }

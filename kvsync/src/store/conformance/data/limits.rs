@@ -6,7 +6,7 @@ use super::{fails, ok};
 use crate::error::ErrorKind;
 use crate::store::conformance::ground::{Checked, check, same};
 use crate::store::conformance::{Case, Needs};
-use crate::store::data::{AtomicWrite, DataCommands, DataStore};
+use crate::store::data::{DataCommands, DataStore};
 
 pub(super) const CASES: &[Case] = &[
     Case::data("values_of_every_size_up_to_the_limit", Needs::Nothing, values),
@@ -14,7 +14,6 @@ pub(super) const CASES: &[Case] = &[
     Case::data("the_longest_key_and_member", Needs::MemberLimit, longest),
     Case::data("a_key_or_member_beyond_the_limit_is_refused", Needs::MemberLimit, too_long),
     Case::data("odd_keys_of_data_are_themselves", Needs::Nothing, odd),
-    Case::data("an_unreachable_server_is_an_error_and_never_an_absence", Needs::Outage, unreachable),
 ];
 
 /// What a test has memory and time for.
@@ -29,10 +28,16 @@ fn values(store: &dyn DataStore) -> Checked {
         let value = Bytes::from(bytes(7));
         ok(store.set("key", value.clone()), &format!("a set of {size} bytes"))?;
         check!(ok(store.get("key"), "a get")?.as_ref() == Some(&value), "a value of {size} bytes came back changed");
+        check!(ok(store.set_if_equal("key", value, ""), "set_if_equal")?, "a value of {size} bytes equals itself");
         let value = Bytes::from(bytes(8));
         ok(store.hset("hash", [("field", value.clone())]), &format!("hset of {size} bytes"))?;
         check!(
             ok(store.hget("hash", "field"), "hget")?.as_ref() == Some(&value),
+            "a field of {size} bytes came back changed"
+        );
+        ok(store.zh_add("sorted hash", "field", value.clone(), 1.0), &format!("zh_add of {size} bytes"))?;
+        check!(
+            ok(store.zh_get("sorted hash", "field"), "zh_get")?.as_ref() == Some(&value),
             "a field of {size} bytes came back changed"
         );
     }
@@ -90,29 +95,5 @@ fn odd(store: &dyn DataStore) -> Checked {
     for key in &keys {
         check!(ok(store.delete(key), "a delete")?, "the key {key:?} was there once, and is not another's");
     }
-    Ok(())
-}
-
-fn unreachable(store: &dyn DataStore) -> Checked {
-    let down = |error: Option<crate::Error>, what: &str| match error {
-        Some(error) if error.is_retryable() => Ok(()),
-        Some(error) => Err(format!("{what} failed in a way that no retry helps: {error}")),
-        None => Err(format!("{what} has to fail when the server is not there")),
-    };
-    down(store.get("key").err(), "a get")?;
-    down(store.get_many(["a", "b"]).err(), "get_many")?;
-    down(store.set("key", "value").err(), "a set")?;
-    down(store.delete("key").err(), "a delete")?;
-    down(store.incr_by("key", 1).err(), "incr_by")?;
-    down(store.smembers("key").err(), "smembers")?;
-    down(store.hget_all("key").err(), "hget_all")?;
-    down(store.zscore("key", "a").err(), "zscore")?;
-    down(store.zrange_by_score("key", .., None).err(), "a range")?;
-    down(store.zh_get("key", "a").err(), "zh_get")?;
-    let mut write = AtomicWrite::new();
-    write.set_if_absent("key", "value");
-    down(store.atomic_write(&write).err(), "an atomic write")?;
-    let health = store.health(std::time::Duration::from_secs(2));
-    same!(health.status, crate::store::Status::Down, "the health: {:?}", health.details);
     Ok(())
 }

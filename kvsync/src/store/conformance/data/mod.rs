@@ -2,6 +2,7 @@
 
 mod atomic;
 mod batches;
+mod every;
 mod hashes;
 mod limits;
 mod races;
@@ -14,6 +15,7 @@ use super::Case;
 
 pub(super) fn cases() -> impl Iterator<Item = &'static Case> {
     [
+        every::CASES,
         strings::CASES,
         sets::CASES,
         hashes::CASES,

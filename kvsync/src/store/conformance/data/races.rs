@@ -12,10 +12,12 @@ use crate::store::data::{AtomicWrite, DataCommands, DataStore, Outcome};
 pub(super) const CASES: &[Case] = &[
     Case::data("a_counter_loses_no_increment", Needs::Nothing, counter),
     Case::data("one_of_many_sets_if_absent_wins", Needs::Nothing, lease),
+    Case::data("one_of_many_wins_whatever_there_is_to_win", Needs::Nothing, winners),
     Case::data("set_if_equal_is_a_compare_and_set", Needs::Nothing, compare_and_set),
     Case::data("a_set_loses_no_member", Needs::Nothing, members),
     Case::data("a_sorted_set_keeps_one_place_a_member", Needs::Nothing, sorted),
     Case::data("scores_lose_no_increment", Needs::Nothing, scores),
+    Case::data("a_hash_loses_no_field", Needs::Nothing, fields),
     Case::data("racing_atomic_writes_are_whole", Needs::AtomicSlot, atomic),
     Case::data("no_reader_sees_half_an_atomic_write", Needs::Nothing, whole),
 ];
@@ -39,6 +41,55 @@ fn lease(store: &dyn DataStore) -> Checked {
             Ok(())
         })?;
         same!(won.into_inner(), 1, "who won");
+    }
+    Ok(())
+}
+
+type Win = fn(&dyn DataStore, &str) -> crate::Result<bool>;
+
+fn winners(store: &dyn DataStore) -> Checked {
+    // In the order in which they can be won once each.
+    let wins: [(&str, Win); 8] = [
+        ("hset_if_absent", |store, key| store.hset_if_absent(key, "a", "x")),
+        ("hdel", |store, key| store.hdel(key, ["a"]).map(|gone| gone == 1)),
+        ("sadd", |store, key| store.sadd(key, ["a"]).map(|new| new == 1)),
+        ("srem", |store, key| store.srem(key, ["a"]).map(|gone| gone == 1)),
+        ("zadd_if_absent", |store, key| store.zadd_if_absent(key, "a", 1.0)),
+        ("zrem", |store, key| store.zrem(key, ["a"]).map(|gone| gone == 1)),
+        ("zh_add_if_absent", |store, key| store.zh_add_if_absent(key, "a", "x", 1.0)),
+        ("delete", |store, key| store.delete(key)),
+    ];
+    for round in 0..5 {
+        let key = format!("prize:{round}");
+        for (what, win) in wins {
+            let won = AtomicU64::new(0);
+            race(|_| {
+                won.fetch_add(u64::from(ok(win(store, &key), what)?), Ordering::SeqCst);
+                Ok(())
+            })?;
+            same!(won.into_inner(), 1, "how many won by {what}");
+        }
+    }
+    Ok(())
+}
+
+fn fields(store: &dyn DataStore) -> Checked {
+    race(|number| {
+        for round in 0..ROUNDS {
+            let own = format!("{number}:{round}");
+            ok(store.hset("key", [(own.as_str(), own.as_str()), ("all", "x")]), "hset")?;
+            ok(store.zh_add("sorted", &own, &own, 1.0), "zh_add")?;
+            if round % 2 == 1 {
+                same!(ok(store.hdel("key", [&own]), "hdel")?, 1, "a field of one's own");
+                same!(ok(store.zh_rem("sorted", [&own]), "zh_rem")?, 1, "a field of one's own");
+            }
+        }
+        Ok(())
+    })?;
+    same!(ok(store.hget_all("key"), "hget_all")?.len() as u64, THREADS * ROUNDS / 2 + 1, "the hash");
+    same!(ok(store.zh_count("sorted", ..), "zh_count")?, THREADS * ROUNDS / 2, "the sorted hash");
+    for entry in ok(store.zh_range_by_lex("sorted", .., None), "a range")? {
+        same!(entry.value, entry.field, "the value of a field");
     }
     Ok(())
 }

@@ -4,8 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::{fails, ok};
-use crate::error::ErrorKind;
+use super::ok;
 use crate::store::conformance::ground::{Checked, check, same};
 use crate::store::conformance::{Case, Needs};
 use crate::store::data::{DataCommands, DataStore};
@@ -16,7 +15,6 @@ pub(super) const CASES: &[Case] = &[
     Case::data("nothing_added_makes_no_set", Needs::Nothing, nothing),
     Case::data("a_set_takes_members_of_any_bytes", Needs::Nothing, odd),
     Case::data("a_set_of_many_members_is_read_whole", Needs::Nothing, large),
-    Case::data("set_commands_refuse_other_kinds", Needs::Nothing, kinds),
 ];
 
 fn members(store: &dyn DataStore, key: &str) -> Checked<BTreeSet<Bytes>> {
@@ -92,20 +90,5 @@ fn large(store: &dyn DataStore) -> Checked {
     same!(members(store, "key")?, wanted(all.iter().map(String::as_str)), "the set");
     check!(ok(store.delete("key"), "a delete")?, "a large set was there");
     same!(members(store, "key")?, wanted([]), "a large set that was deleted");
-    Ok(())
-}
-
-fn kinds(store: &dyn DataStore) -> Checked {
-    ok(store.set("string", "a"), "a set")?;
-    ok(store.hset("hash", [("a", "b")]), "hset")?;
-    ok(store.zadd("sorted", "a", 1.0), "zadd")?;
-    ok(store.zh_add("sorted hash", "a", "b", 1.0), "zh_add")?;
-    for key in ["string", "hash", "sorted"] {
-        fails(store.sadd(key, ["m"]), ErrorKind::WrongType, &format!("sadd on a {key}"))?;
-        fails(store.srem(key, ["a"]), ErrorKind::WrongType, &format!("srem on a {key}"))?;
-        fails(store.smembers(key), ErrorKind::WrongType, &format!("smembers on a {key}"))?;
-    }
-    same!(ok(store.get("string"), "a get")?.as_deref(), Some(b"a".as_slice()), "the string");
-    same!(ok(store.zscore("sorted", "a"), "zscore")?, Some(1.0), "the sorted set");
     Ok(())
 }

@@ -1,22 +1,26 @@
 //! Sorted hashes.
 
+use std::ops::Bound;
+
 use bytes::Bytes;
 
 use super::{fails, ok};
 use crate::error::ErrorKind;
-use crate::store::conformance::ground::{Checked, check, same};
+use crate::store::conformance::ground::{Checked, Dice, check, same};
 use crate::store::conformance::{Case, Needs};
-use crate::store::data::{DataCommands, DataStore, Entry, LexRange};
+use crate::store::data::{
+    Command, DataCommands, DataStore, Direction, Entry, LexRange, Reads, Reply, ScoreRange, Scored,
+};
 
 pub(super) const CASES: &[Case] = &[
     Case::data("a_field_of_a_sorted_hash_has_a_value_and_a_score", Needs::Nothing, fields),
     Case::data("zh_add_if_absent_leaves_a_field_as_it_is", Needs::Nothing, if_absent),
     Case::data("fields_come_by_score_with_their_values", Needs::Nothing, by_score),
     Case::data("fields_of_equal_score_are_a_dictionary", Needs::Nothing, by_lex),
+    Case::data("fields_are_found_as_members_are", Needs::Nothing, as_members),
     Case::data("a_score_of_a_field_is_moved_without_its_value", Needs::Nothing, increments),
     Case::data("an_emptied_sorted_hash_is_gone", Needs::Nothing, emptied),
     Case::data("a_sorted_hash_takes_large_values", Needs::Nothing, large),
-    Case::data("sorted_hash_commands_refuse_other_kinds", Needs::Nothing, kinds),
 ];
 
 fn entry(field: &'static str, value: &'static str, score: f64) -> Entry {
@@ -83,6 +87,70 @@ fn by_lex(store: &dyn DataStore) -> Checked {
     Ok(())
 }
 
+/// Every range of a sorted hash finds the fields that the same range of a sorted set finds as members.
+fn as_members(store: &dyn DataStore) -> Checked {
+    let places = [f64::NEG_INFINITY, -1.5, -0.0, 0.0, 2.0, 2.0, f64::INFINITY];
+    let names = ["", "B", "a", "ab", "b", "ä", "\u{ff5e}", "🙂"];
+    for (number, name) in names.iter().enumerate() {
+        let place = places.get(number % places.len()).copied().unwrap_or_default();
+        for (key, place) in [("scores", place), ("equal", 7.0)] {
+            ok(store.zadd(format!("{key} of members"), name, place), "zadd")?;
+            ok(store.zh_add(format!("{key} of fields"), name, format!("value of {name}"), place), "zh_add")?;
+        }
+    }
+    let ends = |end: f64| [Bound::Included(end), Bound::Excluded(end), Bound::Unbounded];
+    let ends: Vec<Bound<f64>> = [f64::NEG_INFINITY, 0.0, 2.0, f64::INFINITY].into_iter().flat_map(ends).collect();
+    let letters = |end: &'static str| [Bound::Included(end.into()), Bound::Excluded(end.into()), Bound::Unbounded];
+    let letters: Vec<Bound<Bytes>> = ["", "a", "ä", "🙂"].into_iter().flat_map(letters).collect();
+    let mut of_members = Vec::new();
+    let mut of_fields = Vec::new();
+    let mut dice = Dice(5);
+    let unbounded = || Bound::Unbounded;
+    for _ in 0..150 {
+        let mut end = || dice.pick(&ends).copied().unwrap_or(Bound::Unbounded);
+        let scores = ScoreRange { min: end(), max: end() };
+        let mut end = || dice.pick(&letters).cloned().unwrap_or_else(unbounded);
+        let range = LexRange { min: end(), max: end() };
+        let direction = *dice.pick(&[Direction::Forward, Direction::Reverse]).unwrap_or(&Direction::Forward);
+        let limit = *dice.pick(&[None, Some(0), Some(1), Some(3), Some(100)]).unwrap_or(&None);
+        let key = |of: &str| Bytes::from(format!("scores of {of}"));
+        let equal = |of: &str| Bytes::from(format!("equal of {of}"));
+        of_members.extend([
+            Command::ZCount { key: key("members"), scores },
+            Command::ZRangeByScore { key: key("members"), scores, direction, limit },
+            Command::ZLexCount { key: equal("members"), members: range.clone() },
+            Command::ZRangeByLex { key: equal("members"), members: range.clone(), direction, limit },
+        ]);
+        of_fields.extend([
+            Command::ZhCount { key: key("fields"), scores },
+            Command::ZhRangeByScore { key: key("fields"), scores, direction, limit },
+            Command::ZhLexCount { key: equal("fields"), fields: range.clone() },
+            Command::ZhRangeByLex { key: equal("fields"), fields: range, direction, limit },
+        ]);
+    }
+    let wanted = store.run(&of_members, Reads::Latest).into_iter().map(|reply| ok(reply, "a range of members"));
+    let found = store.run(&of_fields, Reads::Latest).into_iter().map(|reply| ok(reply, "a range of fields"));
+    for ((command, wanted), found) in of_fields.iter().zip(wanted).zip(found) {
+        let (wanted, found) = (wanted?, found?);
+        if let Reply::Entries(entries) = &found {
+            let own = |entry: &Entry| entry.value == [b"value of ", &entry.field[..]].concat();
+            check!(entries.iter().all(own), "{command:?} found {entries:?}, with values of other fields");
+        }
+        let as_members = match (&wanted, found) {
+            (Reply::Scored(_), Reply::Entries(entries)) => {
+                let to_scored = |entry: Entry| Scored { member: entry.field, score: entry.score };
+                Reply::Scored(entries.into_iter().map(to_scored).collect())
+            }
+            (Reply::Members(_), Reply::Entries(entries)) => {
+                Reply::Members(entries.into_iter().map(|entry| entry.field).collect())
+            }
+            (_, found) => found,
+        };
+        same!(as_members, wanted, "{command:?}");
+    }
+    Ok(())
+}
+
 fn increments(store: &dyn DataStore) -> Checked {
     same!(ok(store.zh_incr_by("key", "a", 1.0), "zh_incr_by")?, None, "a field that is absent");
     check!(!ok(store.delete("key"), "a delete")?, "nothing was made");
@@ -90,7 +158,15 @@ fn increments(store: &dyn DataStore) -> Checked {
     same!(ok(store.zh_incr_by("key", "a", 1.5), "zh_incr_by")?, Some(2.5), "1 + 1.5");
     let found = ok(store.zh_range_by_score("key", .., None), "a range")?;
     same!(found, [entry("b", "two", 2.0), entry("a", "one", 2.5)], "the sorted hash");
-    fails(store.zh_incr_by("key", "a", f64::NAN), ErrorKind::Rejected, "adding what is no number")
+    fails(store.zh_incr_by("key", "a", f64::NAN), ErrorKind::Rejected, "adding what is no number")?;
+    fails(store.zh_add("key", "c", "", f64::NAN), ErrorKind::Rejected, "a score that is no number")?;
+    fails(store.zh_count("key", f64::NAN..), ErrorKind::Rejected, "a range from what is no number")?;
+    fails(store.zh_range_by_score("key", ..f64::NAN, None), ErrorKind::Rejected, "a range to what is no number")?;
+    ok(store.zh_add("key", "a", "one", f64::INFINITY), "zh_add")?;
+    fails(store.zh_incr_by("key", "a", f64::NEG_INFINITY), ErrorKind::Rejected, "a sum that is no number")?;
+    same!(ok(store.zh_get("key", "a"), "zh_get")?.as_deref(), Some(b"one".as_slice()), "the value");
+    same!(ok(store.zh_count("key", ..), "zh_count")?, 2, "the fields");
+    Ok(())
 }
 
 fn emptied(store: &dyn DataStore) -> Checked {
@@ -114,28 +190,4 @@ fn large(store: &dyn DataStore) -> Checked {
     same!(found.len(), 3, "three of five");
     check!(found.iter().all(|entry| entry.value == value), "a large value came back changed");
     Ok(())
-}
-
-fn kinds(store: &dyn DataStore) -> Checked {
-    ok(store.set("string", "a"), "a set")?;
-    ok(store.sadd("set", ["a"]), "sadd")?;
-    ok(store.hset("hash", [("a", "b")]), "hset")?;
-    for key in ["string", "set", "hash"] {
-        fails(store.zh_add(key, "a", "b", 1.0), ErrorKind::WrongType, &format!("zh_add on a {key}"))?;
-        fails(
-            store.zh_add_if_absent(key, "a", "b", 1.0),
-            ErrorKind::WrongType,
-            &format!("zh_add_if_absent on a {key}"),
-        )?;
-        fails(store.zh_get(key, "a"), ErrorKind::WrongType, &format!("zh_get on a {key}"))?;
-        fails(store.zh_score(key, "a"), ErrorKind::WrongType, &format!("zh_score on a {key}"))?;
-        fails(store.zh_rem(key, ["a"]), ErrorKind::WrongType, &format!("zh_rem on a {key}"))?;
-        fails(store.zh_incr_by(key, "a", 1.0), ErrorKind::WrongType, &format!("zh_incr_by on a {key}"))?;
-        fails(store.zh_count(key, ..), ErrorKind::WrongType, &format!("zh_count on a {key}"))?;
-        fails(store.zh_range_by_score(key, .., None), ErrorKind::WrongType, &format!("a range of a {key}"))?;
-        fails(store.zh_range_by_lex(key, .., None), ErrorKind::WrongType, &format!("a range of a {key}"))?;
-    }
-    ok(store.zh_add("sorted hash", "a", "b", 1.0), "zh_add")?;
-    fails(store.get("sorted hash"), ErrorKind::WrongType, "a get of a sorted hash")?;
-    fails(store.sadd("sorted hash", ["a"]), ErrorKind::WrongType, "sadd on a sorted hash")
 }

@@ -15,18 +15,10 @@ use std::ops::Bound;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+pub(super) use crate::store::data::Kind;
+
 /// How many bytes are added to a key and a member, and to a value.
 pub(super) const OVERHEAD: usize = 16;
-
-/// What kind of value stands under a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
-    String,
-    Set,
-    Hash,
-    Sorted,
-    SortedHash,
-}
 
 impl Kind {
     pub(super) const fn byte(self) -> u8 {

@@ -16,9 +16,7 @@ pub(super) fn run(store: &Inner, operations: &[Operation], can: DataCapabilities
     atomic::check(operations, can, slot)?;
     let (mut keys, mut arguments) = (Vec::new(), Cmd::new());
     for operation in operations {
-        let command = operation.command();
-        command.check(can)?;
-        append(store, command, &mut keys, &mut arguments)?;
+        append(store, operation.command(), &mut keys, &mut arguments)?;
     }
     let Some(first) = keys.first() else { return Ok(Outcome::Done) };
     let slot = store.servers.slot(first);

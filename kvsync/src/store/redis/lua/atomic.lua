@@ -57,15 +57,15 @@ if #failed > 0 then return failed end
 local counted = {}
 for _, operation in ipairs(operations) do
   if operation.name == 'incrby' then
-    local before = redis.call('EXISTS', operation.key) == 1
+    local before = redis.call('GET', operation.key)
     local answer = redis.pcall('INCRBY', operation.key, operation[1])
     if type(answer) == 'table' and answer.err then
       for _, done in ipairs(counted) do
-        if done.before then redis.call('DECRBY', done.key, done.by) else redis.call('DEL', done.key) end
+        if done.before then redis.call('SET', done.key, done.before, 'KEEPTTL') else redis.call('DEL', done.key) end
       end
       return answer
     end
-    counted[#counted + 1] = { key = operation.key, by = operation[1], before = before }
+    counted[#counted + 1] = { key = operation.key, before = before }
   end
 end
 
