@@ -59,7 +59,8 @@
 //! - [`Syncable`](derive@Syncable): all attributes of the derive, and the methods that it generates.
 //! - [`KvSync`] and its [`Builder`]: the handle of everything.
 //! - [`capture`]: the connection, what it catches, what it cannot, pools, transactions, tests of your own.
-//! - [`store`]: the stores, and the contract for one of yours.
+//! - [`store`]: the stores, and the contract for one of yours; [`store::layer`]: a near cache, metrics, retry and other
+//!   stores around a store.
 //! - [`codec`]: MessagePack, JSON, BSON, or your own.
 //! - [`guarantees`]: what holds when a store evicts, forgets or fails over, and when the database is restored.
 //! - [`Report`], [`Health`] and [`Shutdown`]: what became of what.
@@ -77,6 +78,8 @@
 //! | `redis` | Redis, single server and Cluster | yes |
 //! | `redis-tls` | `rediss://`, with rustls and ring | |
 //! | `embedded` | a store on disk, in the process (fjall) | |
+//! | `near-cache` | a layer: what was read lately, in the memory of the process (moka) | |
+//! | `metrics` | a layer: counts, errors, times and bytes of a store, to the `metrics` facade | |
 //! | `json`, `bson` | these codecs | |
 //! | `uuid` | `Uuid` as a part of a key | |
 //! | `cli` | the command line that a program of yours mounts | |

@@ -64,6 +64,8 @@ const VENDORS: &[(&str, &str)] = &[
     ("clap", "cli"),
     ("indicatif", "cli"),
     ("rmp_serde", "codec"),
+    ("moka", "store/layer"),
+    ("metrics", "store/layer"),
 ];
 
 #[test]

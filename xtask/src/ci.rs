@@ -8,8 +8,12 @@ use crate::steps::Steps;
 use crate::test::{self, EVERYTHING};
 
 /// Feature sets that users choose and that nothing else compiles: each must stand on its own.
-const FEATURE_SETS: [&str; 4] =
-    ["", "sqlite,embedded", "postgres,redis,dynamodb", "sqlite,postgres,r2d2,redis,redis-tls,json,bson,uuid"];
+const FEATURE_SETS: [&str; 4] = [
+    "",
+    "sqlite,embedded,near-cache",
+    "postgres,redis,dynamodb,metrics",
+    "sqlite,postgres,r2d2,redis,redis-tls,json,bson,uuid",
+];
 
 /// Every step runs, so that one failure does not hide the next.
 pub(crate) fn run() -> Result<()> {

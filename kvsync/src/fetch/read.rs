@@ -16,6 +16,8 @@ use crate::store::SyncStore;
 /// Reads models out of one store.
 pub(crate) struct Reader {
     store: Arc<dyn SyncStore>,
+    /// A view of the store that may lag; the store itself where there is none.
+    near: Arc<dyn SyncStore>,
     epoch: Arc<AtomicU32>,
     clock: Arc<dyn Clock>,
 }
@@ -29,20 +31,36 @@ enum Entry {
 }
 
 impl Reader {
-    /// A reader of this store. `epoch` is the lowest epoch whose entries count.
-    pub(crate) fn new(store: Arc<dyn SyncStore>, epoch: Arc<AtomicU32>, clock: Arc<dyn Clock>) -> Self {
-        Self { store, epoch, clock }
+    /// A reader of this store, through a view of it where it need not be strict. `epoch` is the lowest epoch whose
+    /// entries count.
+    pub(crate) fn new(
+        store: Arc<dyn SyncStore>,
+        near: Arc<dyn SyncStore>,
+        epoch: Arc<AtomicU32>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { store, near, epoch, clock }
     }
 
     /// What stands under the keys, in the order asked: one round trip, and one more where pointers are
     /// among the entries. `index` is the keys' place in the model's schema.
     pub(crate) fn lookup_many<M: Syncable>(&self, index: usize, keys: &[Key], scope: &Scope) -> Result<Vec<Lookup<M>>> {
+        self.lookup_in(&*self.near, index, keys, scope)
+    }
+
+    fn lookup_in<M: Syncable>(
+        &self,
+        store: &dyn SyncStore,
+        index: usize,
+        keys: &[Key],
+        scope: &Scope,
+    ) -> Result<Vec<Lookup<M>>> {
         if keys.is_empty() {
             return Ok(Vec::new());
         }
-        let entries = self.entries(keys)?;
+        let entries = self.entries(store, keys)?;
         let homes: Vec<Key> = entries.iter().filter_map(Entry::home).cloned().collect();
-        let mut records = if homes.is_empty() { Vec::new() } else { self.entries(&homes)? }.into_iter();
+        let mut records = if homes.is_empty() { Vec::new() } else { self.entries(store, &homes)? }.into_iter();
         let one = |(entry, key): (Entry, &Key)| match entry {
             Entry::Absent => Ok(Lookup::Absent),
             Entry::Unknown(miss) => Ok(Lookup::Unknown(miss)),
@@ -73,9 +91,11 @@ impl Reader {
         Ok(answer.unwrap_or(Lookup::Unknown(Miss::NotStored)))
     }
 
-    /// What stands under one key, confirmed by the row's record: right also in a store that evicts.
+    /// What stands under one key, confirmed by the row's record: right also in a store that evicts. The view that may
+    /// lag is not asked.
     pub(crate) fn lookup_strict<M: Syncable>(&self, index: usize, key: &Key, scope: &Scope) -> Result<Lookup<M>> {
-        let row = match self.lookup::<M>(index, key, scope)? {
+        let found = self.lookup_in::<M>(&*self.store, index, std::slice::from_ref(key), scope)?.pop();
+        let row = match found.unwrap_or(Lookup::Unknown(Miss::NotStored)) {
             Lookup::Found(row) => row,
             miss => return Ok(miss),
         };
@@ -86,7 +106,7 @@ impl Reader {
         if home == *key {
             return Ok(Lookup::Found(row));
         }
-        let Some(Entry::Value(envelope)) = self.entries(&[home])?.pop() else {
+        let Some(Entry::Value(envelope)) = self.entries(&*self.store, &[home])?.pop() else {
             return Ok(Lookup::Unknown(Miss::Unconfirmed));
         };
         let record = Record::from_envelope(envelope.clone())?;
@@ -97,8 +117,8 @@ impl Reader {
         decode(&envelope, key)
     }
 
-    fn entries(&self, keys: &[Key]) -> Result<Vec<Entry>> {
-        let stored = self.store.get_many(keys)?;
+    fn entries(&self, store: &dyn SyncStore, keys: &[Key]) -> Result<Vec<Entry>> {
+        let stored = store.get_many(keys)?;
         stored.into_iter().zip(keys).map(|(bytes, key)| self.entry(bytes, key)).collect()
     }
 

@@ -25,6 +25,7 @@ pub struct Builder {
     config: PipelineConfig,
     auto_backfill: u32,
     replays: bool,
+    near: Option<Arc<dyn SyncStore>>,
 }
 
 impl Builder {
@@ -38,6 +39,7 @@ impl Builder {
             config,
             auto_backfill: 2000,
             replays: false,
+            near: None,
         }
     }
 
@@ -45,6 +47,14 @@ impl Builder {
     /// holds up no other. The first one is the one that is read.
     pub fn store(mut self, store: impl SyncStore + 'static) -> Self {
         self.config.stores.push(Arc::new(store));
+        self
+    }
+
+    /// What fetches read in place of the first store: a view of it that may lag, such as the
+    /// [`reader`](crate::store::layer::NearCache::reader) of a near cache. A fetch then returns a committed row that is
+    /// older by the time that the view lags at most. `fetch_strict`, workers and upkeep go to the first store.
+    pub fn read_from(mut self, view: impl SyncStore + 'static) -> Self {
+        self.near = Some(Arc::new(view));
         self
     }
 
@@ -241,7 +251,8 @@ impl Builder {
             let (filler, access, rate) = (pipeline.filler(), pipeline.access(), self.auto_backfill);
             pipeline.spawn("kvsync-backfill", move || mend_by_itself(&filler, &access, rate))?;
         }
-        let reader = Reader::new(Arc::clone(&store), pipeline.epoch(), Arc::clone(&clock));
+        let near = self.near.unwrap_or_else(|| Arc::clone(&store));
+        let reader = Reader::new(Arc::clone(&store), near, pipeline.epoch(), Arc::clone(&clock));
         let verifiers = Verifiers::default();
         let inner = Inner { store, reader, pipeline, databases, schemas, clock, verifiers };
         Ok(KvSync { inner: Arc::new(inner), scope: Scope::NONE })

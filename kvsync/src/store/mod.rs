@@ -5,9 +5,11 @@ pub mod conformance;
 pub mod data;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod layer;
 pub mod memory;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod shared;
 pub(crate) mod steps;
 
 use std::fmt;
@@ -168,6 +170,32 @@ pub enum Step {
         /// The bytes, as [`SyncStore::get_many`] gives them; none for something of another type.
         stands: Bytes,
     },
+}
+
+impl Step {
+    /// The key that it is atomic on; that of the record for a whole change, which writes others too.
+    #[must_use]
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Apply(change) | Self::Merge(change) => &change.home,
+            Self::Write(write) => &write.key,
+            Self::Confirm { home, .. } => home,
+            Self::Sweep(key) | Self::Remove { key, .. } => key,
+        }
+    }
+
+    /// Its name, for metrics and spans.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Apply(_) => "apply",
+            Self::Merge(_) => "merge",
+            Self::Write(_) => "write",
+            Self::Confirm { .. } => "confirm",
+            Self::Sweep(_) => "sweep",
+            Self::Remove { .. } => "remove",
+        }
+    }
 }
 
 /// What became of a step.

@@ -7,6 +7,7 @@ mod broken;
 mod broken_commands;
 mod commands;
 mod embedded;
+mod layers;
 mod matrix;
 mod random;
 mod redis;
@@ -30,6 +31,7 @@ fn stores() -> Vec<Store> {
         ("embedded_sync", Ok(Arc::new(embedded::Fresh::new(true)))),
     ];
     stores.extend(redis::stores());
+    stores.extend(layers::stores());
     stores
 }
 

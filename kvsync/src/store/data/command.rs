@@ -387,6 +387,42 @@ impl Command {
         }
     }
 
+    /// The same keys, to be changed.
+    pub(crate) fn keys_mut(&mut self) -> &mut [Bytes] {
+        match self {
+            Self::MGet { keys } => keys,
+            Self::Get { key }
+            | Self::Set { key, .. }
+            | Self::Del { key, .. }
+            | Self::IncrBy { key, .. }
+            | Self::SAdd { key, .. }
+            | Self::SRem { key, .. }
+            | Self::SMembers { key }
+            | Self::HSet { key, .. }
+            | Self::HSetNx { key, .. }
+            | Self::HGet { key, .. }
+            | Self::HGetAll { key }
+            | Self::HDel { key, .. }
+            | Self::ZAdd { key, .. }
+            | Self::ZRem { key, .. }
+            | Self::ZScore { key, .. }
+            | Self::ZIncrBy { key, .. }
+            | Self::ZCount { key, .. }
+            | Self::ZLexCount { key, .. }
+            | Self::ZRangeByScore { key, .. }
+            | Self::ZRangeByLex { key, .. }
+            | Self::ZhAdd { key, .. }
+            | Self::ZhGet { key, .. }
+            | Self::ZhScore { key, .. }
+            | Self::ZhRem { key, .. }
+            | Self::ZhIncrBy { key, .. }
+            | Self::ZhCount { key, .. }
+            | Self::ZhLexCount { key, .. }
+            | Self::ZhRangeByScore { key, .. }
+            | Self::ZhRangeByLex { key, .. } => std::slice::from_mut(key),
+        }
+    }
+
     /// The name of the command, as Redis writes it, in lower case: for metrics, spans and errors.
     #[must_use]
     pub const fn name(&self) -> &'static str {

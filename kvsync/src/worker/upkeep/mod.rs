@@ -65,7 +65,7 @@ impl Upkeep {
     /// Takes over the highest epoch of the stores, and raises those that stand lower: one that was down
     /// when the epoch was raised. Stores that do not answer are left for the next time.
     pub(crate) fn refresh_epoch(&self) {
-        let read: Vec<_> = self.stores.iter().map(|store| store.epoch()).collect();
+        let read: Vec<_> = self.stores.iter().map(SyncStore::epoch).collect();
         let highest = read.iter().flatten().copied().max().unwrap_or(0);
         let epoch = self.epoch.fetch_max(highest, Ordering::AcqRel).max(highest);
         for (store, read) in self.stores.iter().zip(read) {
