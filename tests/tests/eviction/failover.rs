@@ -1,4 +1,4 @@
-//! A cluster fails over while it is written.
+//! A cluster fails over while it is written, and so does the master of some sentinels.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kvsync::{KvSync, Report};
 use kvsync_tests::Tested;
-use kvsync_tests::servers::{Redis, RedisCluster};
+use kvsync_tests::servers::{Redis, RedisCluster, RedisSentinel, SentinelOptions};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -122,7 +122,7 @@ impl Drop for End<'_> {
     }
 }
 
-/// Runs `fail` while the cluster is written and read, and lets the writer go on for a while after it.
+/// Runs `fail` while the store is written and read, and lets the writer go on for a while after it.
 fn while_written(app: &mut App, reader: &KvSync, seed: u64, fail: impl FnOnce() -> Tested) -> Tested {
     let states = Mutex::new(app.users().into_iter().map(|row| (row.id, row.n)).collect());
     let (count, over) = (AtomicUsize::new(0), AtomicBool::new(false));
@@ -185,6 +185,32 @@ fn a_failover_in_mid_write_shows_nothing_wrong_and_is_mended() -> Tested {
     );
     println!("before it is mended: {:?}", wrong(&app));
     until("all of it is compared", || app.kv.repair_all().run().is_ok());
+    assert_eq!(wrong(&app), Vec::<String>::new());
+    Ok(())
+}
+
+#[test]
+fn a_master_that_dies_in_mid_write_is_replaced_by_its_sentinels_and_is_mended() -> Tested {
+    let down_after = Duration::from_secs(2);
+    let servers = RedisSentinel::start(&SentinelOptions { down_after, ..SentinelOptions::default() })?;
+    servers.wait_until_ready()?;
+    let store = || patient(RedisStore::builder(servers.urls())).sentinel(RedisSentinel::NAME);
+    let mut app = App::new(store()?, |builder| builder);
+    let reader = KvSync::builder().store(store()?).build()?;
+    for id in 0..ROWS {
+        app.put(&user(id, "", 0));
+    }
+    app.flush();
+    assert_eq!(wrong(&app), Vec::<String>::new());
+
+    let dead = servers.master().ok_or("no master")?;
+    while_written(&mut app, &reader, 3, || {
+        dead.kill()?;
+        until("the replica takes over", || servers.master().is_some_and(|master| master.port() != dead.port()));
+        Ok(())
+    })?;
+    until("it is noticed", || app.noticed() > 0 && app.dirty().len() == 2);
+    app.kv.repair_all().run()?;
     assert_eq!(wrong(&app), Vec::<String>::new());
     Ok(())
 }

@@ -12,7 +12,7 @@ use kvsync_tests::{Tested, env};
 use super::{done, prefix, stands, write};
 
 /// The connection fails with this kind, and the message says this.
-fn refused(made: kvsync::Result<RedisStore>, kind: ErrorKind, says: &[&str]) {
+pub(crate) fn refused(made: kvsync::Result<RedisStore>, kind: ErrorKind, says: &[&str]) {
     let error = made.expect_err("the store was made");
     let text = error.to_string();
     assert_eq!(error.kind(), kind, "{text}");
@@ -47,6 +47,9 @@ fn no_url() {
     refused(RedisStore::connect("http://user:hunter2@localhost"), ErrorKind::Config, &["no redis URL"]);
     refused(RedisStore::builder(["redis://a", "redis://b"]).connect(), ErrorKind::Config, &["is it a cluster"]);
     refused(RedisStore::cluster(Vec::<String>::new()), ErrorKind::Config, &["the URL of one node"]);
+    refused(RedisStore::builder(Vec::<String>::new()).sentinel("x"), ErrorKind::Config, &["the URL of one sentinel"]);
+    let two = ["redis://127.0.0.1/3", "redis://127.0.0.1/4"];
+    refused(RedisStore::builder(two).sentinel("x"), ErrorKind::Config, &["differ"]);
     refused(RedisStore::cluster(["redis://127.0.0.1/3"]), ErrorKind::Config, &["database 0"]);
     refused(
         plain("redis://127.0.0.1").command_timeout(Duration::ZERO).connect(),

@@ -218,3 +218,22 @@ fn a_replica_that_takes_over_is_found() -> Tested {
     assert_eq!(read(&store, &keys)?, vec![Some(2_000_000); keys.len()]);
     Ok(())
 }
+
+#[test]
+fn a_cluster_speaks_tls_among_itself_and_to_us() -> Tested {
+    let cluster = RedisCluster::start_tls(3, 0)?;
+    let ca = cluster.node(0)?.ca().ok_or("no certificate")?;
+    let error = builder(&cluster).cluster().expect_err("nobody that is trusted signed it");
+    assert!(error.to_string().contains("`ca_file`"), "{error}");
+    let store = builder(&cluster).ca_file(ca).cluster()?;
+    let keys = keys(60);
+    done(&store, &writes(&keys, 1));
+    assert_eq!(read(&store, &keys)?, vec![Some(1); keys.len()]);
+    // A node that a redirection names is reached in the same way.
+    let slot = cluster.slot_of(&format!("kvsync:{}", keys[0]))?;
+    let from = cluster.master_of(slot)?;
+    cluster.migrate_slot(slot, from, (from + 1) % 3)?;
+    done(&store, &writes(&keys, 2));
+    assert_eq!(read(&store, &keys)?, vec![Some(2); keys.len()]);
+    Ok(())
+}

@@ -6,6 +6,7 @@ mod cluster;
 mod foreign;
 mod outages;
 mod scripts;
+mod sentinel;
 
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};

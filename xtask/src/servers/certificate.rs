@@ -9,6 +9,7 @@ use crate::Result;
 use crate::error::Context;
 
 /// Paths of the PEM files.
+#[derive(Clone)]
 pub(super) struct Certificate {
     pub(super) authority: PathBuf,
     pub(super) server: PathBuf,

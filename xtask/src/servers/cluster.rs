@@ -4,7 +4,10 @@ use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::redis::{Redis, RedisOptions};
+use tempfile::TempDir;
+
+use super::certificate::Certificate;
+use super::redis::{Listen, Redis, RedisOptions};
 use crate::error::Context;
 use crate::tools::Tool;
 use crate::{Error, Result};
@@ -20,6 +23,8 @@ const READY_DEADLINE: Duration = Duration::from_mins(5);
 pub struct RedisCluster {
     nodes: Vec<Redis>,
     masters: usize,
+    /// The folder of the certificate that all nodes have.
+    _certificate: Option<TempDir>,
 }
 
 impl RedisCluster {
@@ -28,9 +33,29 @@ impl RedisCluster {
     /// # Errors
     /// When a program is missing or the cluster does not form; the message says what was awaited.
     pub fn start(masters: usize, replicas_per_master: usize) -> Result<Self> {
+        Self::start_listening(Listen::Tcp, masters, replicas_per_master)
+    }
+
+    /// The same, where clients and the nodes among themselves speak TLS, with one certificate for all.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    pub fn start_tls(masters: usize, replicas_per_master: usize) -> Result<Self> {
+        Self::start_listening(Listen::Tls, masters, replicas_per_master)
+    }
+
+    fn start_listening(listen: Listen, masters: usize, replicas_per_master: usize) -> Result<Self> {
+        let folder = match listen {
+            Listen::Tls => {
+                Some(TempDir::with_prefix("kvsync-redis-ca-").context(|| "cannot make a folder".to_owned())?)
+            }
+            Listen::Tcp | Listen::Socket => None,
+        };
+        let certificate = folder.as_ref().map(|folder| Certificate::create(folder.path())).transpose()?;
         let count = masters * (1 + replicas_per_master);
-        let nodes = (0..count).map(|_| Redis::start(node_options())).collect::<Result<Vec<_>>>()?;
-        let cluster = Self { nodes, masters };
+        let node = |_| Redis::start_with(node_options(listen), certificate.clone(), None);
+        let nodes = (0..count).map(node).collect::<Result<Vec<_>>>()?;
+        let cluster = Self { nodes, masters, _certificate: folder };
         cluster.create(replicas_per_master)?;
         cluster.wait_until_ready()?;
         Ok(cluster)
@@ -167,6 +192,9 @@ impl RedisCluster {
         cli.args(["--cluster", "create"]);
         cli.args(self.nodes.iter().filter_map(Redis::port).map(|port| format!("127.0.0.1:{port}")));
         cli.args(["--cluster-replicas", &replicas_per_master.to_string(), "--cluster-yes"]);
+        if let Some(ca) = self.nodes.first().and_then(Redis::ca) {
+            cli.arg("--tls").arg("--cacert").arg(ca);
+        }
         let output = cli.output().context(|| "cannot run redis-cli".to_owned())?;
         if output.status.success() {
             return Ok(());
@@ -198,15 +226,18 @@ impl RedisCluster {
     }
 }
 
-fn node_options() -> RedisOptions {
+fn node_options(listen: Listen) -> RedisOptions {
+    let tls = if listen == Listen::Tls { "yes" } else { "no" };
     let settings = [
+        ("tls-cluster", tls),
+        ("tls-replication", tls),
         ("cluster-enabled", "yes"),
         ("cluster-config-file", "nodes.conf"),
         ("cluster-node-timeout", "120000"),
         ("repl-diskless-sync-delay", "0"),
     ];
     let settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned()));
-    RedisOptions { settings: settings.into(), ..RedisOptions::default() }
+    RedisOptions { listen, settings: settings.into(), ..RedisOptions::default() }
 }
 
 fn expect_ok(node: &Redis, command: &[&str]) -> Result<()> {

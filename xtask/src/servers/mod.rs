@@ -23,6 +23,7 @@ mod postgres;
 mod process;
 mod proxy;
 mod redis;
+mod sentinel;
 mod watchdog;
 
 pub use cluster::RedisCluster;
@@ -31,3 +32,4 @@ pub use nats::{Nats, NatsOptions};
 pub use postgres::Postgres;
 pub use proxy::{Fault, Proxy, Side};
 pub use redis::{AclUser, Listen, Redis, RedisOptions};
+pub use sentinel::{RedisSentinel, SentinelOptions};

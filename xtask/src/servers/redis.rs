@@ -69,12 +69,27 @@ impl Redis {
     /// # Errors
     /// When `redis-server` is missing or does not start; the message quotes its log.
     pub fn start(options: RedisOptions) -> Result<Self> {
+        Self::start_with(options, None, None)
+    }
+
+    /// Starts a server with a certificate that it shares with others, or a sentinel with this configuration.
+    pub(super) fn start_with(
+        options: RedisOptions,
+        certificate: Option<Certificate>,
+        sentinel: Option<&str>,
+    ) -> Result<Self> {
         let folder = TempDir::with_prefix("kvsync-redis-").context(|| "cannot make a temporary folder".to_owned())?;
-        let certificate = match options.listen {
-            Listen::Tls => Some(Certificate::create(folder.path())?),
-            Listen::Tcp | Listen::Socket => None,
+        let certificate = match (options.listen, certificate) {
+            (Listen::Tls, None) => Some(Certificate::create(folder.path())?),
+            (Listen::Tls, shared) => shared,
+            (Listen::Tcp | Listen::Socket, _) => None,
         };
-        let start = |port| Process::start(spec(&options, folder.path(), port, certificate.as_ref())?);
+        let start = |port| {
+            Process::start(match sentinel {
+                Some(configuration) => sentinel_spec(configuration, folder.path(), port)?,
+                None => spec(&options, folder.path(), port, certificate.as_ref())?,
+            })
+        };
         let (port, process) = match options.listen {
             Listen::Socket => (None, start(0)?),
             Listen::Tcp | Listen::Tls => with_free_port(|port| Ok((Some(port), start(port)?)))?,
@@ -264,6 +279,22 @@ fn spec(options: &RedisOptions, folder: &Path, port: u16, certificate: Option<&C
         folder: folder.to_owned(),
         // Capital on a port, "now ready" on a socket.
         ready: "eady to accept connections",
+        end: Signal::KILL,
+    })
+}
+
+/// A sentinel is a Redis server with a file that it writes itself.
+fn sentinel_spec(configuration: &str, folder: &Path, port: u16) -> Result<Spec> {
+    let file = folder.join("sentinel.conf");
+    let text = format!("port {port}\nbind 127.0.0.1\ndir {}\n{configuration}\n", folder.display());
+    std::fs::write(&file, text).context(|| format!("cannot write {}", file.display()))?;
+    Ok(Spec {
+        name: "redis-server --sentinel",
+        program: Tool::RedisServer.require()?,
+        arguments: vec![file.into(), "--sentinel".into()],
+        identity: None,
+        folder: folder.to_owned(),
+        ready: "+monitor master",
         end: Signal::KILL,
     })
 }

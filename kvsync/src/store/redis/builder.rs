@@ -11,6 +11,7 @@ use redis::{Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisCon
 use super::connection::Login;
 use super::error::{Cure, Failure};
 use super::node::{Node, Settings};
+use super::sentinel::Sentinel;
 use super::servers::{Cluster, Servers};
 use super::{Inner, RedisStore, check};
 use crate::error::{Error, ErrorKind, Result};
@@ -24,6 +25,7 @@ pub struct Builder {
     data_prefix: Option<String>,
     username: Option<String>,
     password: Option<String>,
+    sentinel_login: Option<(Option<String>, String)>,
     client_name: String,
     connect_timeout: Duration,
     command_timeout: Duration,
@@ -41,6 +43,7 @@ impl Builder {
             data_prefix: None,
             username: None,
             password: None,
+            sentinel_login: None,
             client_name: "kvsync".to_owned(),
             connect_timeout: Duration::from_secs(1),
             command_timeout: Duration::from_secs(2),
@@ -74,6 +77,12 @@ impl Builder {
         Self { password: Some(password.into()), ..self }
     }
 
+    /// The password of the sentinels, where it should not stand in their URLs. Without a user name it is that of
+    /// the default user.
+    pub fn sentinel_login(self, username: Option<String>, password: impl Into<String>) -> Self {
+        Self { sentinel_login: Some((username, password.into())), ..self }
+    }
+
     /// What `CLIENT LIST` calls the connections: `kvsync` by default, without spaces.
     pub fn client_name(self, name: impl Into<String>) -> Self {
         Self { client_name: name.into(), ..self }
@@ -90,7 +99,8 @@ impl Builder {
     }
 
     /// For how long a write is tried again after failures that may pass: five seconds by default. A
-    /// failover of a cluster takes its `cluster-node-timeout` and a second or two.
+    /// failover takes the `cluster-node-timeout` of a cluster, or the `down-after-milliseconds` of sentinels (30
+    /// seconds unless it was changed), and a second or two.
     pub fn retry_for(self, time: Duration) -> Self {
         Self { retry_for: time, ..self }
     }
@@ -169,6 +179,52 @@ impl Builder {
         Ok(RedisStore { inner: Arc::new(inner) })
     }
 
+    /// Connects to the master of this name that the sentinels at these URLs watch over, and follows it when another
+    /// takes its place.
+    ///
+    /// The URLs are those of sentinels, and so are the user and the password in them; those of the master are given
+    /// by [`username`](Self::username) and [`password`](Self::password). The number of a database in the URLs is that
+    /// of the master's. With `rediss://` the sentinels and the master are all reached by TLS; their certificates have
+    /// to hold for the addresses that the sentinels name (see `sentinel announce-hostnames`).
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisStore::connect`]; when no sentinel answers, or none of those that do knows the name.
+    pub fn sentinel(self, name: impl Into<String>) -> Result<RedisStore> {
+        let name = name.into();
+        let mut sentinels = Vec::new();
+        let mut first = None;
+        for url in &self.urls {
+            let (info, _) = self.parse(url)?;
+            let told = info.redis_settings();
+            let opener = self.opener(&info)?;
+            let (username, password) = match &self.sentinel_login {
+                Some((username, password)) => (username.clone(), Some(password.clone())),
+                None => (told.username().map(str::to_owned), told.password().map(str::to_owned)),
+            };
+            let client_name = self.client_name.clone();
+            let login = Login { username, password, database: 0, client_name, primary_only: false };
+            let settings = self.settings(login)?;
+            sentinels.push(Arc::new(Node::new(opener.client(info.addr().clone())?, settings)));
+            if *first.get_or_insert((opener.tls, told.db())) != (opener.tls, told.db()) {
+                let message = "the URLs of the sentinels differ in TLS or in the number of the database";
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+        }
+        let (Some(url), Some((_, database))) = (self.urls.first(), first) else {
+            return Err(Error::new(ErrorKind::Config, "a master is found by the URL of one sentinel at least"));
+        };
+        let opener = self.opener(&self.parse(url)?.0)?;
+        let (username, password) = (self.username.clone(), self.password.clone());
+        let client_name = self.client_name.clone();
+        let settings = self.settings(Login { username, password, database, client_name, primary_only: true })?;
+        let open = Box::new(move |host: &str, port| opener.client(opener.at(host, port)));
+        let sentinel = Sentinel::find(name.clone(), sentinels, Arc::clone(&settings), open)?;
+        let inner = self.into_inner(format!("redis master {name}"), Servers::Sentinel(sentinel), settings);
+        check::one(&inner)?;
+        Ok(RedisStore { inner: Arc::new(inner) })
+    }
+
     fn into_inner(self, name: String, servers: Servers, settings: Arc<Settings>) -> Inner {
         let data_prefix = self.data_prefix.unwrap_or_else(|| format!("{}=", self.prefix));
         let (prefix, batch, closed) = (self.prefix, self.batch.max(1), AtomicBool::new(false));
@@ -207,6 +263,7 @@ impl Builder {
             password: self.password.clone().or_else(|| told.password().map(str::to_owned)),
             database: told.db(),
             client_name: self.client_name.clone(),
+            primary_only: false,
         };
         Ok((info, login))
     }

@@ -15,6 +15,8 @@ pub(super) struct Login {
     pub(super) password: Option<String>,
     pub(super) database: i64,
     pub(super) client_name: String,
+    /// Whether a replica is not connected to: where it is named by others, who may not know yet that it is one.
+    pub(super) primary_only: bool,
 }
 
 /// A connection that is in step: every request that was sent has been answered.
@@ -42,30 +44,38 @@ impl Connection {
         let mut connection = Self { inner, timeout: None, used: false };
         let mut greeting = Vec::new();
         let mut replies = Vec::new();
-        let mut add = |command: &Cmd, must: bool| {
+        let mut add = |command: &Cmd, reply: Reply| {
             command.write_packed_command(&mut greeting);
-            replies.push(must);
+            replies.push(reply);
         };
         if let Some(password) = &login.password {
             let mut auth = cmd("AUTH");
             if let Some(username) = &login.username {
                 auth.arg(username);
             }
-            add(auth.arg(password), true);
+            add(auth.arg(password), Reply::Must);
         }
         if login.database != 0 {
-            add(cmd("SELECT").arg(login.database), true);
+            add(cmd("SELECT").arg(login.database), Reply::Must);
         }
         // Older servers and tight rights refuse these two; they only help whoever watches the server.
-        add(cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg("kvsync"), false);
-        add(cmd("CLIENT").arg("SETNAME").arg(&login.client_name), false);
+        add(cmd("CLIENT").arg("SETINFO").arg("LIB-NAME").arg("kvsync"), Reply::May);
+        add(cmd("CLIENT").arg("SETNAME").arg(&login.client_name), Reply::May);
+        if login.primary_only {
+            // `ROLE` would say it too, but is of a category that is seldom given.
+            add(cmd("INFO").arg("replication"), Reply::Role);
+        }
         connection.send(&greeting, address, deadline).map_err(|failure| failure.of_greeting(address, tls))?;
         let mut refused = None;
-        for must in replies {
+        for awaited in replies {
             let reply = connection.receive(address, deadline).map_err(|failure| failure.of_greeting(address, tls))?;
+            if awaited == Reply::Role && is_replica(&reply) {
+                refused.get_or_insert_with(|| Failure::of_replica(address));
+            }
             if let Value::ServerError(error) = reply {
                 let failure = Failure::of_login(&error, address, login.password.as_deref());
-                let fatal = must || matches!(error.code(), "NOAUTH" | "DENIED") || failure.cure == Cure::Wait;
+                let fatal =
+                    awaited == Reply::Must || matches!(error.code(), "NOAUTH" | "DENIED") || failure.cure == Cure::Wait;
                 if fatal && refused.is_none() {
                     refused = Some(failure);
                 }
@@ -102,4 +112,24 @@ impl Connection {
         }
         Ok(())
     }
+}
+
+/// What becomes of the greeting when one of its commands is refused or answered.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reply {
+    /// Nothing can be done without it.
+    Must,
+    /// It may be refused.
+    May,
+    /// It may be refused, and says whether this is a replica.
+    Role,
+}
+
+fn is_replica(info: &Value) -> bool {
+    let text = match info {
+        Value::BulkString(text) => String::from_utf8_lossy(text),
+        Value::VerbatimString { text, .. } => text.as_str().into(),
+        _ => return false,
+    };
+    text.lines().any(|line| line.trim_end() == "role:slave")
 }

@@ -75,6 +75,17 @@ impl Failure {
         Self { message, ..self }
     }
 
+    /// The same failure, saying first whose it is.
+    pub(super) fn about(self, whose: &str) -> Self {
+        Self { message: format!("{whose}: {}", self.message), ..self }
+    }
+
+    /// The server at this address is no primary.
+    pub(super) fn of_replica(address: &str) -> Self {
+        let message = format!("redis at {address} is a read-only replica, and no primary (any longer, or yet)");
+        Self::new(ErrorKind::Unavailable, Cure::Wait, message)
+    }
+
     /// The server at this address answered with an error.
     pub(super) fn of_server(error: &ServerError, address: &str) -> Self {
         let detail = error.details().unwrap_or_default();

@@ -35,14 +35,16 @@ impl Facts {
         self.get(name)?.parse().ok()
     }
 
+    /// A name for the run of the server.
+    pub(super) fn run(&self, address: &str) -> String {
+        self.get("run_id").map_or_else(|| format!("redis at {address}"), |run| format!("run {run}"))
+    }
+
     /// A name for the life that the server's memory hangs on: its run, unless it keeps every write before
     /// it acknowledges it, and never was a replica that may have lacked some.
     pub(super) fn life(&self, address: &str) -> String {
         let keeps = self.get("aof_enabled") == Some("1") && self.get("appendfsync") == Some("always");
-        match self.get("run_id") {
-            Some(run) if !keeps || self.was_replica() => format!("run {run}"),
-            _ => format!("redis at {address}"),
-        }
+        if !keeps || self.was_replica() { self.run(address) } else { format!("redis at {address}") }
     }
 
     /// Whether it became a primary while it ran, in place of another.

@@ -8,6 +8,7 @@ use redis::{Value, cmd};
 use super::Inner;
 use super::facts::Facts;
 use super::node::Node;
+use super::sentinel::Sentinel;
 use super::servers::Servers;
 use crate::store::{Health, Status};
 
@@ -24,20 +25,26 @@ pub(super) fn health(store: &Inner, deadline: Duration) -> Health {
     let deadline = crate::clock::from_now(deadline);
     let nodes = store.servers.nodes();
     // Threads, because one server that hangs must not hide the others.
-    let told: Vec<Told> = std::thread::scope(|scope| {
+    let (told, watch) = std::thread::scope(|scope| {
+        let watch = match &store.servers {
+            Servers::Sentinel(sentinel) => Some(scope.spawn(move || watch(sentinel, deadline))),
+            Servers::One(_) | Servers::Cluster(_) => None,
+        };
         let threads: Vec<_> = nodes.iter().map(|node| scope.spawn(move || ask(store, node, deadline))).collect();
         let lost = || Told::down("the check of a redis server ended in a panic".to_owned());
-        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| lost())).collect()
+        let told: Vec<Told> = threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| lost())).collect();
+        (told, watch.map(|thread| thread.join().unwrap_or_else(|_| lost())))
     });
     let down = told.iter().filter(|told| told.status == Status::Down).count();
     let worst = told.iter().map(|told| told.status).max().unwrap_or(Status::Down);
     // While one node of a cluster answers, a part of the keys can be read.
     let status = if down > 0 && down < told.len() { Status::Degraded } else { worst };
     let lives: Option<Vec<String>> = told.iter().map(|told| told.life.clone()).collect();
-    let health = Health::new(status, told.into_iter().flat_map(|told| told.details).collect());
-    if let (Servers::Cluster(cluster), true) = (&store.servers, down > 0) {
+    let status = watch.as_ref().map_or(status, |watch| status.max(watch.status));
+    let health = Health::new(status, told.into_iter().chain(watch).flat_map(|told| told.details).collect());
+    if down > 0 {
         // Another node may have taken over; the next question goes to that one.
-        let _ = cluster.refresh(None, deadline, &store.settings);
+        let _ = store.servers.refresh(None, deadline, &store.settings);
     }
     match lives {
         Some(lives) if !lives.is_empty() => health.with_lives(lives),
@@ -80,7 +87,42 @@ fn ask(store: &Inner, node: &Arc<Node>, deadline: Instant) -> Told {
     facts.judge(&node.address, evicted, secret.as_deref(), &mut |status, what| told.found(status, what));
     // A server that does not say which of its lives this is has a name all the same, so that the mark
     // that is left in the store is looked for.
-    told.life = (told.status != Status::Down).then(|| facts.life(&node.address));
+    told.life = (told.status != Status::Down).then(|| match &store.servers {
+        // One that was replaced and came back has been given the memory of another, whatever it kept.
+        Servers::Sentinel(_) => facts.run(&node.address),
+        Servers::One(_) | Servers::Cluster(_) => facts.life(&node.address),
+    });
+    told
+}
+
+/// What the sentinels say.
+fn watch(sentinel: &Sentinel, deadline: Instant) -> Told {
+    let watchers = sentinel.watchers();
+    let answers: Vec<_> = std::thread::scope(|scope| {
+        let ask = |node: &Arc<Node>| {
+            sentinel.named_by(node, deadline).map_err(|failure| crate::Error::from(failure).to_string())
+        };
+        let threads: Vec<_> = watchers.iter().map(|node| scope.spawn(move || ask(node))).collect();
+        let lost = || Err("the check of a sentinel ended in a panic".to_owned());
+        threads.into_iter().map(|thread| thread.join().unwrap_or_else(|_| lost())).collect()
+    });
+    let name = &sentinel.name;
+    let what = format!(
+        "the master `{name}` may be replaced by its sentinels: what it acknowledged last, and no replica has, is \
+         forgotten then, and tables are dirty until they are mended"
+    );
+    let mut told = Told { status: Status::Up, details: vec![what], life: None };
+    let knowing = answers.iter().filter(|answer| matches!(answer, Ok(Some(_)))).count();
+    for (node, answer) in watchers.iter().zip(answers) {
+        match answer {
+            Ok(Some(_)) => {}
+            Ok(None) => told.details.push(format!("the sentinel at {} knows no master `{name}`", node.address)),
+            Err(why) => told.details.push(format!("a sentinel is not there: {why}")),
+        }
+    }
+    if knowing == 0 {
+        told.found(Status::Degraded, format!("no sentinel knows who `{name}` is: a failover would not be followed"));
+    }
     told
 }
 

@@ -1,4 +1,4 @@
-//! A store in Redis or in a Redis Cluster. Valkey speaks the same protocol.
+//! A store in Redis, in a Redis Cluster, or in the master that sentinels watch over. Valkey speaks the same protocol.
 //!
 //! ```no_run
 //! use kvsync::store::redis::RedisStore;
@@ -6,6 +6,7 @@
 //! # fn main() -> kvsync::Result<()> {
 //! let one = RedisStore::connect("redis://127.0.0.1/")?;
 //! let cluster = RedisStore::cluster(["redis://10.0.0.1:7000", "redis://10.0.0.2:7000"])?;
+//! let watched = RedisStore::builder(["redis://10.0.0.1:26379", "redis://10.0.0.2:26379"]).sentinel("mymaster")?;
 //! let socket = RedisStore::builder(["redis+unix:///run/redis/redis.sock"]).prefix("shop:").connect()?;
 //! # Ok(())
 //! # }
@@ -32,10 +33,21 @@
 //!   [`health`](crate::store::SyncStore::health) warns otherwise. An append-only file, or the outbox, if the
 //!   server may lose its memory. What holds without: [`guarantees`](crate::guarantees).
 //! - For a user with an access list: `~kvsync:* +@read +@write +@scripting +@connection +info` (and
-//!   `+cluster` in a cluster), with your prefix; with `+config|get` health also tells what the settings lose. On a
+//!   `+cluster` in a cluster), with your prefix; with `+config|get` health also tells what the settings lose.
+//!   The commands of [`DataCommands`](crate::store::data::DataCommands) need no others; a
+//!   [`data_prefix`](Builder::data_prefix) of your own needs its `~` too. On a
 //!   single server scripts reach keys that they find in records, which a proxy that shards by key cannot know:
 //!   connect to the servers themselves.
 //! - The clock of the server need not agree with ours: expiries are sent as durations.
+//!
+//! # Sentinels
+//!
+//! [`sentinel`](Builder::sentinel) asks the sentinels who the master is, again whenever something fails, and once a
+//! second while it is used. A server is talked to only while it says itself that it is a master. Replication does
+//! not wait: **a failover may forget what was acknowledged last**, that of the seconds for which a master that was
+//! cut off or replaced still answered included. [`health`](crate::store::Store::health) says so, and names the run of
+//! the master as the life that its memory hangs on: once another one answers, upkeep reports that the store may have
+//! forgotten, and each table is dirty until it is mended.
 //!
 //! # How long a call takes
 //!
@@ -54,6 +66,7 @@ mod outcome;
 mod pipeline;
 mod scan;
 mod script;
+mod sentinel;
 mod servers;
 mod steps;
 

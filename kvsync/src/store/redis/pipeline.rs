@@ -73,9 +73,9 @@ pub(super) fn run(
             break;
         }
         let refresh = || {
-            if let (true, Servers::Cluster(cluster)) = (next.refresh, servers) {
+            if next.refresh {
                 // Where nobody answers, the next round says so.
-                let _ = cluster.refresh(Some(started), Instant::now() + settings.command_timeout, settings);
+                let _ = servers.refresh(Some(started), Instant::now() + settings.command_timeout, settings);
             }
         };
         if next.wait || round >= ROUNDS {
@@ -275,7 +275,7 @@ fn sort_out(
                         next.refresh = true;
                         true
                     }
-                    (Cure::None, _) | (Cure::Moved(_) | Cure::Ask(_), Servers::One(_)) => false,
+                    (Cure::None, _) | (Cure::Moved(_) | Cure::Ask(_), Servers::One(_) | Servers::Sentinel(_)) => false,
                     (Cure::Moved(address), Servers::Cluster(cluster)) => {
                         next.refresh = true;
                         if let (Some(node), Some(slot)) = (cluster.at(address, settings), request.slot) {

@@ -1,4 +1,4 @@
-//! Which server answers for which key: one for all, or a cluster's map of slots.
+//! Which server answers for which key: one for all, the master of some sentinels, or a cluster's map of slots.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -11,6 +11,7 @@ use redis::{Client, Value, cmd};
 
 use super::error::{Cure, Failure};
 use super::node::{Node, Settings};
+use super::sentinel::Sentinel;
 use crate::error::ErrorKind;
 
 /// Slots of a Redis Cluster.
@@ -20,6 +21,8 @@ const SLOTS: u16 = 16_384;
 pub(super) enum Servers {
     /// One server holds every key.
     One(Arc<Node>),
+    /// The one server that sentinels name holds every key.
+    Sentinel(Sentinel),
     /// Each key has a slot, and each slot a node.
     Cluster(Cluster),
 }
@@ -45,7 +48,7 @@ impl Servers {
     /// The slot of a key; nothing where there are no slots.
     pub(super) fn slot(&self, key: &[u8]) -> Option<Slot> {
         match self {
-            Self::One(_) => None,
+            Self::One(_) | Self::Sentinel(_) => None,
             Self::Cluster(_) => Some(Slot::for_key(key)),
         }
     }
@@ -54,6 +57,7 @@ impl Servers {
     pub(super) fn node(&self, slot: Option<Slot>) -> Result<Arc<Node>, Failure> {
         let cluster = match self {
             Self::One(node) => return Ok(Arc::clone(node)),
+            Self::Sentinel(sentinel) => return Ok(sentinel.master()),
             Self::Cluster(cluster) => cluster,
         };
         let map = cluster.map.read();
@@ -71,7 +75,22 @@ impl Servers {
     pub(super) fn nodes(&self) -> Vec<Arc<Node>> {
         match self {
             Self::One(node) => vec![Arc::clone(node)],
+            Self::Sentinel(sentinel) => vec![sentinel.master()],
             Self::Cluster(cluster) => cluster.map.read().nodes.values().cloned().collect(),
+        }
+    }
+
+    /// Finds out anew who answers for what, unless somebody did since `seen`.
+    pub(super) fn refresh(
+        &self,
+        seen: Option<Instant>,
+        deadline: Instant,
+        settings: &Arc<Settings>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::One(_) => Ok(()),
+            Self::Sentinel(sentinel) => sentinel.refresh(seen, deadline),
+            Self::Cluster(cluster) => cluster.refresh(seen, deadline, settings),
         }
     }
 
@@ -79,6 +98,7 @@ impl Servers {
     pub(super) fn forget(&self) {
         match self {
             Self::One(node) => node.forget(),
+            Self::Sentinel(sentinel) => sentinel.forget(),
             Self::Cluster(cluster) => {
                 cluster.seeds.iter().for_each(|node| node.forget());
                 cluster.map.read().nodes.values().for_each(|node| node.forget());
@@ -220,6 +240,6 @@ fn host_or<'a>(host: &'a str, from: &'a Node) -> &'a str {
     if host.is_empty() { from.host() } else { host }
 }
 
-fn address(host: &str, port: u16) -> String {
+pub(super) fn address(host: &str, port: u16) -> String {
     format!("{host}:{port}")
 }
