@@ -146,6 +146,27 @@ pub fn failure_text(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
+/// A text in which nothing stands between `://` and `@`. A factory of the application's may fail with its URL.
+pub(crate) fn without_passwords(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        out.push_str(before);
+        out.push_str("://");
+        let end = after.find(|character: char| character.is_whitespace() || "\"'`<>".contains(character));
+        let (url, behind) = after.split_at(end.unwrap_or(after.len()));
+        // A password may hold what stands behind it in a URL, an `@` not last of all.
+        let (secret, shown) = url.rsplit_once('@').map_or(("", url), |(secret, shown)| (secret, shown));
+        if !secret.is_empty() {
+            out.push_str("***@");
+        }
+        out.push_str(shown);
+        rest = behind;
+    }
+    out.push_str(rest);
+    out
+}
+
 /// A text of another's, such as a driver's, without its line breaks.
 fn one_line(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -178,5 +199,16 @@ mod tests {
         assert_eq!(failure_text(&late), wanted, "another kind is not told");
         let twice = Error::new(ErrorKind::Codec, "no name").with_source(std::io::Error::other("no name"));
         assert_eq!(failure_text(&twice), "codec: no name");
+    }
+
+    #[test]
+    fn no_password_is_told() {
+        for (text, told) in [
+            ("no redis at redis://user:pass@host:1/0; is it up?", "no redis at redis://***@host:1/0; is it up?"),
+            ("`postgres://u:p@ss/w@h/db` and http://plain/x", "`postgres://***@h/db` and http://plain/x"),
+            ("nothing here: a@b", "nothing here: a@b"),
+        ] {
+            assert_eq!(without_passwords(text), told);
+        }
     }
 }

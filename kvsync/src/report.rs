@@ -4,9 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
+
 use crate::change::{Action, Missed};
 use crate::error::Error;
 use crate::key::Key;
+use crate::serial::{as_text, in_millis};
 use crate::version::Version;
 
 /// Something that the application may want to know. Handed to the callback given to the builder, on a
@@ -124,14 +127,16 @@ impl fmt::Display for Outcome {
 }
 
 /// A table whose rows in a store may be older than the database's, until they are filled in again.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DirtyTable {
     /// The database's name.
+    #[serde(serialize_with = "as_text")]
     pub database: Arc<str>,
     /// The table; `None` when it is not known which.
     pub table: Option<String>,
-    /// Since when.
+    /// Since when. Serialised as `since_unix_ms`.
+    #[serde(rename = "since_unix_ms", serialize_with = "in_millis")]
     pub since: SystemTime,
     /// How many writes are missing in the stores: changes that were lost or are dead letters, and statements that were
     /// not captured, of any number of rows each.

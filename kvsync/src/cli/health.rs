@@ -5,8 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::outbox::{age, line};
-use super::tell::{Told, without_passwords};
-use crate::error::{Error, failure_text};
+use super::tell::Told;
+use crate::error::{Error, failure_text, without_passwords};
 use crate::kvsync::{Health, KvSync};
 use crate::store::Status;
 use crate::transport::OutboxDepth;
@@ -23,11 +23,6 @@ pub(super) fn health(kv: &KvSync, deadline: Duration) -> Told {
         }
         outboxes.push(outbox(&database, &answer));
     }
-    let status = match health.status {
-        Status::Up => "up",
-        Status::Degraded => "degraded",
-        Status::Down => "down",
-    };
     let details: Vec<String> = health.details.iter().map(|detail| without_passwords(detail)).collect();
     let pipeline = &health.pipeline;
     let store = |store: &crate::worker::StoreHealth| {
@@ -41,7 +36,7 @@ pub(super) fn health(kv: &KvSync, deadline: Duration) -> Told {
     };
     let dirty = |table: &crate::report::DirtyTable| json!({ "database": &*table.database, "table": table.table, "lost": table.lost, "reason": table.reason });
     let json = json!({
-        "status": status,
+        "status": health.status,
         "details": details,
         "lag_ms": pipeline.lag.map_or(0, |lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
         "written": pipeline.written,
@@ -50,7 +45,7 @@ pub(super) fn health(kv: &KvSync, deadline: Duration) -> Told {
         "dirty": pipeline.dirty.iter().map(dirty).collect::<Vec<_>>(),
     });
     lines.splice(0..0, details.iter().map(|detail| format!("  {detail}")));
-    lines.insert(0, status.to_owned());
+    lines.insert(0, health.status.to_string());
     Told::new(json, lines, health.status == Status::Up)
 }
 

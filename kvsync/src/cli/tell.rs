@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value};
 
-use crate::error::{Error, ErrorKind, failure_text};
+use crate::error::{Error, ErrorKind, failure_text, without_passwords};
 
 /// What came of a command.
 pub(super) struct Told {
@@ -84,41 +84,4 @@ fn failed(error: &(dyn StdError + 'static)) -> Map<String, Value> {
         ("retryable", own.is_some_and(Error::is_retryable).into()),
     ];
     told.map(|(name, value): (&str, Value)| (name.to_owned(), value)).into_iter().collect()
-}
-
-/// A text in which nothing stands between `://` and `@`. A factory of the application's may fail with its URL.
-pub(super) fn without_passwords(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("://") {
-        out.push_str(before);
-        out.push_str("://");
-        let end = after.find(|character: char| character.is_whitespace() || "\"'`<>".contains(character));
-        let (url, behind) = after.split_at(end.unwrap_or(after.len()));
-        // A password may hold what stands behind it in a URL, an `@` not last of all.
-        let (secret, shown) = url.rsplit_once('@').map_or(("", url), |(secret, shown)| (secret, shown));
-        if !secret.is_empty() {
-            out.push_str("***@");
-        }
-        out.push_str(shown);
-        rest = behind;
-    }
-    out.push_str(rest);
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::without_passwords;
-
-    #[test]
-    fn no_password_is_told() {
-        for (text, told) in [
-            ("no redis at redis://user:pass@host:1/0; is it up?", "no redis at redis://***@host:1/0; is it up?"),
-            ("`postgres://u:p@ss/w@h/db` and http://plain/x", "`postgres://***@h/db` and http://plain/x"),
-            ("nothing here: a@b", "nothing here: a@b"),
-        ] {
-            assert_eq!(without_passwords(text), told);
-        }
-    }
 }

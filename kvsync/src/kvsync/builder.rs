@@ -3,6 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::probe::Probe;
 use super::{Inner, KvSync};
 use crate::capture::{AnyDatabase, Unattached};
 use crate::clock::Clock;
@@ -232,6 +233,7 @@ impl Builder {
         store.epoch()?;
         self.config.default_ttl = self.expiration.map(|lifetime| Ttl { lifetime, jitter: self.jitter });
         let clock = Arc::clone(&self.config.clock);
+        let probes = self.config.stores.iter().map(|store| Probe::new(Arc::clone(store))).collect();
         let pipeline = Pipeline::start(self.config)?;
         let mut databases: HashMap<String, Arc<dyn AnyDatabase>> = HashMap::new();
         for database in self.databases {
@@ -254,7 +256,7 @@ impl Builder {
         let near = self.near.unwrap_or_else(|| Arc::clone(&store));
         let reader = Reader::new(Arc::clone(&store), near, pipeline.epoch(), Arc::clone(&clock));
         let verifiers = Verifiers::default();
-        let inner = Inner { store, reader, pipeline, databases, schemas, clock, verifiers };
+        let inner = Inner { store, probes, reader, pipeline, databases, schemas, clock, verifiers };
         Ok(KvSync { inner: Arc::new(inner), scope: Scope::NONE })
     }
 }

@@ -1,41 +1,112 @@
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use super::KvSync;
-use crate::error::failure_text;
+use super::probe::Probe;
+use crate::clock::from_now;
+use crate::error::{failure_text, without_passwords};
+use crate::serial::as_text;
 use crate::store::{self, Status};
 use crate::transport::OutboxDepth;
 use crate::upkeep::VerifierReport;
 use crate::worker::PipelineHealth;
 
 /// How a [`KvSync`] is: its worst part, a sentence about whatever is not well, and the figures.
-#[derive(Debug, Clone)]
+///
+/// # As JSON
+///
+/// It is serialised with the names of its fields, which stay. Durations are whole milliseconds and the name says so
+/// (`lag_ms`), errors are text, a status is `up`, `degraded` or `down`:
+///
+/// ```json
+/// {
+///   "status": "degraded",
+///   "details": ["the last error of redis at 127.0.0.1:6379: unavailable: .."],
+///   "stores": [{"store": "redis at 127.0.0.1:6379", "status": "down", "details": [".."], "lives": null}],
+///   "pipeline": {
+///     "stores": [{"store": "redis at 127.0.0.1:6379", "queued": {"changes": 7, "bytes": 2048}, "unsettled": 0,
+///                 "unsettled_bytes": 0, "last_error": "unavailable: ..", "last_error_age_ms": 12, "failing": true}],
+///     "lag_ms": 1500, "written": 4711,
+///     "outboxes": [{"database": "main", "depth": {"pending": 7, "dead": 0, "delivered": 4711, "oldest_unix_ms": 1790000000000},
+///                   "oldest_age_ms": 1500, "seen_age_ms": 300, "in_flight": 7, "failing": [], "strangers": 0,
+///                   "error": null, "silent_ms": null}],
+///     "dirty": [], "dropped_reports": 0, "threads": 9, "restarts": 0, "closed": false
+///   },
+///   "verifiers": []
+/// }
+/// ```
+///
+/// The details name servers, databases and tables: they are for those who run the program, not for the public.
+/// Passwords in URLs are struck out.
+///
+/// # For people
+///
+/// As text it is the status, and the details below it, a line each.
+#[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct Health {
     /// Up, degraded or down.
     pub status: Status,
     /// What is worth knowing, a sentence each.
     pub details: Vec<String>,
+    /// What each store says of itself, in the order given; the first is the one that is read.
+    pub stores: Vec<StoreStatus>,
     /// The way from commits to stores.
     pub pipeline: PipelineHealth,
     /// What each [`verifier`](KvSync::verifier) that is running has measured.
     pub verifiers: Vec<VerifierReport>,
 }
 
+/// What a store says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct StoreStatus {
+    /// Its name.
+    #[serde(serialize_with = "as_text")]
+    pub store: Arc<str>,
+    /// How it is. Serialised, its fields stand beside the name.
+    #[serde(flatten)]
+    pub health: store::Health,
+}
+
 impl KvSync {
-    /// How the store that is read is, and what waits for the stores. Answers within the deadline, also
-    /// when the store does not.
+    /// How the stores are, and what waits for them. Answers within the deadline, which all stores share, also when
+    /// none of them does. Asks no database: what is said of an outbox, its relay has seen.
+    ///
+    /// It is as its worst part is; but a store that is down and is not the one that is read only degrades it, since
+    /// what is committed waits for it. So `Down` means that fetches fail.
     ///
     /// An error degrades it while it lasts: while a store or the database does not answer. One that is over is told
     /// with its age, and what it left behind degrades until it is mended: rows to be read again, rows of an outbox
     /// that fail, dead letters until they are retried or dropped, dirty tables until they are filled in or repaired.
+    ///
+    /// # Liveness and readiness
+    ///
+    /// A load balancer's *readiness* check asks this, with a deadline below its own, and takes the program out of
+    /// service when it is `Down`, if the program cannot serve from the database instead; never when it is
+    /// `Degraded`, in which a program is of use. A *liveness* check, whose failure has the program killed, must not
+    /// ask it at all: a store that is down does not come back because its clients are restarted, and what they had
+    /// queued is lost. Let it answer that the process answers.
     #[must_use]
     pub fn health(&self, deadline: Duration) -> Health {
-        let store::Health { mut status, mut details, lives: _ } = self.inner.store.health(deadline);
+        let stores = self.ask_stores(deadline);
         let pipeline = self.inner.pipeline.health();
+        let (mut status, mut details) = (Status::Up, Vec::new());
+        for (number, one) in stores.iter().enumerate() {
+            let is_read = number == 0;
+            status = status.max(if is_read { one.health.status } else { one.health.status.min(Status::Degraded) });
+            details.extend(one.health.details.iter().cloned());
+        }
         let mut weakened = |detail: String| {
             status = status.max(Status::Degraded);
             details.push(detail);
         };
+        if pipeline.closed {
+            weakened("kvsync was shut down: what is committed from now on reaches no store".to_owned());
+        }
         for table in &pipeline.dirty {
             weakened(table.to_string());
         }
@@ -51,6 +122,9 @@ impl KvSync {
             let database = &outbox.database;
             if let Some(error) = &outbox.error {
                 weakened(format!("the outbox of {database} cannot be asked: {}", failure_text(&**error)));
+            }
+            if let Some(silent) = outbox.silent {
+                weakened(format!("the database {database} has not answered for {silent:.0?} what its outbox holds"));
             }
             if let Some(OutboxDepth { pending, dead, .. }) = outbox.depth
                 && dead > 0
@@ -77,6 +151,37 @@ impl KvSync {
         if pipeline.restarts > 0 {
             details.push(format!("threads panicked {} times and went on", pipeline.restarts));
         }
-        Health { status, details, pipeline, verifiers: self.inner.verifiers.reports() }
+        let details = details.iter().map(|detail| without_passwords(detail)).collect();
+        Health { status, details, stores, pipeline, verifiers: self.inner.verifiers.reports() }
+    }
+
+    /// Every store is asked at the same time.
+    fn ask_stores(&self, deadline: Duration) -> Vec<StoreStatus> {
+        let until = from_now(deadline);
+        let asked: Vec<_> = self.inner.probes.iter().map(|probe| (probe, probe.begin(until))).collect();
+        let answer = |(probe, awaited): (&Probe, u64)| {
+            let name = probe.store().name();
+            let silent = || {
+                let why = format!("{name} did not say within {deadline:.1?} how it is");
+                store::Health::new(Status::Down, vec![why])
+            };
+            let mut health = probe.answer(awaited, until).unwrap_or_else(silent);
+            health.details.iter_mut().for_each(|detail| *detail = without_passwords(detail));
+            StoreStatus { store: name.into(), health }
+        };
+        asked.into_iter().map(answer).collect()
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.status.fmt(f)?;
+        self.details.iter().try_for_each(|detail| write!(f, "\n  {detail}"))
+    }
+}
+
+impl fmt::Display for StoreStatus {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.store, self.health)
     }
 }

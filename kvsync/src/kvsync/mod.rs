@@ -8,6 +8,7 @@ mod by_hand;
 mod fetch;
 mod health;
 mod outbox;
+mod probe;
 mod verify;
 
 use std::collections::HashMap;
@@ -16,8 +17,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::Builder;
-pub use self::health::Health;
+pub use self::health::{Health, StoreStatus};
 pub use self::outbox::Outbox;
+use self::probe::Probe;
 #[cfg(feature = "r2d2")]
 use crate::capture::ConnectionManager;
 use crate::capture::{AnyDatabase, Attached, Finding, Inner as Connection, Severity, SyncBackend, SyncConnection};
@@ -46,6 +48,8 @@ pub struct KvSync {
 
 struct Inner {
     store: Arc<dyn SyncStore>,
+    /// Every store, in the order given; the first is the one that is read.
+    probes: Vec<Probe>,
     reader: Reader,
     pipeline: Pipeline,
     databases: HashMap<String, Arc<dyn AnyDatabase>>,

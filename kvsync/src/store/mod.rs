@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Serialize;
 
 #[cfg(feature = "embedded")]
 pub use self::embedded::EmbeddedStore;
@@ -235,7 +236,10 @@ pub struct Page {
 }
 
 /// How a part is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// Serialised it has the names of its fields, which stay: `{"status":"up","details":[],"lives":null}`. As text it
+/// is its status and details, on one line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Health {
     /// Up, degraded or down.
@@ -263,8 +267,21 @@ impl Health {
     }
 }
 
-/// Up, degraded or down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.status.fmt(f)?;
+        let mut before = ": ";
+        for detail in &self.details {
+            write!(f, "{before}{detail}")?;
+            before = "; ";
+        }
+        Ok(())
+    }
+}
+
+/// Up, degraded or down, from the best to the worst; in lower case as text and when it is serialised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Status {
     /// It does what it should.
     Up,
@@ -272,4 +289,14 @@ pub enum Status {
     Degraded,
     /// It does not work.
     Down,
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Up => "up",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+        })
+    }
 }

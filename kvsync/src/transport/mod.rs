@@ -7,6 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 pub use self::outbox::{Claimed, DeadLetter, Failing, Failure, Outbox, OutboxDepth};
 pub use self::queue::Queue;
 use crate::change::Change;
@@ -62,7 +64,7 @@ impl Part {
 }
 
 /// What a transport holds: what it has not delivered, and what is delivered and not acknowledged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Depth {
     /// Changes.
     pub changes: usize,

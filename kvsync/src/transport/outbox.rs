@@ -3,8 +3,11 @@
 use std::fmt;
 use std::time::{Duration, SystemTime};
 
+use serde::Serialize;
+
 use crate::change::{Change, OutboxRange};
 use crate::error::Result;
+use crate::serial::in_millis;
 
 /// The outbox of one database, as those see it who deliver its rows. Implemented beside capture.
 ///
@@ -171,7 +174,7 @@ pub struct Failure {
 }
 
 /// Rows of one table that could not be delivered so far.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Failing {
     /// The table's name.
@@ -189,7 +192,7 @@ impl fmt::Display for Failing {
 }
 
 /// What an outbox holds. Of each kind, a million rows are counted at most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[non_exhaustive]
 pub struct OutboxDepth {
     /// Rows that wait to be delivered.
@@ -198,7 +201,8 @@ pub struct OutboxDepth {
     pub dead: u64,
     /// Rows that were delivered and are kept for a replay.
     pub delivered: u64,
-    /// When the row was captured that is the first to be delivered.
+    /// When the row was captured that is the first to be delivered. Serialised as `oldest_unix_ms`.
+    #[serde(rename = "oldest_unix_ms", serialize_with = "in_millis")]
     pub oldest: Option<SystemTime>,
 }
 

@@ -6,11 +6,14 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use serde::ser::SerializeSeq;
+use serde::{Serialize, Serializer};
 
 use super::scope::all_known;
 use super::verify::{Difference, Run, Verified, Verify, digest, read};
-use crate::clock::from_now;
+use crate::clock::{from_now, whole_millis};
 use crate::error::{Error, ErrorKind, Result};
+use crate::serial::in_millis;
 use crate::transport::failure_text;
 use crate::worker::{Access, Pipeline};
 
@@ -39,10 +42,11 @@ pub struct Verifier {
 }
 
 /// What a [`Verifier`] has measured so far.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct VerifierReport {
-    /// For how long it has been running.
+    /// For how long it has been running. Serialised as `running_ms`.
+    #[serde(rename = "running_ms", serialize_with = "in_millis")]
     pub running: Duration,
     /// How often it came to the end of all tables and stores.
     pub rounds: u64,
@@ -52,7 +56,9 @@ pub struct VerifierReport {
     pub checked: u64,
     /// Differences that outlived the time in flight.
     pub accused: u64,
-    /// Of these, how many still stood as they were found after each of the ages.
+    /// Of these, how many still stood as they were found after each of the ages. Serialised as a list of
+    /// `{"age_ms":60000,"count":0}`.
+    #[serde(serialize_with = "counts_of_ages")]
     pub ages: Vec<(Duration, u64)>,
     /// The share of what was checked that was right, 0 to 1.
     pub consistent: f64,
@@ -321,6 +327,19 @@ impl fmt::Display for VerifierReport {
         let Self { checked, accused, running, .. } = self;
         write!(f, "{checked} checked in {running:.0?}, {accused} wrong: at least {:.5} % right", self.at_least * 100.0)
     }
+}
+
+fn counts_of_ages<S: Serializer>(ages: &[(Duration, u64)], serializer: S) -> Result<S::Ok, S::Error> {
+    #[derive(Serialize)]
+    struct Of {
+        age_ms: u64,
+        count: u64,
+    }
+    let mut list = serializer.serialize_seq(Some(ages.len()))?;
+    for (age, count) in ages {
+        list.serialize_element(&Of { age_ms: whole_millis(*age), count: *count })?;
+    }
+    list.end()
 }
 
 impl fmt::Debug for Shared {

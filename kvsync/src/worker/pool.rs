@@ -93,6 +93,11 @@ impl Pool {
         busy
     }
 
+    /// How many threads run.
+    pub(crate) fn running(&self) -> usize {
+        self.threads.lock().iter().filter(|thread| !is_finished(thread)).count()
+    }
+
     /// How often a thread panicked.
     pub(crate) fn restarts(&self) -> u64 {
         self.restarts.load(Ordering::Relaxed)

@@ -48,6 +48,11 @@ pub(crate) struct PostSeen {
     pub(crate) in_flight: usize,
     /// Why it could not be asked.
     pub(crate) error: Option<Arc<Error>>,
+    /// When that was seen, and how old the row was then that is the first to be delivered.
+    pub(crate) at: Option<Instant>,
+    pub(crate) oldest_age: Option<Duration>,
+    /// Since when it has been asked and has not answered.
+    pub(crate) asked: Option<Instant>,
 }
 
 impl Post {

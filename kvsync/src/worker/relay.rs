@@ -75,7 +75,9 @@ impl Relay {
                 break;
             }
             if self.again.is_none_or(|again| again <= Instant::now()) {
+                self.post.see(|seen| seen.asked = Some(Instant::now()));
                 let turned = self.turn();
+                self.post.see(|seen| seen.asked = None);
                 self.note(turned);
             }
             self.post.see(|seen| seen.in_flight = self.flights.len());
@@ -229,7 +231,12 @@ impl Relay {
             tracing::warn!(database, strangers, "rows of the outbox are about models that no process seems to know");
         }
         let (depth, failing) = (outbox.depth()?, outbox.failing()?);
-        self.post.see(|seen| (seen.depth, seen.failing, seen.strangers) = (Some(depth), failing, strangers));
+        // The row may be of a machine whose clock is ahead.
+        let age = |since| self.shared.clock.now().duration_since(since).unwrap_or_default();
+        self.post.see(|seen| {
+            (seen.depth, seen.failing, seen.strangers) = (Some(depth), failing, strangers);
+            (seen.at, seen.oldest_age) = (Some(Instant::now()), depth.oldest.map(age));
+        });
         Ok(())
     }
 

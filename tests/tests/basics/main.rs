@@ -4,5 +4,6 @@ mod derive_pass;
 mod end_to_end;
 mod fetch;
 mod golden;
+mod health;
 mod key_generations;
 mod shared_servers;

@@ -9,8 +9,7 @@ use diesel::prelude::*;
 use kvsync::store::{MemoryStore, Status};
 use kvsync::worker::Backoff;
 use kvsync::{ErrorKind, KvSync, Lookup};
-use kvsync_tests::redis::patient;
-use kvsync_tests::servers::{Postgres, Redis, RedisOptions};
+use kvsync_tests::servers::{Fault, Postgres, Proxy, Redis, RedisOptions};
 
 use super::setup::*;
 
@@ -181,6 +180,34 @@ fn a_database_that_is_down_for_a_while_is_asked_again() {
     kv.wait(conn.last_commit().unwrap(), LONG).unwrap();
     assert_eq!(User::fetch_by_id(&kv, 1).unwrap().map(|user| user.name.0), Some("ann".to_owned()));
     until("health is well", || !kv.health(LONG).details.iter().any(|detail| detail.contains("cannot be asked")));
+}
+
+#[test]
+fn a_database_that_falls_silent_is_named_and_waited_for_by_nobody() {
+    let base = Base::postgres();
+    let port: u16 = base.url().rsplit(':').next().unwrap().split('/').next().unwrap().parse().unwrap();
+    let proxy = Proxy::start(port).unwrap();
+    let kv =
+        KvSync::builder().store(MemoryStore::new()).database(database("postgres", &proxy.url(&base.url()))).build();
+    let kv = kv.unwrap();
+    kv.flush(LONG).unwrap();
+    let outbox = || kv.health(LONG).pipeline.outboxes.remove(0);
+    until("its outbox is seen", || outbox().depth.is_some());
+    // A row that is not due for long.
+    let row = base.captured_row_sql("insert", &user(1, "a", "ann"), None);
+    base.run(&format!("BEGIN; {row}; UPDATE kvsync_outbox SET due_at = 4000000000000000; COMMIT"));
+    kv.outbox("main").unwrap().retry_all().unwrap();
+    until("the row that waits has an age", || outbox().oldest_age.is_some());
+    assert!(outbox().seen_age.is_some() && outbox().silent.is_none());
+
+    proxy.set(Fault::Hold);
+    let told =
+        || kv.health(LONG).details.into_iter().find(|detail| detail.contains("the database main has not answered"));
+    until("health tells", || told().is_some());
+    assert!(kv.health(LONG).status == Status::Degraded && outbox().silent.is_some());
+    proxy.heal();
+    until("health is well", || told().is_none());
+    base.run("DELETE FROM kvsync_outbox");
 }
 
 #[test]
