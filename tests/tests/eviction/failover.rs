@@ -191,10 +191,9 @@ fn a_failover_in_mid_write_shows_nothing_wrong_and_is_mended() -> Tested {
 
 #[test]
 fn a_master_that_dies_in_mid_write_is_replaced_by_its_sentinels_and_is_mended() -> Tested {
-    let down_after = Duration::from_secs(2);
-    let servers = RedisSentinel::start(&SentinelOptions { down_after, ..SentinelOptions::default() })?;
+    let servers = RedisSentinel::start(&SentinelOptions::default())?;
     servers.wait_until_ready()?;
-    let store = || patient(RedisStore::builder(servers.urls())).sentinel(RedisSentinel::NAME);
+    let store = || redis_builder(servers.urls()).sentinel(RedisSentinel::NAME);
     let mut app = App::new(store()?, |builder| builder);
     let reader = KvSync::builder().store(store()?).build()?;
     for id in 0..ROWS {
@@ -205,12 +204,13 @@ fn a_master_that_dies_in_mid_write_is_replaced_by_its_sentinels_and_is_mended() 
 
     let dead = servers.master().ok_or("no master")?;
     while_written(&mut app, &reader, 3, || {
+        servers.take_for_dead_after(Duration::from_secs(2))?;
         dead.kill()?;
         until("the replica takes over", || servers.master().is_some_and(|master| master.port() != dead.port()));
-        Ok(())
+        Ok(servers.take_for_dead_after(LONG)?)
     })?;
     until("it is noticed", || app.noticed() > 0 && app.dirty().len() == 2);
-    app.kv.repair_all().run()?;
+    until("all of it is compared", || app.kv.repair_all().run().is_ok());
     assert_eq!(wrong(&app), Vec::<String>::new());
     Ok(())
 }

@@ -9,6 +9,7 @@ use diesel::prelude::*;
 use kvsync::store::{MemoryStore, Status};
 use kvsync::worker::Backoff;
 use kvsync::{ErrorKind, KvSync, Lookup};
+use kvsync_tests::redis::patient;
 use kvsync_tests::servers::{Fault, Postgres, Proxy, Redis, RedisOptions};
 
 use super::setup::*;

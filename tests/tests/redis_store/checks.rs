@@ -5,6 +5,7 @@ use std::time::Duration;
 use kvsync::ErrorKind;
 use kvsync::store::redis::RedisStore;
 use kvsync::store::{Status, Store, SyncStore};
+use kvsync_tests::redis::patient;
 use kvsync_tests::servers::{AclUser, Redis, RedisCluster, RedisOptions};
 use kvsync_tests::wait::{LONG, until};
 use kvsync_tests::{Tested, env};

@@ -7,6 +7,7 @@ use kvsync::ErrorKind;
 use kvsync::store::data::{Command, DataStore, Reads};
 use kvsync::store::redis::{Builder, RedisStore};
 use kvsync::store::{Status, Store, SyncStore};
+use kvsync_tests::redis::patient;
 use kvsync_tests::servers::{Redis, RedisSentinel, SentinelOptions};
 use kvsync_tests::wait::{LONG, until};
 use kvsync_tests::{Tested, env};
@@ -17,7 +18,7 @@ use super::{done, stands, terms, write};
 const NAME: &str = RedisSentinel::NAME;
 
 fn builder(servers: &RedisSentinel) -> Builder {
-    RedisStore::builder(servers.urls()).retry_for(LONG)
+    patient(servers.urls()).retry_for(LONG)
 }
 
 fn address(server: &Redis) -> String {
@@ -125,8 +126,7 @@ fn written_throughout(store: &RedisStore, written: &AtomicU64, happens: impl FnO
 
 #[test]
 fn a_failover_is_followed_while_it_is_written() -> Tested {
-    let servers =
-        RedisSentinel::start(&SentinelOptions { down_after: Duration::from_secs(3), ..SentinelOptions::default() })?;
+    let servers = RedisSentinel::start(&SentinelOptions::default())?;
     let (store, written) = (builder(&servers).sentinel(NAME)?, AtomicU64::new(0));
     let lives = || store.health(LONG).lives;
     let told = |server: &Redis| {
@@ -152,9 +152,10 @@ fn a_failover_is_followed_while_it_is_written() -> Tested {
     servers.wait_until_ready()?;
     let between = lives();
     written_throughout(&store, &written, || {
+        servers.take_for_dead_after(Duration::from_secs(3))?;
         second.kill()?;
         told(first);
-        Ok(())
+        Ok(servers.take_for_dead_after(LONG)?)
     })?;
     until("another life again", || lives().is_some_and(|lives| Some(lives) != between));
     assert_eq!(store.health(LONG).status, Status::Up);
@@ -167,7 +168,7 @@ fn a_replica_is_not_taken_for_the_master_that_it_was() -> Tested {
     let servers = RedisSentinel::start(&SentinelOptions::default())?;
     servers.wait_until_ready()?;
     let [master, replica] = servers.servers();
-    let store = RedisStore::builder(servers.urls()).retry_for(Duration::ZERO).sentinel(NAME)?;
+    let store = patient(servers.urls()).retry_for(Duration::ZERO).sentinel(NAME)?;
     done(&store, &[write("a", 1)]);
     // Behind the sentinels' back, which go on naming it.
     let port = replica.port().unwrap().to_string();

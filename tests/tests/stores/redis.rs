@@ -8,6 +8,7 @@ use std::time::Duration;
 use kvsync::store::conformance::{Harness, Stores};
 use kvsync::store::redis::{Builder, RedisStore};
 use kvsync_tests::env;
+use kvsync_tests::redis::patient;
 use kvsync_tests::servers::{AclUser, Redis, RedisOptions, RedisSentinel, SentinelOptions};
 
 /// Makes stores with a prefix of their own.
@@ -26,7 +27,7 @@ pub(crate) fn stores() -> Vec<crate::Store> {
         ("redis_socket", one("app:", env::redis_socket_url().map(|url| patient([url])))),
         ("redis_tls", one("", tls())),
         ("redis_acl", fresh("", limited(), Builder::connect)),
-        ("redis_cluster", fresh("", env::redis_cluster_urls().map(RedisStore::builder), Builder::cluster)),
+        ("redis_cluster", fresh("", env::redis_cluster_urls().map(patient), Builder::cluster)),
         ("redis_sentinel", fresh("", watched(), |builder| builder.sentinel(RedisSentinel::NAME))),
     ]
 }
@@ -43,7 +44,7 @@ fn limited() -> Result<Builder, xtask::Error> {
     let server = Redis::start(RedisOptions { user, ..RedisOptions::default() })?;
     let rights = "ACL SETUSER app reset on >pw ~stores-* +@read +@write +@scripting +@connection +info";
     assert_eq!(server.cli(&rights.split(' ').collect::<Vec<_>>())?, "OK");
-    Ok(RedisStore::builder([SERVER.get_or_init(|| server).url()]))
+    Ok(patient([SERVER.get_or_init(|| server).url()]))
 }
 
 /// The master of sentinels that have a password, other than its own.
@@ -51,7 +52,7 @@ fn watched() -> Result<Builder, xtask::Error> {
     static SERVERS: OnceLock<RedisSentinel> = OnceLock::new();
     let (password, sentinel_password) = (Some("secret".into()), Some("watch".into()));
     let servers = RedisSentinel::start(&SentinelOptions { password, sentinel_password, ..SentinelOptions::default() })?;
-    Ok(RedisStore::builder(SERVERS.get_or_init(|| servers).urls()).password("secret"))
+    Ok(patient(SERVERS.get_or_init(|| servers).urls()).password("secret"))
 }
 
 fn fresh(

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::redis::{Redis, RedisOptions};
 use crate::{Error, Result};
 
-const READY_DEADLINE: Duration = Duration::from_mins(1);
+const READY_DEADLINE: Duration = Duration::from_mins(5);
 const SENTINELS: usize = 3;
 
 /// How the servers are set up.
@@ -98,7 +98,7 @@ impl RedisSentinel {
     /// Lets the sentinels put the replica in the place of the master, which lives, and waits until all name it.
     ///
     /// # Errors
-    /// When that takes more than a minute; the message quotes the sentinel.
+    /// When that takes more than five minutes; the message quotes the sentinel.
     pub fn fail_over(&self) -> Result<()> {
         self.wait_until_ready()?;
         let (Some(master), Some(sentinel)) = (self.master().and_then(Redis::port), self.sentinels.first()) else {
@@ -122,10 +122,26 @@ impl RedisSentinel {
         Ok(())
     }
 
+    /// From now on the sentinels take a master for dead that was silent for so long. Before a test kills one, and no longer
+    /// than it waits for the replica.
+    ///
+    /// # Errors
+    /// When a sentinel that runs refuses.
+    pub fn take_for_dead_after(&self, silence: Duration) -> Result<()> {
+        let millis = silence.as_millis().to_string();
+        for sentinel in self.sentinels.iter().filter(|sentinel| sentinel.pid().is_some()) {
+            let said = sentinel.cli(&["SENTINEL", "SET", Self::NAME, "down-after-milliseconds", &millis])?;
+            if said != "OK" {
+                return Err(Error::new(format!("{} refused to be less patient: {said}", sentinel.url())));
+            }
+        }
+        Ok(())
+    }
+
     /// Waits until each sentinel knows the replica and the other sentinels, and the replica is in step.
     ///
     /// # Errors
-    /// When that takes more than a minute; the message says what is still missing.
+    /// When that takes more than five minutes; the message says what is still missing.
     pub fn wait_until_ready(&self) -> Result<()> {
         let deadline = Instant::now() + READY_DEADLINE;
         while let Some(missing) = self.missing() {
