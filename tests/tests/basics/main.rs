@@ -6,4 +6,5 @@ mod fetch;
 mod golden;
 mod health;
 mod key_generations;
+mod layers;
 mod shared_servers;
