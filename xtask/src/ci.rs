@@ -11,7 +11,7 @@ use crate::test::{self, EVERYTHING};
 const FEATURE_SETS: [&str; 4] = [
     "",
     "sqlite,embedded,near-cache",
-    "postgres,redis,dynamodb,metrics",
+    "postgres,redis,dynamodb,nats,metrics",
     "sqlite,postgres,r2d2,redis,redis-tls,json,bson,uuid",
 ];
 

@@ -7,6 +7,8 @@ pub mod data;
 pub mod embedded;
 pub mod layer;
 pub mod memory;
+#[cfg(feature = "nats")]
+pub mod nats;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod shared;
@@ -22,6 +24,8 @@ use serde::Serialize;
 #[cfg(feature = "embedded")]
 pub use self::embedded::EmbeddedStore;
 pub use self::memory::MemoryStore;
+#[cfg(feature = "nats")]
+pub use self::nats::NatsStore;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 use crate::error::Result;

@@ -9,6 +9,7 @@ mod commands;
 mod embedded;
 mod layers;
 mod matrix;
+mod nats;
 mod random;
 mod redis;
 
@@ -30,6 +31,7 @@ fn stores() -> Vec<Store> {
         ("embedded", Ok(Arc::new(embedded::Fresh::new(false)))),
         ("embedded_sync", Ok(Arc::new(embedded::Fresh::new(true)))),
     ];
+    stores.extend(nats::stores());
     stores.extend(redis::stores());
     stores.extend(layers::stores());
     stores

@@ -17,6 +17,8 @@
 
 mod layout;
 mod overlay;
+#[cfg(feature = "nats")]
+pub(crate) mod packed;
 mod run;
 mod sorted;
 
@@ -28,6 +30,8 @@ use bytes::Bytes;
 
 pub use self::overlay::Overlay;
 use self::run::Run;
+#[cfg(feature = "nats")]
+pub(crate) use self::run::sweep as sweep_expired;
 use super::range::Direction;
 use super::{Command, DataCapabilities, DataStore, Operation, Outcome, Reads, Reply, atomic};
 use crate::clock::{Clock, SystemClock, millis};
@@ -133,10 +137,7 @@ impl<E: Engine> OrderedData<E> {
         command.check(self.data_capabilities())?;
         let now = millis(self.clock.now());
         if command.writes() {
-            self.engine.write(|writer| {
-                run::sweep(writer, now)?;
-                Run { entries: writer, now }.write(command)
-            })
+            self.engine.write(|writer| run_one(writer, now, command))
         } else {
             self.engine.read(|reader| run::read(reader, now, command))
         }
@@ -171,21 +172,30 @@ impl<E: Engine> DataStore for OrderedData<E> {
     fn run_atomic(&self, operations: &[Operation]) -> Result<Outcome> {
         atomic::check(operations, self.data_capabilities(), |_| 0)?;
         let now = millis(self.clock.now());
-        self.engine.write(|writer| {
-            let mut run = Run { entries: writer, now };
-            let mut failed = Vec::new();
-            for (place, operation) in operations.iter().enumerate() {
-                if !run.holds(operation.command())? {
-                    failed.push(place);
-                }
-            }
-            if !failed.is_empty() {
-                return Ok(Outcome::Refused(failed));
-            }
-            for operation in operations {
-                run.write(operation.command())?;
-            }
-            Ok(Outcome::Done)
-        })
+        self.engine.write(|writer| run_atomic(writer, now, operations))
     }
+}
+
+/// Runs a command in a transaction, at a time. Where it fails, nothing of the transaction may be written.
+pub(crate) fn run_one(entries: &mut dyn Writer, now: u64, command: &Command) -> Result<Reply> {
+    run::sweep(entries, now)?;
+    Run { entries, now }.write(command)
+}
+
+/// Runs operations as one, in a transaction, at a time. Where it fails, nothing of the transaction may be written.
+pub(crate) fn run_atomic(entries: &mut dyn Writer, now: u64, operations: &[Operation]) -> Result<Outcome> {
+    let mut run = Run { entries, now };
+    let mut failed = Vec::new();
+    for (place, operation) in operations.iter().enumerate() {
+        if !run.holds(operation.command())? {
+            failed.push(place);
+        }
+    }
+    if !failed.is_empty() {
+        return Ok(Outcome::Refused(failed));
+    }
+    for operation in operations {
+        run.write(operation.command())?;
+    }
+    Ok(Outcome::Done)
 }

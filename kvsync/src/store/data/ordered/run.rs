@@ -64,7 +64,7 @@ pub(super) fn read(entries: &dyn Reader, now: u64, command: &Command) -> Result<
 }
 
 /// Removes some strings that have expired.
-pub(super) fn sweep(entries: &mut dyn Writer, now: u64) -> Result<()> {
+pub(crate) fn sweep(entries: &mut dyn Writer, now: u64) -> Result<()> {
     let (first, last) = (expiring(0, &[]), expiring(now.saturating_add(1), &[]));
     let between = (Bound::Included(first.as_slice()), Bound::Excluded(last.as_slice()));
     for (place, _) in entries.range(between, Direction::Forward, SWEPT)? {
