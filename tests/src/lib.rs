@@ -3,6 +3,7 @@
 //! A test that kills or cuts off a server starts one of its own with [`servers`].
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
 
+pub mod accounts;
 pub mod env;
 pub mod log;
 pub mod postgres;

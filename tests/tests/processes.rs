@@ -7,46 +7,19 @@ use std::process::{Child, Command, ExitCode};
 use diesel::connection::SimpleConnection;
 use diesel::pg::Pg;
 use diesel::prelude::*;
-use diesel::result::Error as DieselError;
 use diesel::sqlite::Sqlite;
-use kvsync::capture::{Database, SyncConnection};
+use kvsync::KvSync;
+use kvsync::capture::Database;
 use kvsync::store::redis::RedisStore;
-use kvsync::{KvSync, Lookup, Syncable};
+use kvsync_tests::accounts::{Account, TABLE, accounts, compare, postgres_step, rounds, sqlite_step};
 use kvsync_tests::redis::patient;
 use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env, postgres};
 use libtest_mimic::{Arguments, Failed, Trial};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use serde::{Deserialize, Serialize};
 
-diesel::table! {
-    accounts (id) {
-        id -> Integer,
-        email -> Nullable<Text>,
-        handle -> Text,
-        n -> Integer,
-    }
-}
-
-#[derive(
-    Debug, Clone, PartialEq, Queryable, Selectable, Identifiable, Insertable, Serialize, Deserialize, Syncable,
-)]
-#[diesel(table_name = accounts)]
-#[sync_key(name = "id", fmt = "account:id:<id>")]
-#[sync_key(name = "email", fmt = "account:email:<email>")]
-#[sync_key(name = "handle", fmt = "account:handle:<handle>")]
-struct Account {
-    id: i32,
-    email: Option<String>,
-    handle: String,
-    n: i32,
-}
-
-const ROWS: i32 = 6;
-const VALUES: i32 = 5;
 const ROUNDS: usize = 300;
-const TABLE: &str = "CREATE TABLE accounts (id INTEGER PRIMARY KEY, email TEXT UNIQUE, handle TEXT NOT NULL UNIQUE, n INTEGER NOT NULL)";
 
 fn main() -> ExitCode {
     if let Ok(job) = std::env::var("KVSYNC_TEST_WRITER") {
@@ -75,13 +48,15 @@ fn run(database: &str, cluster: bool, processes: u64) -> Tested {
         conn.batch_execute(TABLE)?;
         conn.batch_execute(kvsync::capture::SQLITE_COUNTER)?;
         writers(database, &url, cluster, &prefix, processes)?;
-        compare(&accounts::table.select(Account::as_select()).load(&mut conn)?, cluster, &prefix)
+        let rows = accounts::table.select(Account::as_select()).load(&mut conn)?;
+        compare(&rows, &KvSync::builder().store(store(cluster, &prefix)?).build()?)
     } else {
         let fresh = postgres::fresh_database()?;
         let mut conn = PgConnection::establish(&fresh.url())?;
         conn.batch_execute(TABLE)?;
         writers(database, &fresh.url(), cluster, &prefix, processes)?;
-        compare(&accounts::table.select(Account::as_select()).load(&mut conn)?, cluster, &prefix)
+        let rows = accounts::table.select(Account::as_select()).load(&mut conn)?;
+        compare(&rows, &KvSync::builder().store(store(cluster, &prefix)?).build()?)
     }
 }
 
@@ -98,33 +73,6 @@ fn writers(database: &str, url: &str, cluster: bool, prefix: &str, processes: u6
         }
     }
     Ok(())
-}
-
-/// Looks at every key that any row ever had.
-fn compare(rows: &[Account], cluster: bool, prefix: &str) -> Tested {
-    let kv = KvSync::builder().store(store(cluster, prefix)?).build()?;
-    let mut wrong = Vec::new();
-    let mut check = |key: String, truth: Option<&Account>, seen: Lookup<Account>| {
-        let right = match (&seen, truth) {
-            (Lookup::Found(seen), Some(truth)) => seen == truth,
-            (Lookup::Absent | Lookup::Unknown(kvsync::Miss::NotStored), None) => true,
-            _ => false,
-        };
-        if !right {
-            wrong.push(format!("{key}: the database has {truth:?}, the store {seen:?}"));
-        }
-    };
-    for id in 1..=ROWS {
-        check(format!("id {id}"), rows.iter().find(|row| row.id == id), Account::lookup_by_id(&kv, id)?);
-    }
-    for value in 0..VALUES {
-        let (email, handle) = (format!("e{value}"), format!("h{value}"));
-        let owner = rows.iter().find(|row| row.email.as_ref() == Some(&email));
-        check(email.clone(), owner, Account::lookup_by_email(&kv, &email)?);
-        let owner = rows.iter().find(|row| row.handle == handle);
-        check(handle.clone(), owner, Account::lookup_by_handle(&kv, &handle)?);
-    }
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
 }
 
 fn store(cluster: bool, prefix: &str) -> Tested<RedisStore> {
@@ -152,96 +100,15 @@ fn write(job: &str) -> Tested {
     if database == "sqlite" {
         let kv = builder.database(Database::<Sqlite>::new("main", move || sqlite(&url)).model::<Account>()).build()?;
         let mut conn = kv.connect::<Sqlite>("main")?;
-        rounds(&mut random, |step| sqlite_step(&mut conn, step))?;
+        rounds(ROUNDS, &mut random, |step| sqlite_step(&mut conn, step))?;
         kv.flush(LONG)?;
     } else {
         let kv = builder
             .database(Database::<Pg>::new("main", move || PgConnection::establish(&url)).model::<Account>())
             .build()?;
         let mut conn = kv.connect::<Pg>("main")?;
-        rounds(&mut random, |step| postgres_step(&mut conn, step))?;
+        rounds(ROUNDS, &mut random, |step| postgres_step(&mut conn, step))?;
         kv.flush(LONG)?;
     }
     Ok(())
 }
-
-/// What a writer does next, with values drawn.
-struct Step {
-    kind: u32,
-    row: i32,
-    other: i32,
-    email: Option<String>,
-    handle: String,
-    n: i32,
-}
-
-fn rounds(random: &mut StdRng, mut step: impl FnMut(&Step) -> QueryResult<()>) -> Tested {
-    for _ in 0..ROUNDS {
-        let email = random.random_bool(0.8).then(|| format!("e{}", random.random_range(0..VALUES)));
-        let next = Step {
-            kind: random.random_range(0..8),
-            row: random.random_range(1..=ROWS),
-            other: random.random_range(1..=ROWS),
-            email,
-            handle: format!("h{}", random.random_range(0..VALUES)),
-            n: random.random(),
-        };
-        match step(&next) {
-            // Conflicts between the writers are part of the game.
-            Ok(()) | Err(DieselError::DatabaseError(..) | DieselError::RollbackTransaction) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
-}
-
-macro_rules! step {
-    ($name:ident, $connection:ty) => {
-        fn $name(conn: &mut SyncConnection<$connection>, step: &Step) -> QueryResult<()> {
-            use self::accounts::dsl::{accounts, email, handle, n};
-            let row = accounts.find(step.row);
-            match step.kind {
-                0 | 1 => {
-                    let new =
-                        Account { id: step.row, email: step.email.clone(), handle: step.handle.clone(), n: step.n };
-                    diesel::insert_into(accounts).values(&new).execute(conn)?;
-                }
-                2 => drop(diesel::update(row).set(n.eq(step.n)).execute(conn)?),
-                3 => drop(diesel::update(row).set(email.eq(&step.email)).execute(conn)?),
-                4 => drop(diesel::delete(row).execute(conn)?),
-                // Two rows swap their unique values by way of NULL.
-                5 => conn.transaction(|conn| {
-                    let get = |conn: &mut SyncConnection<$connection>, id: i32| {
-                        accounts.find(id).select(email).first::<Option<String>>(conn).optional()
-                    };
-                    let (one, other) = (get(conn, step.row)?.flatten(), get(conn, step.other)?.flatten());
-                    diesel::update(row).set(email.eq(None::<String>)).execute(conn)?;
-                    diesel::update(accounts.find(step.other)).set(email.eq(one)).execute(conn)?;
-                    diesel::update(row).set(email.eq(other)).execute(conn)?;
-                    Ok::<_, DieselError>(())
-                })?,
-                // Deleted and inserted again, with a savepoint that is rolled back.
-                6 => conn.transaction(|conn| {
-                    diesel::delete(row).execute(conn)?;
-                    let rolled_back = conn.transaction(|conn| {
-                        diesel::update(accounts).set(n.eq(-1)).execute(conn)?;
-                        Err::<(), _>(DieselError::RollbackTransaction)
-                    });
-                    debug_assert!(rolled_back.is_err());
-                    let new =
-                        Account { id: step.row, email: step.email.clone(), handle: step.handle.clone(), n: step.n };
-                    diesel::insert_into(accounts).values(&new).execute(conn)?;
-                    Ok::<_, DieselError>(())
-                })?,
-                _ => conn.transaction(|conn| {
-                    diesel::update(row).set((handle.eq(&step.handle), n.eq(step.n))).execute(conn)?;
-                    if step.n % 2 == 0 { Err(DieselError::RollbackTransaction) } else { Ok(()) }
-                })?,
-            }
-            Ok(())
-        }
-    };
-}
-
-step!(sqlite_step, SqliteConnection);
-step!(postgres_step, PgConnection);

@@ -42,21 +42,12 @@ const STRANGERS: &[(&str, &str)] = &[
 /// What is no store among the parts of `store`; stores never name each other.
 const NO_STORES: &[&str] = &["mod", "conformance", "data", "layer", "steps"];
 
-/// A vendor's crate is named in its own place only.
+/// A vendor's crate is named in its own place only. The crates that a store's feature turns on are named in
+/// the store's folder, without a line here.
 const VENDORS: &[(&str, &str)] = &[
-    ("async_nats", "store/nats"),
-    ("aws_config", "store/dynamodb"),
-    ("aws_sdk_dynamodb", "store/dynamodb"),
-    ("aws_smithy_http_client", "store/dynamodb"),
-    ("foundationdb", "store/foundationdb"),
     ("metrics", "store/layer"),
     ("moka", "store/layer"),
     ("tokio", "bridge"),
-    ("tokio", "store/dynamodb"),
-    ("tokio", "store/nats"),
-    ("redis", "store/redis"),
-    ("rustls", "store/redis"),
-    ("fjall", "store/embedded"),
     ("diesel", "capture"),
     ("bson", "codec"),
     ("serde_json", "codec"),
@@ -142,9 +133,12 @@ fn stores() -> Vec<String> {
 #[test]
 fn a_vendor_is_named_in_its_own_folder_only() {
     let mut broken = String::new();
+    let mut vendors = vendors_of_stores();
+    assert!(vendors.len() > 2, "the features of stores were not found: {vendors:?}");
+    vendors.extend(VENDORS.iter().map(|(vendor, home)| ((*vendor).to_owned(), (*home).to_owned())));
     for (file, text) in sources() {
-        let at_home = |vendor: &str| VENDORS.iter().any(|(of, folder)| *of == vendor && within(&file, folder));
-        for (vendor, _) in VENDORS.iter().filter(|(vendor, _)| !at_home(vendor)) {
+        let at_home = |vendor: &str| vendors.iter().any(|(of, folder)| of == vendor && within(&file, folder));
+        for (vendor, _) in vendors.iter().filter(|(vendor, _)| !at_home(vendor)) {
             let named = code(&text).any(|line| {
                 line.starts_with(&format!("use {vendor}::"))
                     || line.contains(&format!(" {vendor}::"))
@@ -169,6 +163,20 @@ fn a_long_file_says_why() {
         .map(|(file, text)| format!("{file}: {} lines", text.lines().count()))
         .collect();
     assert!(long.is_empty(), "over 400 lines and no sentence `long because ..` in the head: {long:?}");
+}
+
+/// The crates that the features of stores turn on, each with the store's folder: `redis-tls` is of `redis`.
+fn vendors_of_stores() -> Vec<(String, String)> {
+    let manifest = fs::read_to_string(root().join("kvsync/Cargo.toml")).unwrap();
+    let mut vendors = Vec::new();
+    for (feature, turns_on) in manifest.lines().filter_map(|line| line.split_once(" = [")) {
+        let store = feature.split('-').next().unwrap();
+        if root().join("kvsync/src/store").join(store).is_dir() && !NO_STORES.contains(&store) {
+            let crates = turns_on.split('"').filter_map(|part| part.strip_prefix("dep:"));
+            vendors.extend(crates.map(|vendor| (vendor.replace('-', "_"), format!("store/{store}"))));
+        }
+    }
+    vendors
 }
 
 /// The repository.

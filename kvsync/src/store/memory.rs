@@ -173,7 +173,7 @@ impl Engine for Map {
     }
 
     fn read<T>(&self, work: impl Fn(&dyn Reader) -> Result<T>) -> Result<T> {
-        work(&&*self.0.read())
+        work(&*self.0.read())
     }
 
     fn write<T>(&self, work: impl Fn(&mut dyn Writer) -> Result<T>) -> Result<T> {
@@ -190,7 +190,7 @@ impl Engine for Map {
     }
 }
 
-impl Reader for &BTreeMap<Bytes, Bytes> {
+impl Reader for BTreeMap<Bytes, Bytes> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         Ok(BTreeMap::get(self, key).cloned())
     }

@@ -12,7 +12,7 @@ pub mod nats;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod shared;
-pub(crate) mod steps;
+pub mod steps;
 
 use std::fmt;
 use std::sync::Arc;
@@ -69,9 +69,10 @@ pub trait Store: Send + Sync + fmt::Debug {
 ///
 /// # Implementing
 ///
-/// [`Record::merge`] and [`Order::replaces`](crate::record::Order::replaces) decide; a store gives
-/// them atomicity: with a transaction, a script, or a compare-and-set loop. The public suite in
-/// `kvsync::store::conformance` (feature `conformance`) says whether it is right.
+/// [`steps::plan`] says what steps change, by [`Record::merge`] and [`Record::overwrite`]; a store gives it
+/// atomicity: with a lock or a transaction around a whole call, or with a compare-and-set loop around each
+/// step. The public suite in `kvsync::store::conformance` (feature `conformance`), where a whole store is
+/// written down as an example, says whether it is right.
 pub trait SyncStore: Store {
     /// What it can do.
     fn capabilities(&self) -> Capabilities;

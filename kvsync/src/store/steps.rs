@@ -1,5 +1,13 @@
 //! The steps of the protocol as one pure function: from what stands in a store to what has to stand
-//! there. Every store that can write several entries at once runs this one.
+//! there. Every store that can write several entries at once runs this one, within a lock or a transaction:
+//!
+//! 1. [`plan`] the steps, with a reading of what stands;
+//! 2. write and remove what it says, all or nothing;
+//! 3. answer with its answers.
+//!
+//! A store that can only compare and set one key does so step by step, without
+//! [`whole_changes`](super::Capabilities::whole_changes): every step but [`Step::Apply`] reads and changes one key.
+//! Where another writer came between, plan the step again.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +20,15 @@ use crate::key::Key;
 use crate::record::{Record, Terms, Write};
 
 /// What has to stand under some keys; `None` is nothing.
-pub(crate) type Entries = BTreeMap<Key, Option<Bytes>>;
+pub type Entries = BTreeMap<Key, Option<Bytes>>;
 
 /// Runs steps one after the other, each seeing what those before it did, and returns their answers and
-/// what they change. `read` says what stands in the store. A step that fails changes nothing.
-pub(crate) fn plan(
+/// what they change. `read` says what stands in the store; what it fails with is the answer to the step. A
+/// step that fails changes nothing.
+///
+/// Limits are the store's business: refuse what is beyond [`max_key`](super::Capabilities::max_key) or
+/// [`max_value`](super::Capabilities::max_value) with [`ErrorKind::Rejected`], that step alone.
+pub fn plan(
     steps: &[Step],
     terms: &Terms,
     read: &dyn Fn(&Key) -> Result<Option<Bytes>>,
@@ -33,8 +45,12 @@ pub(crate) fn plan(
     (answers.collect(), plan.done)
 }
 
-/// The key after which a scan in the order of keys goes on.
-pub(crate) fn after(cursor: &Cursor, prefix: &str) -> Result<Key> {
+/// The key after which a scan in the order of keys goes on, where the cursor is the last key of a page.
+///
+/// # Errors
+///
+/// [`ErrorKind::Rejected`] when it is the cursor of another scan.
+pub fn after(cursor: &Cursor, prefix: &str) -> Result<Key> {
     match std::str::from_utf8(&cursor.0) {
         Ok(last) if last.starts_with(prefix) => Ok(Key::new(last)),
         _ => Err(Error::new(ErrorKind::Rejected, "this cursor is not of this scan; begin again without one")),

@@ -18,7 +18,7 @@ use kvsync::{Error, ErrorKind, Key, Result};
 use libtest_mimic::{Failed, Trial};
 use parking_lot::Mutex;
 
-use crate::random;
+use crate::{engine, random};
 
 /// What is wrong, and the case that has to say so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -134,6 +134,9 @@ const FOUND_AT_RANDOM: &[Fault] = &[
     Fault::ApplyWritesTheChange,
 ];
 
+/// Faults that show when rows are written through Diesel, and every key is compared.
+const FOUND_BY_THE_ENGINE: &[Fault] = &[Fault::ForgetsDirty, Fault::SwapsValues];
+
 pub(crate) fn trials() -> Vec<Trial> {
     let mut trials: Vec<Trial> = FAULTS.iter().map(|(fault, case)| rejected(*fault, case)).collect();
     trials.extend(FOUND_AT_RANDOM.iter().map(|fault| {
@@ -142,6 +145,13 @@ pub(crate) fn trials() -> Vec<Trial> {
             None => Err(Failed::from("500 random histories found nothing")),
         };
         Trial::test(format!("broken::{fault:?}_is_found_at_random"), found)
+    }));
+    trials.extend(FOUND_BY_THE_ENGINE.iter().map(|fault| {
+        let found = || match engine::compares(fault) {
+            Verdict::Failed(_) => Ok(()),
+            other => Err(Failed::from(format!("the engine found nothing: {other:?}"))),
+        };
+        Trial::test(format!("broken::{fault:?}_is_found_by_the_engine"), found)
     }));
     trials.push(Trial::test("broken::without_a_fault_it_passes", || {
         let failed = failures(Fault::None);

@@ -15,8 +15,11 @@ use crate::Store;
 /// How long what is cached may hide what has expired: long for a case, short for one that waits for it.
 const LIFE: Duration = Duration::from_millis(100);
 
+/// Makes an empty store.
+type Make = fn() -> Stores;
+
 pub(crate) fn stores() -> Vec<Store> {
-    let layers: [(&'static str, fn() -> Stores); 12] = [
+    let layers: [(&'static str, Make); 12] = [
         ("layer_near_cache", || both(near_cache(memory()))),
         ("layer_near_cache_reader", || reading(&near_cache(memory()))),
         ("layer_metered", || both(Metered::new(memory()))),
@@ -33,8 +36,7 @@ pub(crate) fn stores() -> Vec<Store> {
     layers.into_iter().map(|(name, up)| -> Store { (name, Ok(Arc::new(Layer(up)))) }).collect()
 }
 
-/// Makes an empty store.
-struct Layer(fn() -> Stores);
+struct Layer(Make);
 
 impl Harness for Layer {
     fn fresh(&self) -> Stores {

@@ -7,6 +7,7 @@ mod broken;
 mod broken_commands;
 mod commands;
 mod embedded;
+mod engine;
 mod layers;
 mod matrix;
 mod nats;
@@ -69,6 +70,7 @@ fn conforms((name, store): Store, matrix: &Matrix) -> Vec<Trial> {
         matrix.declare(name, case);
         let matrix = matrix.clone();
         Trial::test(format!("{name}::{case}"), move || {
+            matrix.note(name, case, &Verdict::Failed("it panicked".into()));
             let verdict = run();
             matrix.note(name, case, &verdict);
             match verdict {
@@ -81,8 +83,8 @@ fn conforms((name, store): Store, matrix: &Matrix) -> Vec<Trial> {
         let harness = Arc::clone(&harness);
         of(case.name, Box::new(move || case.run(&*harness)))
     });
-    let random = [random::cases(name, &harness), commands::cases(name, &harness)].into_iter().flatten();
-    conforms.chain(random.map(|(case, run)| of(case, run))).collect()
+    let more = [random::cases(name, &harness), commands::cases(name, &harness), engine::cases(&harness)];
+    conforms.chain(more.into_iter().flatten().map(|(case, run)| of(case, run))).collect()
 }
 
 struct Memory;

@@ -3,23 +3,149 @@
 //! A store of your own passes it too, or it is not a store: give a [`Harness`] that makes an empty one,
 //! and run each of [`cases`] as a test of its own, or all of them with [`run`].
 //!
+//! # A store of your own
+//!
+//! A store that has a lock or transactions writes down what [`steps::plan`](super::steps::plan) says, and is
+//! a [`SyncStore`]. An ordered one is an [`Engine`](super::data::ordered::Engine) as well, and runs the
+//! commands of a [`DataStore`] through [`OrderedData`](super::data::ordered::OrderedData). This is all of it:
+//!
 //! ```
+//! use std::collections::BTreeMap;
+//! use std::ops::Bound;
 //! use std::sync::Arc;
+//! use std::time::Duration;
+//!
+//! use bytes::Bytes;
+//! use kvsync::record::Terms;
 //! use kvsync::store::conformance::{self, Harness, Stores, Verdict};
-//! use kvsync::store::MemoryStore;
+//! use kvsync::store::data::ordered::{Engine, OrderedData, Overlay, Reader, Writer};
+//! use kvsync::store::data::{self, Command, DataCapabilities, DataStore, Operation, Reads, Reply};
+//! use kvsync::store::steps::{after, plan};
+//! use kvsync::store::{Capabilities, Cursor, Health, Outcome, Page, Status, Step, Store, SyncStore};
+//! use kvsync::{Key, Result};
+//! use parking_lot::Mutex;
 //!
-//! struct Memory;
+//! /// Maps behind locks; yours stand in files, or on a server.
+//! #[derive(Debug, Default)]
+//! struct Toy {
+//!     entries: Mutex<BTreeMap<Key, Bytes>>,
+//!     epoch: Mutex<u32>,
+//!     data: OrderedData<Map>,
+//! }
 //!
-//! impl Harness for Memory {
+//! impl Store for Toy {
+//!     fn name(&self) -> &str {
+//!         "toy"
+//!     }
+//!     fn health(&self, _deadline: Duration) -> Health {
+//!         Health::new(Status::Up, Vec::new())
+//!     }
+//!     fn close(&self) -> Result<()> {
+//!         Ok(())
+//!     }
+//! }
+//!
+//! impl SyncStore for Toy {
+//!     fn capabilities(&self) -> Capabilities {
+//!         // The longest key, the largest entry, the most steps of a call.
+//!         Capabilities::new(1 << 30, 1 << 30, 1000).with_whole_changes()
+//!     }
+//!     fn execute(&self, steps: &[Step], terms: &Terms) -> Vec<Result<Outcome>> {
+//!         let mut entries = self.entries.lock();
+//!         let (answers, changed) = plan(steps, terms, &|key| Ok(entries.get(key).cloned()));
+//!         for (key, entry) in changed {
+//!             match entry {
+//!                 Some(entry) => entries.insert(key, entry),
+//!                 None => entries.remove(&key),
+//!             };
+//!         }
+//!         answers
+//!     }
+//!     fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>> {
+//!         let entries = self.entries.lock();
+//!         Ok(keys.iter().map(|key| entries.get(key).cloned()).collect())
+//!     }
+//!     fn scan(&self, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page> {
+//!         let begin = match &cursor {
+//!             Some(cursor) => Bound::Excluded(after(cursor, prefix)?),
+//!             None => Bound::Included(Key::new(prefix)),
+//!         };
+//!         let entries = self.entries.lock();
+//!         let found = entries.range((begin, Bound::Unbounded)).map(|(key, _)| key);
+//!         let keys: Vec<Key> = found.take_while(|key| key.as_str().starts_with(prefix)).take(limit).cloned().collect();
+//!         let next = keys.last().filter(|_| keys.len() == limit).map(|last| Cursor(last.as_str().into()));
+//!         Ok(Page { keys, next })
+//!     }
+//!     fn epoch(&self) -> Result<u32> {
+//!         Ok(*self.epoch.lock())
+//!     }
+//!     fn raise_epoch(&self, epoch: u32) -> Result<u32> {
+//!         let mut stands = self.epoch.lock();
+//!         *stands = epoch.max(*stands);
+//!         Ok(*stands)
+//!     }
+//! }
+//!
+//! impl DataStore for Toy {
+//!     fn data_capabilities(&self) -> DataCapabilities {
+//!         self.data.data_capabilities()
+//!     }
+//!     fn run(&self, commands: &[Command], reads: Reads) -> Vec<Result<Reply>> {
+//!         self.data.run(commands, reads)
+//!     }
+//!     fn run_atomic(&self, operations: &[Operation]) -> Result<data::Outcome> {
+//!         self.data.run_atomic(operations)
+//!     }
+//! }
+//!
+//! #[derive(Debug, Default)]
+//! struct Map(Mutex<BTreeMap<Bytes, Bytes>>);
+//!
+//! impl Store for Map {
+//!     fn name(&self) -> &str {
+//!         "toy"
+//!     }
+//!     fn health(&self, _deadline: Duration) -> Health {
+//!         Health::new(Status::Up, Vec::new())
+//!     }
+//!     fn close(&self) -> Result<()> {
+//!         Ok(())
+//!     }
+//! }
+//!
+//! impl Engine for Map {
+//!     fn limits(&self) -> (usize, usize) {
+//!         (1 << 30, 1 << 30)
+//!     }
+//!     fn read<T>(&self, work: impl Fn(&dyn Reader) -> Result<T>) -> Result<T> {
+//!         work(&*self.0.lock())
+//!     }
+//!     fn write<T>(&self, work: impl Fn(&mut dyn Writer) -> Result<T>) -> Result<T> {
+//!         let mut map = self.0.lock();
+//!         let mut transaction = Overlay::new(&*map);
+//!         let answer = work(&mut transaction)?;
+//!         for (key, value) in transaction.into_changes() {
+//!             match value {
+//!                 Some(value) => map.insert(key, value),
+//!                 None => map.remove(&key),
+//!             };
+//!         }
+//!         Ok(answer)
+//!     }
+//! }
+//!
+//! struct Toys;
+//!
+//! impl Harness for Toys {
 //!     fn fresh(&self) -> Stores {
-//!         Stores::both(Arc::new(MemoryStore::new()))
+//!         Stores::both(Arc::new(Toy::default()))
 //!     }
 //!     fn unreachable(&self) -> Option<Stores> {
 //!         None
 //!     }
 //! }
 //!
-//! for (case, verdict) in conformance::run(&Memory) {
+//! for (case, verdict) in conformance::run(&Toys) {
 //!     assert!(!matches!(verdict, Verdict::Failed(_)), "{case}: {verdict:?}");
 //! }
 //! ```

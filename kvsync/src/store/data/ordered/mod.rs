@@ -83,6 +83,16 @@ pub trait Reader {
     fn range(&self, between: Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>>;
 }
 
+impl<R: Reader + ?Sized> Reader for &R {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        (**self).get(key)
+    }
+
+    fn range(&self, between: Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
+        (**self).range(between, direction, limit)
+    }
+}
+
 /// Reads and writes within a transaction. Its own writes are seen by its readings.
 pub trait Writer: Reader {
     /// Writes an entry.
