@@ -21,6 +21,9 @@ pub(crate) const EVERYTHING: [&str; 3] = ["--workspace", "--features", "full"];
 /// Longer than any example should take on a slow machine; one that waits for something is stopped.
 const EXAMPLE_LIMIT: Duration = Duration::from_mins(10);
 
+/// Examples that end when they are told to; the tests start them, ask them and end them.
+const SERVICES: [&str; 1] = ["person_api"];
+
 /// Runs the tests against real servers, then the examples, and says what ran against what.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     install::missing_tools()?;
@@ -62,7 +65,7 @@ fn examples(suite: &Suite, steps: &mut Steps) -> Result<()> {
     if examples.is_empty() {
         return Err(Error::new("found no example to run; is the package `examples` still in the workspace?"));
     }
-    for (name, program) in examples {
+    for (name, program) in examples.into_iter().filter(|(name, _)| !SERVICES.contains(&name.as_str())) {
         steps.take(&format!("example {name}"), || {
             let mut command = Command::new(&program);
             let status = run::finish(command.envs(suite.variables()), Some(EXAMPLE_LIMIT))?;

@@ -50,9 +50,10 @@ use bytes::Bytes;
 /// Lengths are stored in four bytes.
 const MAX_VALUE: usize = 0xffff_ffff;
 
-/// A store in a directory of this machine. One process opens it at a time.
+/// A store in a directory of this machine. One process opens it at a time; clones share it.
 ///
 /// See the [module](self) for what it keeps after a crash.
+#[derive(Clone)]
 pub struct EmbeddedStore {
     data: OrderedData<Folder>,
 }

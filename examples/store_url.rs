@@ -1,0 +1,60 @@
+//! Opens the store that a setting names. The library has no such function: a program names its stores in its types.
+//!
+//! | `KVSYNC_STORE` | store | feature |
+//! |---|---|---|
+//! | `memory:` | in the process, gone with it | |
+//! | `embedded:PATH` | on disk; without a path in a temporary folder, which is the default | |
+//! | `redis://HOST:PORT/` | a Redis server | `redis` |
+//! | `redis+cluster://HOST:PORT,HOST:PORT` | a Redis Cluster, by some of its nodes | `redis` |
+
+use std::sync::Arc;
+
+use kvsync::Builder;
+use kvsync::store::data::DataStore;
+use kvsync::store::{EmbeddedStore, MemoryStore, SyncStore};
+use tempfile::TempDir;
+
+/// A store, for both of its uses.
+pub struct Opened {
+    /// For data of the program's own.
+    pub data: Arc<dyn DataStore>,
+    /// For rows that are synced: gives the store to a builder.
+    pub attach: Box<dyn FnOnce(Builder) -> Builder>,
+    /// The folder goes with this.
+    pub folder: Option<TempDir>,
+}
+
+/// The setting.
+pub fn from_env() -> String {
+    std::env::var("KVSYNC_STORE").unwrap_or_else(|_| "embedded:".to_owned())
+}
+
+/// Opens the store of this URL.
+///
+/// # Errors
+///
+/// When it names no store, or the store cannot be opened.
+pub fn open(url: &str) -> Result<Opened, Box<dyn std::error::Error>> {
+    let (kind, rest) = url.split_once(':').ok_or("KVSYNC_STORE is like `embedded:path` or `redis://host:port/`")?;
+    match kind {
+        "memory" => Ok(opened(MemoryStore::new(), None)),
+        "embedded" if rest.is_empty() => {
+            let folder = tempfile::tempdir()?;
+            Ok(opened(EmbeddedStore::open(folder.path().join("store"))?, Some(folder)))
+        }
+        "embedded" => Ok(opened(EmbeddedStore::open(rest)?, None)),
+        #[cfg(feature = "redis")]
+        "redis" => Ok(opened(kvsync::store::RedisStore::connect(url)?, None)),
+        #[cfg(feature = "redis")]
+        "redis+cluster" => {
+            let nodes = rest.trim_matches('/').split(',').map(|node| format!("redis://{node}/"));
+            Ok(opened(kvsync::store::RedisStore::cluster(nodes)?, None))
+        }
+        _ => Err(format!("no store is named `{kind}`, or its feature is not enabled").into()),
+    }
+}
+
+fn opened<S: SyncStore + DataStore + Clone + 'static>(store: S, folder: Option<TempDir>) -> Opened {
+    let data = Arc::new(store.clone());
+    Opened { data, attach: Box::new(move |builder| builder.store(store)), folder }
+}
