@@ -81,6 +81,7 @@
 //! | `nats` | NATS JetStream: a key-value bucket | |
 //! | `near-cache` | a layer: what was read lately, in the memory of the process (moka) | |
 //! | `metrics` | a layer: counts, errors, times and bytes of a store, to the `metrics` facade | |
+//! | `dynamodb` | a store in a table of Amazon DynamoDB | |
 //! | `json`, `bson` | these codecs | |
 //! | `uuid` | `Uuid` as a part of a key | |
 //! | `cli` | the command line that a program of yours mounts | |

@@ -3,6 +3,8 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 pub mod data;
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 pub mod layer;
@@ -21,6 +23,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
+#[cfg(feature = "dynamodb")]
+pub use self::dynamodb::DynamoDbStore;
 #[cfg(feature = "embedded")]
 pub use self::embedded::EmbeddedStore;
 pub use self::memory::MemoryStore;

@@ -6,6 +6,7 @@
 mod broken;
 mod broken_commands;
 mod commands;
+mod dynamodb;
 mod embedded;
 mod engine;
 mod layers;
@@ -35,6 +36,7 @@ fn stores() -> Vec<Store> {
     stores.extend(nats::stores());
     stores.extend(redis::stores());
     stores.extend(layers::stores());
+    stores.extend(dynamodb::stores());
     stores
 }
 
@@ -49,6 +51,7 @@ fn main() {
     trials.extend(broken::trials());
     trials.extend(broken_commands::trials());
     trials.extend(embedded::trials());
+    trials.extend(dynamodb::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         println!("{}", if full.is_empty() { matrix.summary() } else { matrix.full() });
