@@ -63,7 +63,7 @@ fn slow(name: &'static str, status: Status, gate: &Arc<Gate>) -> Slow {
 }
 
 fn handle(stores: Vec<Slow>) -> Result<KvSync> {
-    stores.into_iter().fold(KvSync::builder().upkeep_every(LONG), |builder, store| builder.store(store)).build()
+    stores.into_iter().fold(KvSync::builder().upkeep_every(LONG), kvsync::Builder::store).build()
 }
 
 impl Store for Slow {

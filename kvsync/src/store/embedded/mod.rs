@@ -11,7 +11,7 @@
 //!   what was acknowledged, and the rest is as old as that until it is written again.
 //! - With [`sync`](Builder::sync) each batch is also forced to the disk with `fsync`: what was
 //!   acknowledged survives a power failure too, as far as the disk keeps its word.
-//! - [`close`](SyncStore::close) forces everything to the disk, in both modes.
+//! - [`close`](Store::close) forces everything to the disk, in both modes.
 //!
 //! Damage in the middle of the journal (a failing disk, another program) is not always seen: fjall
 //! takes what stands before it and drops what follows. Damage in tables is an error of kind
@@ -78,9 +78,9 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when the directory cannot be made or written,
-    /// [`ErrorKind::Unavailable`] when the store is open elsewhere or the disk is full,
-    /// [`ErrorKind::Corrupt`] when the directory holds something else or is damaged.
+    /// [`Config`](crate::ErrorKind::Config) when the directory cannot be made or written,
+    /// [`Unavailable`](crate::ErrorKind::Unavailable) when the store is open elsewhere or the disk is full,
+    /// [`Corrupt`](crate::ErrorKind::Corrupt) when the directory holds something else or is damaged.
     pub fn open(self) -> Result<EmbeddedStore> {
         Ok(EmbeddedStore { data: OrderedData::new(Folder::open(self.dir, self.sync)?) })
     }

@@ -30,7 +30,7 @@
 //! # What it needs
 //!
 //! - Redis 6.2 or newer (tested with 7.0), with `maxmemory-policy noeviction`:
-//!   [`health`](crate::store::SyncStore::health) warns otherwise. An append-only file, or the outbox, if the
+//!   [`health`](crate::store::Store::health) warns otherwise. An append-only file, or the outbox, if the
 //!   server may lose its memory. What holds without: [`guarantees`](crate::guarantees).
 //! - For a user with an access list: `~kvsync:* +@read +@write +@scripting +@connection +info` (and
 //!   `+cluster` in a cluster), with your prefix; with `+config|get` health also tells what the settings lose.

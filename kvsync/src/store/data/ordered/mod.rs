@@ -1,7 +1,7 @@
 //! The commands over any ordered, transactional key-value store.
 //!
 //! An engine of that kind implements [`Engine`] and is given to [`OrderedData`], which is then a
-//! [`DataStore`](super::DataStore): the layout of keys, conditions, ranges and times to live are done here once. The stores
+//! [`DataStore`]: the layout of keys, conditions, ranges and times to live are done here once. The stores
 //! in memory, on disk and on FoundationDB are such adapters.
 //!
 //! # Costs
