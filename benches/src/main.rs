@@ -6,6 +6,7 @@ mod by_hand;
 mod clock;
 mod models;
 mod options;
+mod pin;
 mod ratio;
 mod rows;
 mod servers;

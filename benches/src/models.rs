@@ -96,8 +96,8 @@ fn uuid(number: u32) -> String {
     format!("{number:08x}-{:04x}-4{:03x}-a{:03x}-{:012x}", a >> 48, (a >> 32) & 0xfff, a & 0xfff, b & 0xffff_ffff_ffff)
 }
 
-/// The finalizer of a well-known mixing function: spreads close numbers far apart.
-fn mixed(number: u32) -> u64 {
+/// The finalizer of a well-known mixing function: spreads close numbers far apart, and distinct ones stay distinct.
+pub(crate) fn mixed(number: u32) -> u64 {
     let mut x = u64::from(number).wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -53,33 +53,48 @@ impl Turns {
     /// Measures two sides, after a round that does not count. The side that begins changes with every turn, so that
     /// neither gains from a drift of the machine or from what the other left in its caches.
     pub(crate) fn measure(&self, ours: &mut dyn Side, theirs: &mut dyn Side) -> Result<Rounds> {
-        let mut rounds = Rounds::default();
-        for round in 0..=self.rounds {
-            let (mut a, mut b) = (Duration::ZERO, Duration::ZERO);
-            for turn in 0..self.each {
-                if turn % 2 == 0 {
-                    a += self.turn(ours)?;
-                    b += self.turn(theirs)?;
-                } else {
-                    b += self.turn(theirs)?;
-                    a += self.turn(ours)?;
-                }
-            }
-            if round > 0 {
-                rounds.ours.push(self.per_operation(a));
-                rounds.theirs.push(self.per_operation(b));
-            }
-        }
+        let [rounds] = self.measure_by([self.clock], ours, theirs)?;
         Ok(rounds)
     }
 
-    fn turn(&self, side: &mut dyn Side) -> Result<Duration> {
+    /// The same by several clocks at once.
+    pub(crate) fn measure_by<const N: usize>(
+        &self,
+        clocks: [Clock; N],
+        ours: &mut dyn Side,
+        theirs: &mut dyn Side,
+    ) -> Result<[Rounds; N]> {
+        let mut all = [(); N].map(|()| Rounds::default());
+        for round in 0..=self.rounds {
+            let (mut a, mut b) = ([Duration::ZERO; N], [Duration::ZERO; N]);
+            for turn in 0..self.each {
+                if turn % 2 == 0 {
+                    self.turn(clocks, ours, &mut a)?;
+                    self.turn(clocks, theirs, &mut b)?;
+                } else {
+                    self.turn(clocks, theirs, &mut b)?;
+                    self.turn(clocks, ours, &mut a)?;
+                }
+            }
+            if round > 0 {
+                for ((rounds, a), b) in all.iter_mut().zip(a).zip(b) {
+                    rounds.ours.push(self.per_operation(a));
+                    rounds.theirs.push(self.per_operation(b));
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    fn turn<const N: usize>(&self, clocks: [Clock; N], side: &mut dyn Side, totals: &mut [Duration; N]) -> Result {
         side.prepare(self.operations)?;
-        let begin = self.clock.now();
+        let begin = clocks.map(Clock::now);
         side.run(self.operations)?;
-        let spent = self.clock.now().saturating_sub(begin);
-        side.settle()?;
-        Ok(spent)
+        let end = clocks.map(Clock::now);
+        for (total, (begin, end)) in totals.iter_mut().zip(begin.into_iter().zip(end)) {
+            *total += end.saturating_sub(begin);
+        }
+        side.settle()
     }
 
     #[allow(clippy::cast_precision_loss, reason = "counts of operations are far below 2^52")]

@@ -42,6 +42,7 @@ pub(crate) enum Goal {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Unit {
     Ratio,
+    Nanoseconds,
     Milliseconds,
     Mebibytes,
 }
@@ -97,6 +98,7 @@ impl Unit {
         match self {
             Self::Ratio if value >= 10.0 => format!("{value:.1}"),
             Self::Ratio => format!("{value:.3}"),
+            Self::Nanoseconds => format!("{value:.0} ns"),
             Self::Milliseconds => format!("{value:.2} ms"),
             Self::Mebibytes => format!("{value:.1} MiB"),
         }
@@ -173,6 +175,12 @@ impl Rounds {
     /// The first side's speed divided by the second's: above 1 when the first is faster.
     pub(crate) fn speeds(&self, what: impl Into<String>, goal: Goal) -> Figure {
         self.figure(what, self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| theirs / ours), goal)
+    }
+
+    /// What an operation of the first side costs beyond one of the second's.
+    pub(crate) fn costs(&self, what: impl Into<String>) -> Figure {
+        let costs = self.ours.iter().zip(&self.theirs).map(|(ours, theirs)| (ours - theirs) * 1e9);
+        Figure { unit: Unit::Nanoseconds, ..self.figure(what, costs, Goal::Reported) }
     }
 
     fn figure(&self, what: impl Into<String>, ratios: impl Iterator<Item = f64>, goal: Goal) -> Figure {

@@ -2,12 +2,14 @@
 
 mod fetch;
 mod lag;
+mod layers;
 mod memory;
 mod outbox;
 mod postgres;
 mod size;
 mod sqlite;
 mod store;
+mod stores;
 
 use crate::Result;
 use crate::options::Options;
@@ -34,6 +36,13 @@ pub(crate) const ALL: &[Row] = &[
     row("store-one-key", "rows per second into Redis, one key a model", store::one_key),
     row("store-three-keys", "rows per second into Redis, three keys a model", store::three_keys),
     row("store-cluster", "rows per second into Redis Cluster, three keys a model", store::cluster),
+    row("bare-memory", "the store in memory against a map in a lock", stores::memory),
+    row("bare-embedded", "the store on disk against fjall", stores::embedded),
+    row("bare-million", "a million keys written and read on disk, against fjall", stores::million),
+    row("bare-redis", "Redis against redis-rs", stores::single),
+    row("bare-cluster", "Redis Cluster against redis-rs", stores::cluster),
+    row("layers", "what each layer costs a get, over the store in memory", layers::costs),
+    row("near-cache", "a hit in the near cache against moka", layers::near_cache),
     row("lag", "from COMMIT to readable at half of that load", lag::run),
     row("fetch", "fetch against GET and decode", fetch::one),
     row("fetch-many", "a hundred at once against one by one", fetch::many),

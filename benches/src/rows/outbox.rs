@@ -51,6 +51,8 @@ pub(crate) fn wal(options: &Options) -> Result<Vec<Figure>> {
 }
 
 pub(crate) fn on_postgres(options: &Options) -> Result<Vec<Figure>> {
+    let pinned = pg::pinned()?;
+    let clock = pg::wall(pinned.as_ref());
     let mut figures = Vec::new();
     for (name, wrapped, plain) in [
         ("INSERT", postgres::insert as Write<OnPostgres>, postgres::insert as Write<PgConnection>),
@@ -65,7 +67,7 @@ pub(crate) fn on_postgres(options: &Options) -> Result<Vec<Figure>> {
             let mut theirs = pg::plain("theirs", plain)?;
             let rounds = pg::turns(options).measure(&mut ours, &mut theirs)?;
             figures.push(
-                rounds.times(format!("{name}, autocommit, {}: wrapped ÷ plain (wall)", by.name()), Goal::Reported),
+                rounds.times(format!("{name}, autocommit, {}: wrapped ÷ plain ({clock})", by.name()), Goal::Reported),
             );
         }
     }

@@ -18,7 +18,7 @@
 //! [`Corrupt`](crate::ErrorKind::Corrupt) when it is read.
 //!
 //! What [`DataCommands`](super::data::DataCommands) write is kept in the same way, apart from the rows: one
-//! batch for each command or atomic write.
+//! batch in the journal for each hundred commands of a call, and one for an atomic write.
 //!
 //! # When the disk is full
 //!

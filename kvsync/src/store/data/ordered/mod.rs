@@ -6,14 +6,15 @@
 //!
 //! # Costs
 //!
-//! A command is one transaction. Strings, counters, members and fields are read and written one entry
-//! each, an entry of a sorted set or hash with a second one for its score. Ranges read what they return,
-//! counts read what they count. Removing a key reads what stands under it.
+//! A batch is one transaction for each hundred of its commands. Strings, counters, members and fields are
+//! read and written one entry each, an entry of a sorted set or hash with a second one for its score. Ranges
+//! read what they return, counts read what they count. Writing over or removing a key reads what stands
+//! under it.
 //!
 //! # Times to live
 //!
 //! What has expired is never returned. It is removed when its key is written, and a few at a time by
-//! other writes, oldest first.
+//! other writes, oldest first, about a second after it has expired.
 
 mod layout;
 mod overlay;
@@ -21,6 +22,9 @@ mod overlay;
 pub(crate) mod packed;
 mod run;
 mod sorted;
+mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Bound;
 use std::sync::Arc;
@@ -30,12 +34,13 @@ use bytes::Bytes;
 
 pub use self::overlay::Overlay;
 use self::run::Run;
+use self::sweep::Sweeper;
 #[cfg(feature = "nats")]
-pub(crate) use self::run::sweep as sweep_expired;
+pub(crate) use self::sweep::sweep as sweep_expired;
 use super::range::Direction;
 use super::{Command, DataCapabilities, DataStore, Operation, Outcome, Reads, Reply, atomic};
 use crate::clock::{Clock, SystemClock, millis};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::store::{Health, Store};
 
 /// An ordered key-value store with transactions: all that the commands need of an engine.
@@ -105,16 +110,21 @@ pub trait Writer: Reader {
 /// Two ends of a range of keys.
 pub type Between<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
+/// How many commands of a batch are one transaction: others wait meanwhile, and an engine may limit it.
+const TOGETHER: usize = 100;
+
 /// The commands over an engine. Clones share it.
 #[derive(Debug)]
 pub struct OrderedData<E> {
     engine: Arc<E>,
     clock: Arc<dyn Clock>,
+    sweeper: Arc<Sweeper>,
 }
 
 impl<E> Clone for OrderedData<E> {
     fn clone(&self) -> Self {
-        Self { engine: Arc::clone(&self.engine), clock: Arc::clone(&self.clock) }
+        let Self { engine, clock, sweeper } = self;
+        Self { engine: Arc::clone(engine), clock: Arc::clone(clock), sweeper: Arc::clone(sweeper) }
     }
 }
 
@@ -128,7 +138,7 @@ impl<E: Engine> OrderedData<E> {
     /// The commands over this engine, which holds nothing else.
     #[must_use]
     pub fn new(engine: E) -> Self {
-        Self { engine: Arc::new(engine), clock: Arc::new(SystemClock) }
+        Self { engine: Arc::new(engine), clock: Arc::new(SystemClock), sweeper: Arc::default() }
     }
 
     /// The same with another clock, by which strings expire.
@@ -143,14 +153,37 @@ impl<E: Engine> OrderedData<E> {
         &self.engine
     }
 
-    fn one(&self, command: &Command) -> Result<Reply> {
-        command.check(self.data_capabilities())?;
-        let now = millis(self.clock.now());
-        if command.writes() {
-            self.engine.write(|writer| run_one(writer, now, command))
-        } else {
-            self.engine.read(|reader| run::read(reader, now, command))
+    /// Runs commands as one transaction, or in parts where the engine does not take them as one.
+    fn group(&self, commands: &[Command]) -> Vec<Result<Reply>> {
+        use ErrorKind::{Contention, Corrupt, Rejected};
+        match self.together(commands) {
+            Ok(replies) => replies,
+            Err(error) if commands.len() > 1 && matches!(error.kind(), Contention | Corrupt | Rejected) => {
+                let (first, second) = commands.split_at(commands.len() / 2);
+                [self.group(first), self.group(second)].concat()
+            }
+            Err(error) => commands.iter().map(|_| Err(error.clone())).collect(),
         }
+    }
+
+    fn together(&self, commands: &[Command]) -> Result<Vec<Result<Reply>>> {
+        let (can, now) = (self.data_capabilities(), millis(self.clock.now()));
+        // A command that is at fault itself has written nothing, and the others go on.
+        let answer = |reply: Result<Reply>| match reply {
+            Err(error) if matches!(error.kind(), ErrorKind::WrongType | ErrorKind::Rejected) => Ok(Err(error)),
+            reply => reply.map(Ok),
+        };
+        if !commands.iter().any(Command::writes) {
+            let read = |reader: &dyn Reader, command: &Command| {
+                answer(command.check(can).and_then(|()| run::read(reader, now, command)))
+            };
+            return self.engine.read(|reader| commands.iter().map(|command| read(reader, command)).collect());
+        }
+        self.engine.write(|writer| {
+            self.sweeper.run(writer, now, commands.len())?;
+            let mut run = Run { entries: writer, now };
+            commands.iter().map(|command| answer(command.check(can).and_then(|()| run.write(command)))).collect()
+        })
     }
 }
 
@@ -176,7 +209,7 @@ impl<E: Engine> DataStore for OrderedData<E> {
     }
 
     fn run(&self, commands: &[Command], _reads: Reads) -> Vec<Result<Reply>> {
-        commands.iter().map(|command| self.one(command)).collect()
+        commands.chunks(TOGETHER).flat_map(|commands| self.group(commands)).collect()
     }
 
     fn run_atomic(&self, operations: &[Operation]) -> Result<Outcome> {
@@ -187,8 +220,9 @@ impl<E: Engine> DataStore for OrderedData<E> {
 }
 
 /// Runs a command in a transaction, at a time. Where it fails, nothing of the transaction may be written.
+#[cfg(feature = "nats")]
 pub(crate) fn run_one(entries: &mut dyn Writer, now: u64, command: &Command) -> Result<Reply> {
-    run::sweep(entries, now)?;
+    sweep_expired(entries, now)?;
     Run { entries, now }.write(command)
 }
 

@@ -5,15 +5,12 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
-use super::layout::{Kind, Place, expired, expiring, string};
+use super::layout::{Kind, Place, expiring, string};
 use super::sorted;
 use super::{Reader, Writer};
 use crate::clock::whole_millis;
 use crate::error::{Error, ErrorKind, Result};
 use crate::store::data::{Command, Condition, Direction, Reply};
-
-/// How many expired strings a write removes besides its own work: more than it can add.
-const SWEPT: usize = 2;
 
 /// A command that reads.
 pub(super) fn read(entries: &dyn Reader, now: u64, command: &Command) -> Result<Reply> {
@@ -61,17 +58,6 @@ pub(super) fn read(entries: &dyn Reader, now: u64, command: &Command) -> Result<
         | Command::ZhRem { .. }
         | Command::ZhIncrBy { .. } => Err(Error::new(ErrorKind::Rejected, "this command writes")),
     }
-}
-
-/// Removes some strings that have expired.
-pub(crate) fn sweep(entries: &mut dyn Writer, now: u64) -> Result<()> {
-    let (first, last) = (expiring(0, &[]), expiring(now.saturating_add(1), &[]));
-    let between = (Bound::Included(first.as_slice()), Bound::Excluded(last.as_slice()));
-    for (place, _) in entries.range(between, Direction::Forward, SWEPT)? {
-        entries.remove(Place::of(&expired(&place)).head());
-        entries.remove(place.into());
-    }
-    Ok(())
 }
 
 /// What stands under a key.
@@ -186,8 +172,7 @@ impl Run<'_> {
                 let holds = self.holds(command)?;
                 if holds {
                     let expires_at = expires.map_or(0, |expires| self.now.saturating_add(whole_millis(expires)));
-                    self.clear(key)?;
-                    self.set(key, value, expires_at);
+                    self.set(key, value, expires_at)?;
                 }
                 Ok(Reply::Taken(holds))
             }
@@ -257,11 +242,15 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn set(&mut self, key: &[u8], value: &[u8], expires_at: u64) {
-        self.entries.put(Place::of(key).head(), string(value, expires_at));
+    fn set(&mut self, key: &[u8], value: &[u8], expires_at: u64) -> Result<()> {
+        let place = Place::of(key);
+        let head = place.head();
+        self.vacate(key, &place, &head)?;
+        self.entries.put(head, string(value, expires_at));
         if expires_at != 0 {
             self.entries.put(expiring(expires_at, key), Bytes::new());
         }
+        Ok(())
     }
 
     fn increment(&mut self, key: &[u8], by: i64) -> Result<Reply> {
@@ -277,10 +266,7 @@ impl Run<'_> {
             }
         };
         let value = value.checked_add(by).ok_or_else(|| rejected("would overflow"))?;
-        if expires_at == 0 {
-            self.clear(key)?;
-        }
-        self.set(key, value.to_string().as_bytes(), expires_at);
+        self.set(key, value.to_string().as_bytes(), expires_at)?;
         Ok(Reply::Integer(value))
     }
 
@@ -320,14 +306,21 @@ impl Run<'_> {
     fn clear(&mut self, key: &[u8]) -> Result<()> {
         let place = Place::of(key);
         let head = place.head();
-        let Some(stands) = self.entries.get(&head)? else { return Ok(()) };
-        self.entries.remove(head);
+        if self.vacate(key, &place, &head)? {
+            self.entries.remove(head);
+        }
+        Ok(())
+    }
+
+    /// The same but for the head, for one that is written over it. Whether there was one.
+    fn vacate(&mut self, key: &[u8], place: &Place, head: &[u8]) -> Result<bool> {
+        let Some(stands) = self.entries.get(head)? else { return Ok(false) };
         if stands.first().copied() == Some(Kind::String.byte()) {
             let expires_at = stands.get(1..9).and_then(|at| at.try_into().ok()).map_or(0, u64::from_be_bytes);
             if expires_at != 0 {
                 self.entries.remove(expiring(expires_at, key));
             }
-            return Ok(());
+            return Ok(true);
         }
         for tag in *b"es" {
             let (first, last) = place.ends(tag);
@@ -336,7 +329,7 @@ impl Run<'_> {
                 self.entries.remove(at.into());
             }
         }
-        Ok(())
+        Ok(true)
     }
 }
 
