@@ -3,6 +3,7 @@
 //! The test starts itself again as the writers, so this file has a `main` of its own.
 
 use std::process::{Child, Command, ExitCode};
+use std::sync::Arc;
 
 use diesel::connection::SimpleConnection;
 use diesel::pg::Pg;
@@ -10,7 +11,8 @@ use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
 use kvsync::KvSync;
 use kvsync::capture::Database;
-use kvsync::store::redis::RedisStore;
+use kvsync::store::SyncStore;
+use kvsync::store::nats::NatsStore;
 use kvsync_tests::accounts::{Account, TABLE, accounts, compare, postgres_step, rounds, sqlite_step};
 use kvsync_tests::redis::patient;
 use kvsync_tests::wait::LONG;
@@ -28,10 +30,11 @@ fn main() -> ExitCode {
     }
     let mut trials = Vec::new();
     for processes in [2, 4] {
-        for (database, cluster) in [("sqlite", false), ("postgres", false), ("postgres", true)] {
-            let store = if cluster { "cluster" } else { "redis" };
+        for (database, store) in
+            [("sqlite", "redis"), ("postgres", "redis"), ("postgres", "cluster"), ("postgres", "nats")]
+        {
             trials.push(Trial::test(format!("{processes}_processes_on_{database}_end_equal_in_{store}"), move || {
-                run(database, cluster, processes).map_err(|error| Failed::from(error.to_string()))
+                run(database, store, processes).map_err(|error| Failed::from(error.to_string()))
             }));
         }
     }
@@ -39,7 +42,7 @@ fn main() -> ExitCode {
 }
 
 /// Starts the writers, waits for them, and compares.
-fn run(database: &str, cluster: bool, processes: u64) -> Tested {
+fn run(database: &str, store: &str, processes: u64) -> Tested {
     let prefix = format!("processes:{:x}:", rand::random::<u64>());
     if database == "sqlite" {
         let dir = tempfile::tempdir()?;
@@ -47,22 +50,22 @@ fn run(database: &str, cluster: bool, processes: u64) -> Tested {
         let mut conn = sqlite(&url)?;
         conn.batch_execute(TABLE)?;
         conn.batch_execute(kvsync::capture::SQLITE_COUNTER)?;
-        writers(database, &url, cluster, &prefix, processes)?;
+        writers(database, &url, store, &prefix, processes)?;
         let rows = accounts::table.select(Account::as_select()).load(&mut conn)?;
-        compare(&rows, &KvSync::builder().store(store(cluster, &prefix)?).build()?)
+        compare(&rows, &KvSync::builder().store(open(store, &prefix)?).build()?)
     } else {
         let fresh = postgres::fresh_database()?;
         let mut conn = PgConnection::establish(&fresh.url())?;
         conn.batch_execute(TABLE)?;
-        writers(database, &fresh.url(), cluster, &prefix, processes)?;
+        writers(database, &fresh.url(), store, &prefix, processes)?;
         let rows = accounts::table.select(Account::as_select()).load(&mut conn)?;
-        compare(&rows, &KvSync::builder().store(store(cluster, &prefix)?).build()?)
+        compare(&rows, &KvSync::builder().store(open(store, &prefix)?).build()?)
     }
 }
 
-fn writers(database: &str, url: &str, cluster: bool, prefix: &str, processes: u64) -> Tested {
+fn writers(database: &str, url: &str, store: &str, prefix: &str, processes: u64) -> Tested {
     let start = |seed: u64| -> std::io::Result<Child> {
-        let job = format!("{database}\n{url}\n{cluster}\n{prefix}\n{seed}");
+        let job = format!("{database}\n{url}\n{store}\n{prefix}\n{seed}");
         Command::new(std::env::current_exe()?).env("KVSYNC_TEST_WRITER", job).spawn()
     };
     let children: Vec<Child> = (0..processes).map(start).collect::<Result<_, _>>()?;
@@ -75,11 +78,15 @@ fn writers(database: &str, url: &str, cluster: bool, prefix: &str, processes: u6
     Ok(())
 }
 
-fn store(cluster: bool, prefix: &str) -> Tested<RedisStore> {
-    Ok(if cluster {
-        patient(env::redis_cluster_urls()?).prefix(prefix).cluster()?
-    } else {
-        patient([env::redis_url()?]).prefix(prefix).connect()?
+/// A store that other processes open, too.
+fn open(store: &str, prefix: &str) -> Tested<Arc<dyn SyncStore>> {
+    Ok(match store {
+        "redis" => Arc::new(patient([env::redis_url()?]).prefix(prefix).connect()?),
+        "cluster" => Arc::new(patient(env::redis_cluster_urls()?).prefix(prefix).cluster()?),
+        "nats" => Arc::new(
+            NatsStore::builder([env::nats_url()?]).retry_for(LONG).bucket("processes").prefix(prefix).connect()?,
+        ),
+        other => return Err(format!("no store {other}").into()),
     })
 }
 
@@ -92,9 +99,9 @@ fn sqlite(url: &str) -> ConnectionResult<SqliteConnection> {
 
 /// One writer process.
 fn write(job: &str) -> Tested {
-    let [database, url, cluster, prefix, seed] =
+    let [database, url, store, prefix, seed] =
         job.split('\n').collect::<Vec<_>>().try_into().map_err(|_| "a bad job")?;
-    let builder = KvSync::builder().store(store(cluster == "true", prefix)?).workers(3);
+    let builder = KvSync::builder().store(open(store, prefix)?).workers(3);
     let mut random = StdRng::seed_from_u64(seed.parse()?);
     let url = url.to_owned();
     if database == "sqlite" {
