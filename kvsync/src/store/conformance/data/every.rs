@@ -163,10 +163,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::every;
+    use crate::store::data::Command;
 
     #[test]
     fn every_command_is_there() {
-        let names: BTreeSet<&str> = every("key").iter().map(|command| command.name()).collect();
+        let names: BTreeSet<&str> = every("key").iter().map(Command::name).collect();
         assert_eq!(names.len(), 30, "{names:?}");
     }
 }

@@ -1,5 +1,7 @@
 //! Which commands are answered from memory, and what their answers say of a key.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::coherent::{Coherent, Token};
@@ -15,9 +17,9 @@ pub(super) enum Known {
     /// A string.
     String(Bytes),
     /// A hash.
-    Hash(Vec<(Bytes, Bytes)>),
+    Hash(Arc<[(Bytes, Bytes)]>),
     /// A set.
-    Set(Vec<Bytes>),
+    Set(Arc<[Bytes]>),
 }
 
 pub(super) type Data = Coherent<Bytes, Known>;
@@ -58,19 +60,19 @@ pub(super) fn answer(data: &Data, command: &Command) -> Option<Reply> {
         Command::HGet { key, field } => match data.get(key)? {
             Known::Absent => Some(Reply::Value(None)),
             Known::Hash(fields) => {
-                let found = fields.into_iter().find(|(name, _)| name == field);
-                Some(Reply::Value(found.map(|(_, value)| value)))
+                let found = fields.iter().find(|(name, _)| name == field);
+                Some(Reply::Value(found.map(|(_, value)| value.clone())))
             }
             Known::NoString | Known::String(_) | Known::Set(_) => None,
         },
         Command::HGetAll { key } => match data.get(key)? {
             Known::Absent => Some(Reply::Fields(Vec::new())),
-            Known::Hash(fields) => Some(Reply::Fields(fields)),
+            Known::Hash(fields) => Some(Reply::Fields(fields.to_vec())),
             Known::NoString | Known::String(_) | Known::Set(_) => None,
         },
         Command::SMembers { key } => match data.get(key)? {
             Known::Absent => Some(Reply::Members(Vec::new())),
-            Known::Set(members) => Some(Reply::Members(members)),
+            Known::Set(members) => Some(Reply::Members(members.to_vec())),
             Known::NoString | Known::String(_) | Known::Hash(_) => None,
         },
         Command::Set { .. }
@@ -101,6 +103,11 @@ pub(super) fn answer(data: &Data, command: &Command) -> Option<Reply> {
     }
 }
 
+/// Whether the answer to a command is kept.
+pub(super) const fn is_kept(command: &Command) -> bool {
+    matches!(command, Command::Get { .. } | Command::MGet { .. } | Command::HGetAll { .. } | Command::SMembers { .. })
+}
+
 /// Keeps what the answer to a command tells of its keys.
 pub(super) fn learn(data: &Data, command: &Command, reply: &Reply, tokens: &[Option<Token>]) {
     let each = command.keys().iter().zip(tokens);
@@ -116,10 +123,10 @@ pub(super) fn learn(data: &Data, command: &Command, reply: &Reply, tokens: &[Opt
             }
         }
         Reply::Fields(fields) if fields.is_empty() => fill(Known::Absent),
-        Reply::Fields(fields) => fill(Known::Hash(fields.clone())),
+        Reply::Fields(fields) => fill(Known::Hash(fields.as_slice().into())),
         // Members of a sorted set are some of many.
         Reply::Members(members) if matches!(command, Command::SMembers { .. }) => {
-            fill(if members.is_empty() { Known::Absent } else { Known::Set(members.clone()) });
+            fill(if members.is_empty() { Known::Absent } else { Known::Set(members.as_slice().into()) });
         }
         Reply::Value(_)
         | Reply::Members(_)

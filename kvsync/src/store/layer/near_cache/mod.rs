@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use self::coherent::Coherent;
-use self::command::{Data, Known, Tokens, answer, learn};
+use self::command::{Data, Known, Tokens, answer, is_kept, learn};
 use super::in_steps;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
@@ -35,6 +35,7 @@ use crate::store::{Capabilities, Cursor, Health, Outcome, Page, Step, Store, Syn
 /// - **What others have written is seen after the time to live**, and so is a write that was cut off and takes effect
 ///   after it failed, a value that has expired, and a store that forgot. Servers do not tell of writes
 ///   (`CLIENT TRACKING` of Redis is not used).
+/// - **What is cached is read from the store itself**, never from a replica of it that may lag in its turn.
 /// - **Errors are never cached**; that nothing stands under a key is.
 /// - At most so many bytes are kept, for rows and for commands each; a moment's overshoot aside. What is read
 ///   often stays.
@@ -198,16 +199,20 @@ impl<S: DataStore> DataStore for NearCache<S> {
         let missing = commands.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
         let asked: Vec<&Command> = missing.map(|(command, _)| command).collect();
         if !asked.is_empty() {
-            let token = |key| match reads {
+            let token = |key: &Bytes| match reads {
                 Reads::Latest => data.token_if_cached(key),
                 Reads::Eventual => data.token(key),
             };
-            let tokens: Vec<Tokens> = asked.iter().map(|command| command.keys().iter().map(token).collect()).collect();
+            let tokens_of = |command: &&Command| -> Tokens {
+                if is_kept(command) { command.keys().iter().map(token).collect() } else { Tokens::new() }
+            };
+            let tokens: Vec<Tokens> = asked.iter().map(tokens_of).collect();
             // What is kept must not be older than what this process has written, as a replica may be.
+            let reads = if asked.iter().any(|command| is_kept(command)) { Reads::Latest } else { reads };
             let replies = if asked.len() == commands.len() {
-                store.run(commands, Reads::Latest)
+                store.run(commands, reads)
             } else {
-                store.run(&asked.iter().copied().cloned().collect::<Vec<_>>(), Reads::Latest)
+                store.run(&asked.iter().copied().cloned().collect::<Vec<_>>(), reads)
             };
             let mut missing = answers.iter_mut().filter(|answer| answer.is_none());
             for ((command, reply), tokens) in asked.into_iter().zip(replies).zip(tokens) {

@@ -29,6 +29,7 @@ fn get(store: &impl DataStore, key: &'static str) -> Option<Bytes> {
 struct Gate {
     store: MemoryStore,
     stop: Arc<Mutex<Option<Stop>>>,
+    reads: Arc<Mutex<Vec<Reads>>>,
 }
 
 #[derive(Debug)]
@@ -109,6 +110,7 @@ impl DataStore for Gate {
     }
 
     fn run(&self, commands: &[Command], reads: Reads) -> Vec<Result<Reply>> {
+        self.reads.lock().push(reads);
         self.pass(|| self.store.run(commands, reads))
     }
 
@@ -193,6 +195,16 @@ fn what_is_kept_is_answered_without_the_store_and_latest_is_not() {
     }
     assert_eq!(SyncStore::get_many(&cache.reader(), &rows).unwrap(), before_rows);
     assert!(SyncStore::get_many(&cache, &rows).is_err(), "rows, from the store itself");
+}
+
+#[test]
+fn what_is_kept_is_not_read_from_a_replica_and_what_is_not_may_be() {
+    let gate = Gate::default();
+    let cache = cached(gate.clone());
+    let key = || Bytes::from_static(b"key");
+    get(&cache, "key");
+    cache.run(&[Command::ZScore { key: key(), member: key() }], Reads::Eventual).remove(0).unwrap();
+    assert_eq!(*gate.reads.lock(), [Reads::Latest, Reads::Eventual]);
 }
 
 #[test]
