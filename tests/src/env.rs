@@ -80,6 +80,15 @@ pub fn nats_url() -> Result<String, NoServer> {
     read("KVSYNC_NATS_URL")
 }
 
+/// The cluster file of a FoundationDB. No task starts one.
+///
+/// # Errors
+/// When the variable is not set.
+#[cfg(feature = "foundationdb")]
+pub fn foundationdb_cluster_file() -> Result<String, NoServer> {
+    read("KVSYNC_FDB_CLUSTER_FILE")
+}
+
 /// A Python that can `import msgpack`.
 ///
 /// # Errors

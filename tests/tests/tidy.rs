@@ -40,7 +40,7 @@ const STRANGERS: &[(&str, &str)] = &[
 ];
 
 /// What is no store among the parts of `store`; stores never name each other.
-const NO_STORES: &[&str] = &["mod", "conformance", "data", "layer", "steps"];
+const NO_STORES: &[&str] = &["mod", "conformance", "data", "layer", "ordered", "steps"];
 
 /// A vendor's crate is named in its own place only. The crates that a store's feature turns on are named in
 /// the store's folder, without a line here.

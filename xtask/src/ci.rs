@@ -1,6 +1,7 @@
 //! `cargo xtask ci`.
 
 use xtask::Result;
+use xtask::tools::Tool;
 
 use crate::install;
 use crate::run::{cargo, succeed};
@@ -33,6 +34,12 @@ pub(crate) fn run() -> Result<()> {
             succeed(clippy.args(["--", "-D", "warnings"]))
         })?;
     }
+    // Compiled and no more: nothing can link it without that database's library.
+    steps.take("features: foundationdb", || {
+        install::tools(&[Tool::LibClang])?;
+        let clippy = ["clippy", "--package", "kvsync", "--no-default-features", "--features", "foundationdb"];
+        succeed(cargo(&clippy).args(["--", "-D", "warnings"]))
+    })?;
     steps.take("fuzz targets", || succeed(&mut cargo(&["check", "--quiet", "--manifest-path", "fuzz/Cargo.toml"])))?;
     steps.take("quickstart, as a newcomer runs it", || succeed(&mut cargo(&["run", "--example", "quickstart"])))?;
     // A target folder of its own, because other flags compile everything again.

@@ -40,8 +40,14 @@ pub(crate) fn dynoxide() -> Result<()> {
     Tool::Dynoxide.require().map(|_| ())
 }
 
-/// Installs what is missing when root runs this on Debian or Ubuntu; elsewhere the error says which command does it.
+/// Installs what is missing of what the tests need.
 pub(crate) fn missing_tools() -> Result<()> {
+    tools(&Tool::ALL)
+}
+
+/// Installs what is missing when root runs this on Debian or Ubuntu; elsewhere the error says which command does it.
+pub(crate) fn tools(wanted: &[Tool]) -> Result<()> {
+    let missing = || -> Vec<Tool> { wanted.iter().copied().filter(|tool| tool.find().is_none()).collect() };
     if missing().is_empty() {
         return Ok(());
     }
@@ -69,13 +75,9 @@ pub(crate) fn missing_tools() -> Result<()> {
     }
 }
 
-fn missing() -> Vec<Tool> {
-    Tool::ALL.into_iter().filter(|tool| tool.find().is_none()).collect()
-}
-
 fn still_missing(tools: &[Tool]) -> Error {
     let names: Vec<&str> = tools.iter().map(|tool| tool.name()).collect();
-    Error::new(format!("the tests need {}; to install: {}", names.join(", "), install_command(tools)))
+    Error::new(format!("this needs {}; to install: {}", names.join(", "), install_command(tools)))
 }
 
 fn install(packages: &[&str]) -> Result<()> {

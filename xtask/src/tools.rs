@@ -20,6 +20,8 @@ pub enum Tool {
     NatsServer,
     /// A Python that can `import msgpack`: the other language that reads stored values.
     Python,
+    /// The library of clang, which reads the header of FoundationDB's client.
+    LibClang,
     /// The server that speaks the protocol of DynamoDB. No system packages it; cargo builds it.
     Dynoxide,
 }
@@ -28,7 +30,7 @@ pub enum Tool {
 const DYNOXIDE: &str = "3.2.0";
 
 impl Tool {
-    /// Every tool that systems package, in the order in which they are reported.
+    /// Every tool of the tests that systems package, in the order in which they are reported.
     pub const ALL: [Self; 5] = [Self::RedisServer, Self::RedisCli, Self::Postgres, Self::NatsServer, Self::Python];
 
     /// The path of the program, if it is on this machine.
@@ -41,6 +43,7 @@ impl Tool {
             // Debian keeps it among the programs of the system, which are not on everybody's path.
             Self::NatsServer => on_path("nats-server").chain(system("nats-server")).next(),
             Self::Python => python(),
+            Self::LibClang => libclang(),
             Self::Dynoxide => on_path("dynoxide")
                 .next()
                 .or_else(|| Some(dynoxide_root().join("bin/dynoxide")).filter(|at| is_executable(at))),
@@ -66,6 +69,7 @@ impl Tool {
             Self::Postgres => "postgres (with initdb and psql)",
             Self::NatsServer => "nats-server",
             Self::Python => "python3 with the module msgpack",
+            Self::LibClang => "libclang",
             Self::Dynoxide => "dynoxide",
         }
     }
@@ -79,6 +83,7 @@ impl Tool {
             Self::Postgres => "postgresql",
             Self::NatsServer => "nats-server",
             Self::Python => "python3-msgpack",
+            Self::LibClang => "libclang-dev",
             Self::Dynoxide => "dynoxide-rs",
         }
     }
@@ -149,12 +154,31 @@ fn homebrew(tool: Tool) -> &'static str {
         Tool::Postgres => "postgresql",
         Tool::NatsServer => "nats-server",
         Tool::Python => "python",
+        Tool::LibClang => "llvm",
         Tool::Dynoxide => "dynoxide",
     }
 }
 
 fn is_executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
+}
+
+/// Where those who build look for it, and where Debian's packages and Homebrew's put it.
+fn libclang() -> Option<PathBuf> {
+    let chosen = env::var_os("LIBCLANG_PATH").map(PathBuf::from);
+    let children =
+        |folder: &str| Path::new(folder).read_dir().into_iter().flatten().flatten().map(|entry| entry.path());
+    let versions =
+        children("/usr/lib").filter(|path| path.to_string_lossy().contains("/llvm-")).map(|path| path.join("lib"));
+    let others = ["/usr/lib", "/usr/lib64", "/usr/local/lib", "/opt/homebrew/opt/llvm/lib"].map(PathBuf::from);
+    let architectures = children("/usr/lib").filter(|path| path.to_string_lossy().ends_with("-linux-gnu"));
+    let is_it = |path: &PathBuf| {
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let rest = name.strip_prefix("libclang").unwrap_or_default();
+        rest.starts_with(['.', '-']) && (rest.contains(".so") || rest.contains(".dylib")) && !rest.starts_with("-cpp")
+    };
+    let folders = chosen.into_iter().chain(versions).chain(architectures).chain(others);
+    folders.flat_map(|folder| children(&folder.to_string_lossy()).collect::<Vec<_>>()).find(is_it)
 }
 
 /// Debian keeps the server's programs off `PATH`, in a folder for each version; the newest comes first.

@@ -7,10 +7,13 @@ pub mod data;
 pub mod dynamodb;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[cfg(feature = "foundationdb")]
+pub mod foundationdb;
 pub mod layer;
 pub mod memory;
 #[cfg(feature = "nats")]
 pub mod nats;
+pub mod ordered;
 #[cfg(feature = "redis")]
 pub mod redis;
 mod shared;
@@ -27,9 +30,12 @@ use serde::Serialize;
 pub use self::dynamodb::DynamoDbStore;
 #[cfg(feature = "embedded")]
 pub use self::embedded::EmbeddedStore;
+#[cfg(feature = "foundationdb")]
+pub use self::foundationdb::FoundationDbStore;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "nats")]
 pub use self::nats::NatsStore;
+pub use self::ordered::OrderedStore;
 #[cfg(feature = "redis")]
 pub use self::redis::RedisStore;
 use crate::error::Result;

@@ -9,9 +9,12 @@ mod commands;
 mod dynamodb;
 mod embedded;
 mod engine;
+#[cfg(feature = "foundationdb")]
+mod foundationdb;
 mod layers;
 mod matrix;
 mod nats;
+mod ordered;
 mod random;
 mod redis;
 
@@ -32,9 +35,12 @@ fn stores() -> Vec<Store> {
         ("memory", Ok(Arc::new(Memory))),
         ("embedded", Ok(Arc::new(embedded::Fresh::new(false)))),
         ("embedded_sync", Ok(Arc::new(embedded::Fresh::new(true)))),
+        ("ordered", Ok(Arc::new(ordered::Fresh))),
     ];
     stores.extend(nats::stores());
     stores.extend(redis::stores());
+    #[cfg(feature = "foundationdb")]
+    stores.push(foundationdb::store());
     stores.extend(layers::stores());
     stores.extend(dynamodb::stores());
     stores

@@ -6,8 +6,9 @@
 //! # A store of your own
 //!
 //! A store that has a lock or transactions writes down what [`steps::plan`](super::steps::plan) says, and is
-//! a [`SyncStore`]. An ordered one is an [`Engine`](super::data::ordered::Engine) as well, and runs the
-//! commands of a [`DataStore`] through [`OrderedData`](super::data::ordered::OrderedData). This is all of it:
+//! a [`SyncStore`]. An ordered one is an [`Engine`](super::ordered::Engine), and
+//! [`OrderedStore`](super::ordered::OrderedStore) over it keeps both contracts: the second half of this is all of it. Here it
+//! runs the commands of a [`DataStore`], and the rows are written down by hand:
 //!
 //! ```
 //! use std::collections::BTreeMap;
@@ -18,8 +19,8 @@
 //! use bytes::Bytes;
 //! use kvsync::record::Terms;
 //! use kvsync::store::conformance::{self, Harness, Stores, Verdict};
-//! use kvsync::store::data::ordered::{Engine, OrderedData, Overlay, Reader, Writer};
 //! use kvsync::store::data::{self, Command, DataCapabilities, DataStore, Operation, Reads, Reply};
+//! use kvsync::store::ordered::{Engine, Limits, OrderedStore, Overlay, Reader, Writer};
 //! use kvsync::store::steps::{after, plan};
 //! use kvsync::store::{Capabilities, Cursor, Health, Outcome, Page, Status, Step, Store, SyncStore};
 //! use kvsync::{Key, Result};
@@ -30,7 +31,7 @@
 //! struct Toy {
 //!     entries: Mutex<BTreeMap<Key, Bytes>>,
 //!     epoch: Mutex<u32>,
-//!     data: OrderedData<Map>,
+//!     data: OrderedStore<Map>,
 //! }
 //!
 //! impl Store for Toy {
@@ -114,8 +115,8 @@
 //! }
 //!
 //! impl Engine for Map {
-//!     fn limits(&self) -> (usize, usize) {
-//!         (1 << 30, 1 << 30)
+//!     fn limits(&self) -> Limits {
+//!         Limits { key: 1 << 30, value: 1 << 30, transaction: usize::MAX, batch: 1000 }
 //!     }
 //!     fn read<T>(&self, work: impl Fn(&dyn Reader) -> Result<T>) -> Result<T> {
 //!         work(&*self.0.lock())

@@ -33,7 +33,6 @@ mod bytes;
 mod command;
 mod eventual;
 mod methods;
-pub mod ordered;
 mod range;
 mod reply;
 

@@ -9,7 +9,7 @@ use super::folder::Folder;
 use super::tree::{Data, MAX_KEY};
 use crate::error::Result;
 use crate::store::data::Direction;
-use crate::store::data::ordered::{Between, Engine, Overlay, Reader, Writer};
+use crate::store::ordered::{Between, Engine, Limits, Overlay, Reader, Writer};
 use crate::store::{Health, Store};
 
 impl Store for Folder {
@@ -27,8 +27,8 @@ impl Store for Folder {
 }
 
 impl Engine for Folder {
-    fn limits(&self) -> (usize, usize) {
-        (MAX_KEY, super::MAX_VALUE)
+    fn limits(&self) -> Limits {
+        Limits { key: MAX_KEY, value: super::MAX_VALUE, transaction: usize::MAX, batch: 4096 }
     }
 
     fn read<T>(&self, work: impl Fn(&dyn Reader) -> Result<T>) -> Result<T> {

@@ -38,8 +38,8 @@ use std::time::Duration;
 
 use self::folder::Folder;
 use self::tree::{MAX_KEY, Tree};
-use super::data::ordered::OrderedData;
 use super::data::{self, Command, DataCapabilities, DataStore, Operation, Reads, Reply};
+use super::ordered::OrderedStore;
 use super::steps::{after, plan};
 use super::{Capabilities, Cursor, Health, Outcome, Page, Step, Store, SyncStore};
 use crate::error::Result;
@@ -55,7 +55,7 @@ const MAX_VALUE: usize = 0xffff_ffff;
 /// See the [module](self) for what it keeps after a crash.
 #[derive(Clone)]
 pub struct EmbeddedStore {
-    data: OrderedData<Folder>,
+    data: OrderedStore<Folder>,
 }
 
 /// How an [`EmbeddedStore`] is opened.
@@ -82,7 +82,7 @@ impl Builder {
     /// [`Unavailable`](crate::ErrorKind::Unavailable) when the store is open elsewhere or the disk is full,
     /// [`Corrupt`](crate::ErrorKind::Corrupt) when the directory holds something else or is damaged.
     pub fn open(self) -> Result<EmbeddedStore> {
-        Ok(EmbeddedStore { data: OrderedData::new(Folder::open(self.dir, self.sync)?) })
+        Ok(EmbeddedStore { data: OrderedStore::over(Folder::open(self.dir, self.sync)?) })
     }
 }
 

@@ -12,11 +12,11 @@ use super::update::{self, Next, update};
 use super::{Inner, NatsStore, subject};
 use crate::clock::{Clock as _, SystemClock, millis};
 use crate::error::{Error, ErrorKind, Result};
-use crate::store::data::ordered::packed::{pack, unpack};
-use crate::store::data::ordered::{Overlay, run_atomic, run_one};
 use crate::store::data::{
     Atomicity, Command, DataCapabilities, DataStore, Operation, Outcome, PORTABLE_OPERATIONS, Reads, Reply, atomic,
 };
+use crate::store::ordered::packed::{pack, unpack};
+use crate::store::ordered::{Overlay, run_atomic, run_one};
 
 /// The entries of one key, as the ordered layer has them.
 type Entries = BTreeMap<Bytes, Bytes>;
@@ -236,7 +236,7 @@ async fn sweep(store: &Inner, mut seen: u64) -> Result<(Option<u64>, u64)> {
             let gone = change(store, &key, true, until, |entries, now| {
                 let stood = !entries.is_empty();
                 let mut overlay = Overlay::new(&*entries);
-                crate::store::data::ordered::sweep_expired(&mut overlay, now)?;
+                crate::store::ordered::sweep_expired(&mut overlay, now)?;
                 let changed = overlay.into_changes();
                 apply(entries, changed);
                 Ok(stood && entries.is_empty())

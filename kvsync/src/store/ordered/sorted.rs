@@ -103,6 +103,8 @@ fn by_score(
     }
     let between = (Bound::Included(begin.as_slice()), Bound::Excluded(end.as_slice()));
     let found = state.entries.range(between, direction, limit.unwrap_or(usize::MAX))?;
+    let places = found.iter().map(|(at, _)| place.element(&place.element_of(at, true)));
+    state.entries.prefetch(&mut { places });
     let of_field = |(at, _): (Bytes, Bytes)| {
         let field = place.element_of(&at, true);
         let stands = state.entries.get(&place.element(&field))?;

@@ -92,7 +92,7 @@ mod tests {
 
     use super::*;
     use crate::store::data::Command;
-    use crate::store::data::ordered::{Overlay, run_one};
+    use crate::store::ordered::{Overlay, run_one};
 
     /// What commands leave under a key.
     fn after(key: &[u8], commands: &[Command]) -> BTreeMap<Bytes, Bytes> {

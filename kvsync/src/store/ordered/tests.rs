@@ -49,8 +49,8 @@ impl Reader for Entries {
 }
 
 impl Engine for Counting {
-    fn limits(&self) -> (usize, usize) {
-        (1024, 1024)
+    fn limits(&self) -> Limits {
+        Limits { key: 1024, value: 1024, transaction: usize::MAX, batch: 100 }
     }
 
     fn read<T>(&self, work: impl Fn(&dyn Reader) -> Result<T>) -> Result<T> {
@@ -77,8 +77,8 @@ impl Engine for Counting {
     }
 }
 
-fn store(most: usize) -> OrderedData<Counting> {
-    OrderedData::new(Counting { entries: Mutex::default(), transactions: AtomicUsize::new(0), most })
+fn store(most: usize) -> OrderedStore<Counting> {
+    OrderedStore::over(Counting { entries: Mutex::default(), transactions: AtomicUsize::new(0), most })
 }
 
 #[test]

@@ -32,6 +32,10 @@ impl<R: Reader> Reader for Overlay<R> {
         self.changes.get(key).map_or_else(|| self.under.get(key), |changed| Ok(changed.clone()))
     }
 
+    fn prefetch(&self, keys: &mut dyn Iterator<Item = Vec<u8>>) {
+        self.under.prefetch(keys);
+    }
+
     fn range(&self, between: Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
         if is_empty(between) {
             return Ok(Vec::new());

@@ -1,10 +1,14 @@
-//! The commands over any ordered, transactional key-value store.
+//! Both contracts over any ordered, transactional key-value store.
 //!
-//! An engine of that kind implements [`Engine`] and is given to [`OrderedData`], which is then a
-//! [`DataStore`]: the layout of keys, conditions, ranges and times to live are done here once. The stores
-//! in memory, on disk and on FoundationDB are such adapters.
+//! An engine of that kind implements [`Engine`] and is given to [`OrderedStore`], which then keeps
+//! [`SyncStore`](super::SyncStore) and [`DataStore`]: the steps of the protocol, the layout of keys, conditions, ranges
+//! and times to live are done here once. The stores in memory and in FoundationDB are such adapters, and so are
+//! the commands of the store on disk, which keeps its rows in a tree of its own.
 //!
 //! # Costs
+//!
+//! The steps of a call are one transaction, as far as they fit into one: it reads each key that is written, and writes
+//! it once.
 //!
 //! A batch is one transaction for each hundred of its commands. Strings, counters, members and fields are
 //! read and written one entry each, an entry of a sorted set or hash with a second one for its score. Ranges
@@ -20,8 +24,10 @@ mod layout;
 mod overlay;
 #[cfg(feature = "nats")]
 pub(crate) mod packed;
+mod rows;
 mod run;
 mod sorted;
+mod split;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -34,16 +40,16 @@ use bytes::Bytes;
 
 pub use self::overlay::Overlay;
 use self::run::Run;
+pub use self::split::Split;
 use self::sweep::Sweeper;
 #[cfg(feature = "nats")]
 pub(crate) use self::sweep::sweep as sweep_expired;
-use super::range::Direction;
-use super::{Command, DataCapabilities, DataStore, Operation, Outcome, Reads, Reply, atomic};
+use super::data::{Command, DataCapabilities, DataStore, Direction, Operation, Outcome, Reads, Reply, atomic};
 use crate::clock::{Clock, SystemClock, millis};
 use crate::error::{ErrorKind, Result};
 use crate::store::{Health, Store};
 
-/// An ordered key-value store with transactions: all that the commands need of an engine.
+/// An ordered key-value store with transactions: all that rows and commands need of an engine.
 ///
 /// # Contract
 ///
@@ -52,8 +58,8 @@ use crate::store::{Health, Store};
 ///   work fails, nothing is written. The work may run several times, when others write at the same time.
 /// - Keys are ordered as bytes.
 pub trait Engine: Store {
-    /// The longest key and the largest value that the engine takes, in bytes.
-    fn limits(&self) -> (usize, usize);
+    /// How much the engine takes.
+    fn limits(&self) -> Limits;
 
     /// Runs readings on one state of the store.
     ///
@@ -71,6 +77,20 @@ pub trait Engine: Store {
     fn write<T>(&self, work: impl Fn(&mut dyn Writer) -> Result<T>) -> Result<T>;
 }
 
+/// How much an engine takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest key, in bytes; a hundred at least.
+    pub key: usize,
+    /// The largest value, in bytes; some hundreds at least.
+    pub value: usize,
+    /// What one transaction may write, keys and values, in bytes. Steps that are more together are several
+    /// transactions; a single row with its keys, or an atomic write, has to fit.
+    pub transaction: usize,
+    /// The most steps that one call should carry.
+    pub batch: usize,
+}
+
 /// Reads a state of an engine.
 pub trait Reader {
     /// What stands under a key.
@@ -79,6 +99,10 @@ pub trait Reader {
     ///
     /// When the engine could not be read.
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>>;
+
+    /// Told of keys that [`get`](Self::get) will ask for, in about this order. An engine across a network begins to
+    /// read them, so that the answers need not be waited for one by one; others have nothing to do.
+    fn prefetch(&self, _keys: &mut dyn Iterator<Item = Vec<u8>>) {}
 
     /// At most `limit` entries between two keys, in the order of their keys or against it.
     ///
@@ -113,31 +137,31 @@ pub type Between<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 /// How many commands of a batch are one transaction: others wait meanwhile, and an engine may limit it.
 const TOGETHER: usize = 100;
 
-/// The commands over an engine. Clones share it.
+/// A store over an engine. Clones share it.
 #[derive(Debug)]
-pub struct OrderedData<E> {
+pub struct OrderedStore<E> {
     engine: Arc<E>,
     clock: Arc<dyn Clock>,
     sweeper: Arc<Sweeper>,
 }
 
-impl<E> Clone for OrderedData<E> {
+impl<E> Clone for OrderedStore<E> {
     fn clone(&self) -> Self {
         let Self { engine, clock, sweeper } = self;
         Self { engine: Arc::clone(engine), clock: Arc::clone(clock), sweeper: Arc::clone(sweeper) }
     }
 }
 
-impl<E: Engine + Default> Default for OrderedData<E> {
+impl<E: Engine + Default> Default for OrderedStore<E> {
     fn default() -> Self {
-        Self::new(E::default())
+        Self::over(E::default())
     }
 }
 
-impl<E: Engine> OrderedData<E> {
-    /// The commands over this engine, which holds nothing else.
+impl<E: Engine> OrderedStore<E> {
+    /// A store over this engine, which holds nothing else.
     #[must_use]
-    pub fn new(engine: E) -> Self {
+    pub fn over(engine: E) -> Self {
         Self { engine: Arc::new(engine), clock: Arc::new(SystemClock), sweeper: Arc::default() }
     }
 
@@ -187,7 +211,7 @@ impl<E: Engine> OrderedData<E> {
     }
 }
 
-impl<E: Engine> Store for OrderedData<E> {
+impl<E: Engine> Store for OrderedStore<E> {
     fn name(&self) -> &str {
         self.engine.name()
     }
@@ -201,9 +225,9 @@ impl<E: Engine> Store for OrderedData<E> {
     }
 }
 
-impl<E: Engine> DataStore for OrderedData<E> {
+impl<E: Engine> DataStore for OrderedStore<E> {
     fn data_capabilities(&self) -> DataCapabilities {
-        let (key, value) = self.engine.limits();
+        let Limits { key, value, .. } = self.engine.limits();
         // A key may double when it is escaped, and stands before each of its members.
         DataCapabilities::new(key / 4, key / 2 - layout::OVERHEAD, value - layout::OVERHEAD)
     }

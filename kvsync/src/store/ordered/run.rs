@@ -24,6 +24,7 @@ pub(super) fn read(entries: &dyn Reader, now: u64, command: &Command) -> Result<
                     Some(Head::Other(_)) | None => None,
                 })
             };
+            entries.prefetch(&mut keys.iter().map(|key| Place::of(key).head()));
             Ok(Reply::Values(keys.iter().map(value).collect::<Result<_>>()?))
         }
         Command::SMembers { key } => {
