@@ -72,7 +72,9 @@ impl Engine for Optimistic {
             let large = changes.values().flatten().find(|value| value.len() > PIECE);
             assert!(large.is_none(), "a value of more than a piece");
             let size: usize = changes.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Bytes::len)).sum();
-            assert!(size <= 2 * self.limits().transaction, "a transaction of {size} bytes");
+            if size > 2 * self.limits().transaction {
+                return Err(Error::new(ErrorKind::Rejected, format!("{size} bytes are too many for a transaction")));
+            }
             let mut state = self.state.lock();
             if !Arc::ptr_eq(&begin, &state) || self.begun.fetch_add(1, Ordering::Relaxed).is_multiple_of(3) {
                 continue;
