@@ -58,6 +58,7 @@ fn main() {
     trials.extend(broken_commands::trials());
     trials.extend(embedded::trials());
     trials.extend(dynamodb::trials());
+    trials.extend(nats::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         println!("{}", if full.is_empty() { matrix.summary() } else { matrix.full() });

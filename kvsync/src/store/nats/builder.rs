@@ -17,6 +17,8 @@ use super::{Inner, NatsStore};
 use crate::bridge::Bridge;
 use crate::error::{Error, ErrorKind, Result};
 
+/// For ever, as far as clocks can add it up.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
 /// Room for what goes with an entry: the name of a header and a revision.
 const HEADERS: usize = 128;
 
@@ -174,8 +176,11 @@ impl Builder {
     /// # Errors
     ///
     /// As [`NatsStore::connect`].
-    pub fn connect(self) -> Result<NatsStore> {
+    pub fn connect(mut self) -> Result<NatsStore> {
         self.check()?;
+        for time in [&mut self.connect_timeout, &mut self.command_timeout, &mut self.retry_for] {
+            *time = (*time).min(LONGEST);
+        }
         let servers = self.servers()?;
         let at =
             servers.iter().map(|server| format!("{}:{}", server.host(), server.port())).collect::<Vec<_>>().join(", ");

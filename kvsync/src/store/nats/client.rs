@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::future::{Future, pending};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_nats::connection::State;
@@ -26,6 +27,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How many refusals are remembered, so that each question finds its own.
 const REFUSALS: usize = 64;
+/// Longer than any question takes.
+const LONGEST: Duration = Duration::from_hours(24);
 /// A revision that no stream reaches.
 const NEVER: u64 = 1 << 62;
 /// What marks an entry as removed.
@@ -40,6 +43,8 @@ pub(super) struct Client {
     stream: Stream<()>,
     pub(super) bucket: Bucket,
     command_timeout: Duration,
+    /// Whether every server of the bucket answers readings, as the bucket was when it was last looked at.
+    direct: AtomicBool,
     signals: watch::Receiver<Signals>,
 }
 
@@ -87,11 +92,12 @@ impl Client {
         let connected = timeout_at(until, options.connect(servers)).await;
         let late = |_| Error::new(ErrorKind::Unavailable, format!("nats at {at} did not answer in time"));
         let nats = connected.map_err(late)?.map_err(|error| error::connecting(error, at))?;
-        let builder = async_nats::jetstream::ContextBuilder::new().timeout(command_timeout + Duration::from_secs(1));
+        // Each question has a deadline of its own here.
+        let builder = async_nats::jetstream::ContextBuilder::new().timeout(LONGEST);
         let jetstream = builder.build(nats.clone());
         let wrong = |error| Error::new(ErrorKind::Config, "this is no name of a bucket").with_source(error);
         let stream = jetstream.get_stream_no_info(bucket.stream()).await.map_err(wrong)?;
-        let client = Self { nats, jetstream, stream, bucket, command_timeout, signals };
+        let client = Self { nats, jetstream, stream, bucket, command_timeout, direct: AtomicBool::new(false), signals };
         Ok(client)
     }
 
@@ -120,7 +126,7 @@ impl Client {
         let subject = format!("$JS.API.STREAM.INFO.{}", self.bucket.stream());
         let asked = self.jetstream.get_stream(self.bucket.stream());
         match self.ask(&subject, until, asked).await {
-            Ok(Ok(stream)) => Ok(stream.cached_info().clone()),
+            Ok(Ok(stream)) => Ok(self.looked_at(stream.cached_info())),
             Ok(Err(error)) if error::is_nobody(&error) && !self.nats.server_info().jetstream => {
                 let message =
                     "this nats server has no JetStream, which all that is stored needs; start `nats-server -js`";
@@ -134,7 +140,7 @@ impl Client {
     async fn create(&self, until: Instant) -> Result<Info> {
         let subject = format!("$JS.API.STREAM.CREATE.{}", self.bucket.stream());
         match self.ask(&subject, until, self.jetstream.create_stream(self.bucket.config())).await {
-            Ok(Ok(stream)) => Ok(stream.cached_info().clone()),
+            Ok(Ok(stream)) => Ok(self.looked_at(stream.cached_info())),
             Ok(Err(error)) => {
                 // Somebody else may have made it just now, in another way.
                 let failed = error::asking(error, &self.bucket.name);
@@ -142,6 +148,11 @@ impl Client {
             }
             Err(cut) => Err(self.unanswered(cut)),
         }
+    }
+
+    fn looked_at(&self, info: &Info) -> Info {
+        self.direct.store(info.config.allow_direct, Ordering::Relaxed);
+        info.clone()
     }
 
     /// What stands at a subject, as the leader of the bucket's stream has it.
@@ -157,11 +168,15 @@ impl Client {
 
     /// What stands at a subject, as any server that keeps the bucket has it.
     pub(super) async fn eventual(&self, subject: &str, until: Instant) -> Result<Stands> {
+        // A bucket without direct reads has nobody who would say so.
+        if !self.direct.load(Ordering::Relaxed) {
+            return self.latest(subject, until).await;
+        }
         let full = format!("$JS.API.DIRECT.GET.{}.{subject}", self.bucket.stream());
         match self.ask(&full, until, self.stream.direct_get_last_for_subject(subject)).await {
             Ok(Ok(message)) => Ok(stands(message)),
             Ok(Err(error)) if error.kind() == DirectGetErrorKind::NotFound => Ok(Stands::default()),
-            // A bucket without direct reads has nobody who listens.
+            // The leader knows why.
             Ok(Err(_)) => self.latest(subject, until).await,
             Err(cut) => Err(self.unanswered(cut)),
         }
@@ -203,9 +218,10 @@ impl Client {
 
     /// Whether we may write: by a write that cannot win.
     pub(super) async fn probe(&self, subject: &str, until: Instant) -> Result<()> {
-        self.latest(subject, self.soon(until)).await?;
-        match self.write(subject, NEVER, None, self.soon(until)).await {
-            Ok(_) | Err(Refused::Conflict) => Ok(()),
+        self.latest(subject, until).await?;
+        match self.write(subject, NEVER, None, until).await {
+            // A full bucket can be read, and what is removed makes room.
+            Ok(_) | Err(Refused::Conflict | Refused::Full(_)) => Ok(()),
             Err(Refused::Failed(error) | Refused::Unknown(error)) => Err(error),
         }
     }

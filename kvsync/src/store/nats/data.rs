@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
-use super::update::{self, Next, update};
+use super::update::{Next, update};
 use super::{Inner, NatsStore, subject};
 use crate::clock::{Clock as _, SystemClock, millis};
 use crate::error::{Error, ErrorKind, Result};
@@ -206,7 +206,7 @@ async fn change<T>(
     until: Instant,
     mut work: impl FnMut(&mut Entries, u64) -> Result<T>,
 ) -> Result<T> {
-    let how = update::Terms { until, repeats, most: store.most };
+    let how = store.terms(until, repeats);
     update(&store.client, &store.turns, &store.subjects.data(key), &how, |stands: Option<&Bytes>| {
         let mut entries = unpack(key, stands)?;
         let answer = work(&mut entries, now())?;

@@ -14,13 +14,16 @@ use crate::error::{Error, ErrorKind};
 
 /// Why the servers could not be reached. URLs are never quoted: they may hold a password.
 pub(super) fn connecting(error: ConnectError, at: &str) -> Error {
+    const UNTRUSTED: &str = "speaks no TLS, or its certificate is not trusted; see `ca_file`";
     let (kind, what) = match error.kind() {
         ConnectErrorKind::ServerParse => {
             (ErrorKind::Config, "cannot be named so; write `nats://host:port` or `tls://host:port`")
         }
         ConnectErrorKind::Authentication => (ErrorKind::Config, "wants a signature, and the credentials give none"),
         ConnectErrorKind::AuthorizationViolation => (ErrorKind::Rejected, "does not take this user, token or key"),
-        ConnectErrorKind::Tls => (ErrorKind::Config, "speaks no TLS, or its certificate is not trusted; see `ca_file`"),
+        ConnectErrorKind::Tls => (ErrorKind::Config, UNTRUSTED),
+        // The handshake fails as any other reading of the connection.
+        ConnectErrorKind::Io if error.to_string().contains("certificate") => (ErrorKind::Config, UNTRUSTED),
         ConnectErrorKind::Dns | ConnectErrorKind::TimedOut | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => {
             (ErrorKind::Unavailable, "did not answer; is it running?")
         }
@@ -32,6 +35,8 @@ pub(super) fn connecting(error: ConnectError, at: &str) -> Error {
 pub(super) enum Refused {
     /// Somebody else wrote first; nothing was done.
     Conflict,
+    /// Nothing was done, and somebody has to make room first.
+    Full(Error),
     /// Nothing was done, for this reason.
     Failed(Error),
     /// It may have been done.
@@ -46,6 +51,7 @@ pub(super) fn publishing(error: PublishError, bucket: &str) -> Refused {
             ErrorCode::STREAM_WRONG_LAST_SEQUENCE
             | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT
             | ErrorCode::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_NOT_READY => Refused::Conflict,
+            code if is_full(code) => Refused::Full(answered(code, told.code(), bucket, "a write").with_source(error)),
             code => Refused::Failed(answered(code, told.code(), bucket, "a write").with_source(error)),
         };
     }
@@ -110,20 +116,26 @@ fn nobody(bucket: &str) -> Error {
     Error::new(ErrorKind::Unavailable, message)
 }
 
+/// Whether there is no room for another entry.
+fn is_full(code: ErrorCode) -> bool {
+    [
+        ErrorCode::STREAM_STORE_FAILED,
+        ErrorCode::STORAGE_RESOURCES_EXCEEDED,
+        ErrorCode::MEMORY_RESOURCES_EXCEEDED,
+        ErrorCode::ACCOUNT_RESOURCES_EXCEEDED,
+        ErrorCode::INSUFFICIENT_RESOURCES,
+        ErrorCode::STREAM_MAX_STREAM_BYTES_EXCEEDED,
+    ]
+    .contains(&code)
+}
+
 fn answered(code: ErrorCode, status: usize, bucket: &str, what: &str) -> Error {
     let (kind, why) = match code {
         ErrorCode::STREAM_NOT_FOUND => (ErrorKind::Unavailable, "is not there; was it removed?"),
         ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
             (ErrorKind::Rejected, "takes no entry as large as this one; see `max_payload` and the bucket's own limit")
         }
-        ErrorCode::STREAM_STORE_FAILED
-        | ErrorCode::STORAGE_RESOURCES_EXCEEDED
-        | ErrorCode::MEMORY_RESOURCES_EXCEEDED
-        | ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
-        | ErrorCode::INSUFFICIENT_RESOURCES
-        | ErrorCode::STREAM_MAX_STREAM_BYTES_EXCEEDED => {
-            (ErrorKind::Unavailable, "has no room left; raise its limits or make room")
-        }
+        code if is_full(code) => (ErrorKind::Unavailable, "has no room left; raise its limits or make room"),
         ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => (
             ErrorKind::Rejected,
             "needs JetStream, which is off for this account; start `nats-server -js`, or allow it",

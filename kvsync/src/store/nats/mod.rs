@@ -209,7 +209,7 @@ impl SyncStore for NatsStore {
     fn raise_epoch(&self, epoch: u32) -> Result<u32> {
         let store = Arc::clone(&self.inner);
         self.inner.call(ErrorKind::UnknownOutcome, async move {
-            let how = update::Terms { until: store.until(), repeats: true, most: store.most };
+            let how = store.terms(store.until(), true);
             update(&store.client, &store.turns, &store.subjects.epoch(), &how, |stands| {
                 let known = epoch_of(stands)?;
                 let next = if epoch > known { Next::Put(epoch.to_string().into()) } else { Next::Stay };
@@ -247,6 +247,11 @@ impl Inner {
     /// When a write is given up that begins now.
     fn until(&self) -> Instant {
         Instant::now() + self.command_timeout + self.retry_for
+    }
+
+    /// How a write is gone about that is given up then.
+    fn terms(&self, until: Instant, repeats: bool) -> update::Terms {
+        update::Terms { again: until - self.command_timeout, until, repeats, most: self.most }
     }
 
     /// What stands at a subject. Asked again while the servers cannot be reached, for as long as a command may take.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 
 use super::Inner;
-use super::update::{self, Next, update};
+use super::update::{Next, update};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::record::Terms;
@@ -74,7 +74,7 @@ async fn together(
 ) -> Result<Vec<Result<Outcome>>> {
     super::within(key.as_str().len())?;
     let subject = store.subjects.row(key.as_str());
-    let how = update::Terms { until, repeats: true, most: store.most };
+    let how = store.terms(until, true);
     update(&store.client, &store.turns, &subject, &how, |stands: Option<&Bytes>| {
         let (answers, mut changed) = plan(steps, terms, &|_| Ok(stands.cloned()));
         let next = match changed.remove(key) {

@@ -42,6 +42,8 @@ pub(super) enum Next {
 
 /// How a write is gone about.
 pub(super) struct Terms {
+    /// When to begin no further attempt.
+    pub(super) again: Instant,
     /// When to give up.
     pub(super) until: Instant,
     /// Whether it may be done again when it may have been done.
@@ -80,10 +82,10 @@ pub(super) async fn update<T>(
                 error
             }
             Err(Refused::Failed(error)) if error.kind() == ErrorKind::Unavailable => error,
-            Err(Refused::Failed(error)) => return Err(unknown.unwrap_or(error)),
+            Err(Refused::Failed(error) | Refused::Full(error)) => return Err(unknown.unwrap_or(error)),
         };
         let again = Instant::now() + pause(attempt);
-        if again >= terms.until {
+        if again >= terms.again {
             return Err(unknown.unwrap_or(failed));
         }
         sleep_until(again).await;
