@@ -6,6 +6,8 @@
 //! | `embedded:PATH` | on disk; without a path in a temporary folder, which is the default | |
 //! | `redis://HOST:PORT/` | a Redis server | `redis` |
 //! | `redis+cluster://HOST:PORT,HOST:PORT` | a Redis Cluster, by some of its nodes | `redis` |
+//! | `dynamodb:TABLE?region=..&endpoint=..` | a table of DynamoDB, made where there is none; credentials as AWS's tools take them | `dynamodb` |
+//! | `nats://HOST:PORT/BUCKET` | a bucket of NATS JetStream; no atomic writes over several keys, which `users_store` needs | `nats` |
 
 use std::sync::Arc;
 
@@ -49,6 +51,25 @@ pub fn open(url: &str) -> Result<Opened, Box<dyn std::error::Error>> {
         "redis+cluster" => {
             let nodes = rest.trim_matches('/').split(',').map(|node| format!("redis://{node}/"));
             Ok(opened(kvsync::store::RedisStore::cluster(nodes)?, None))
+        }
+        #[cfg(feature = "dynamodb")]
+        "dynamodb" => {
+            let (table, settings) = rest.split_once('?').unwrap_or((rest, ""));
+            let mut builder = kvsync::store::DynamoDbStore::builder(table);
+            for setting in settings.split('&').filter(|setting| !setting.is_empty()) {
+                builder = match setting.split_once('=') {
+                    Some(("region", region)) => builder.region(region),
+                    Some(("endpoint", endpoint)) => builder.endpoint(endpoint),
+                    _ => return Err(format!("`{setting}` is no setting of a table").into()),
+                };
+            }
+            builder.create_table()?;
+            Ok(opened(builder.connect()?, None))
+        }
+        #[cfg(feature = "nats")]
+        "nats" => {
+            let (server, bucket) = url.rsplit_once('/').ok_or("a bucket is like `nats://host:port/bucket`")?;
+            Ok(opened(kvsync::store::NatsStore::builder([server]).bucket(bucket).connect()?, None))
         }
         _ => Err(format!("no store is named `{kind}`, or its feature is not enabled").into()),
     }

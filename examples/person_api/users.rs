@@ -17,7 +17,7 @@ use super::app::{App, blocking};
 use super::failure::Failure;
 
 /// How long `?wait=true` waits for the store.
-const WAIT: Duration = Duration::from_secs(5);
+const WAIT: Duration = Duration::from_secs(20);
 
 /// Whether what was written is in the store already: `true`, `false`, or absent when nobody asked.
 const APPLIED: HeaderName = HeaderName::from_static("kvsync-applied");

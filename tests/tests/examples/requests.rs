@@ -6,6 +6,7 @@ use kvsync_tests::{Tested, env};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 
+use super::client::Answer;
 use super::service::Service;
 use super::users_store::told;
 
@@ -21,8 +22,8 @@ pub fn trials() -> Vec<Trial> {
         ("a_store_that_nobody_knows_is_refused", unknown),
     ];
     let alone = alone.map(|(name, test)| Trial::test(format!("person_api::{name}"), move || told(test())));
-    let persons = ["memory", "embedded", "redis", "cluster"].map(of_persons);
-    let users = ["memory", "embedded", "redis"].map(of_users);
+    let persons = ["memory", "embedded", "redis", "cluster", "dynamodb", "nats"].map(of_persons);
+    let users = ["memory", "embedded", "redis", "dynamodb", "nats"].map(of_users);
     persons.into_iter().chain(users).chain(alone).collect()
 }
 
@@ -34,6 +35,8 @@ fn url(store: &str) -> Tested<String> {
             let node = |url: &String| url.trim_start_matches("redis://").trim_end_matches('/').to_owned();
             format!("redis+cluster://{}", urls.iter().map(node).collect::<Vec<_>>().join(","))
         }
+        "dynamodb" => format!("dynamodb:{}?region=eu-west-1&endpoint={}", fresh("table"), env::dynamodb_url()?),
+        "nats" => format!("{}/{}", env::nats_url()?.trim_end_matches('/'), fresh("bucket")),
         store => format!("{store}:"),
     })
 }
@@ -126,8 +129,9 @@ fn users(store: &str) -> Tested {
     assert_eq!((back.status, back.header("kvsync-applied")), (200, None));
     until("the store has it", || service.ask("GET", &path, "").is_ok_and(|seen| seen.body == back.body));
 
-    let health = service.ask("GET", "/health", "")?;
-    assert_eq!((health.status, &health.body["pipeline"]["closed"]), (200, &Value::Bool(false)), "{health:?}");
+    // Within the second that it gives the store.
+    let is_well = |health: Answer| health.status == 200 && health.body["pipeline"]["closed"] == Value::Bool(false);
+    until("it is well", || service.ask("GET", "/health", "").is_ok_and(is_well));
     assert_eq!(service.ask("GET", "/live", "")?.status, 204);
 
     assert_eq!(service.ask("DELETE", &format!("{path}?wait=true"), "")?.status, 204);

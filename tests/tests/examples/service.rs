@@ -22,6 +22,8 @@ impl Service {
     pub fn start(store: &str, dir: Option<&std::path::Path>) -> Tested<Self> {
         let mut command = Command::new(program()?);
         command.env("KVSYNC_STORE", store).env("KVSYNC_LISTEN", "127.0.0.1:0").stdout(Stdio::piped());
+        // For the DynamoDB of the tests, which takes any.
+        command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
         match dir {
             Some(dir) => command.env("KVSYNC_DIR", dir),
             None => command.env_remove("KVSYNC_DIR"),

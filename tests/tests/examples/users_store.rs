@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kvsync::ErrorKind;
 use kvsync::store::data::{Atomicity, Command, DataCapabilities, DataStore, Operation, Outcome, Reads, Reply};
-use kvsync::store::{EmbeddedStore, Health, MemoryStore, RedisStore, Store};
+use kvsync::store::{DynamoDbStore, EmbeddedStore, Health, MemoryStore, RedisStore, Store};
 use kvsync_tests::{Tested, env};
 use libtest_mimic::{Failed, Trial};
 
@@ -17,7 +17,7 @@ type Case = fn(&Users<dyn DataStore>) -> Tested;
 const CASES: [(&str, Case); 4] =
     [("says_what_is_taken", taken), ("pages", pages), ("renames_and_deletes", changes), ("racing_adders", races)];
 
-const STORES: [&str; 4] = ["memory", "embedded", "redis", "cluster"];
+const STORES: [&str; 5] = ["memory", "embedded", "redis", "cluster", "dynamodb"];
 
 pub fn trials() -> Vec<Trial> {
     let one = |store: &'static str, (name, case): (&'static str, Case)| {
@@ -41,6 +41,13 @@ fn open(store: &str, folder: &std::path::Path) -> Tested<Arc<dyn DataStore>> {
         "memory" => Arc::new(MemoryStore::new()),
         "embedded" => Arc::new(EmbeddedStore::open(folder)?),
         "redis" => Arc::new(RedisStore::connect(env::redis_url()?)?),
+        "dynamodb" => {
+            let table = format!("users-{}-{}", std::process::id(), rand::random::<u32>());
+            let builder = DynamoDbStore::builder(table).endpoint(env::dynamodb_url()?).region("eu-west-1");
+            let builder = builder.credentials("test", "test");
+            builder.create_table()?;
+            Arc::new(builder.connect()?)
+        }
         _ => Arc::new(RedisStore::cluster(env::redis_cluster_urls()?)?),
     })
 }
