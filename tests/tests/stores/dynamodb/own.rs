@@ -8,16 +8,18 @@ use kvsync::store::dynamodb::DynamoDbStore;
 use kvsync::store::{Status, Store, SyncStore};
 use kvsync::{ErrorKind, Key};
 use kvsync_tests::wait::{LONG, until};
-use libtest_mimic::{Failed, Trial};
+use libtest_mimic::Trial;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::http::{ask, stub};
 
-type Tested = Result<(), Failed>;
+/// A test on the shared server, and one on a server of its own.
+type Shared = fn(&str);
+type Alone = fn();
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let trials: [(&str, fn(&str) -> Tested); 8] = [
+    let trials: [(&str, Shared); 9] = [
         ("a_missing_table_is_named_with_its_cure", missing),
         ("a_table_with_other_keys_is_refused", other_keys),
         ("a_table_is_created_once_and_removes_what_expires", created),
@@ -26,8 +28,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("many_large_strings_are_read_at_once", large_strings),
         ("nothing_is_left_of_what_was_large", garbage),
         ("strings_of_another_program_are_read_and_written", plain),
+        ("stores_that_know_nothing_of_each_other_lose_nothing", strangers),
     ];
-    let stubs: [(&str, fn() -> Tested); 5] = [
+    let stubs: [(&str, Alone); 5] = [
         ("a_conflict_of_transactions_is_contention", conflict),
         ("unprocessed_keys_are_asked_for_again", unprocessed),
         ("an_answer_that_was_lost_is_no_second_increment", lost_answer),
@@ -37,10 +40,17 @@ pub(crate) fn trials() -> Vec<Trial> {
     let named = |name: &str| format!("dynamodb::{name}");
     let on_server = trials.into_iter().map(|(name, test)| {
         Trial::test(named(name), move || {
-            test(&kvsync_tests::env::dynamodb_url().map_err(|missing| missing.to_string())?)
+            test(&kvsync_tests::env::dynamodb_url().map_err(|missing| missing.to_string())?);
+            Ok(())
         })
     });
-    on_server.chain(stubs.into_iter().map(|(name, test)| Trial::test(named(name), test))).collect()
+    let alone = |(name, test): (&str, Alone)| {
+        Trial::test(named(name), move || {
+            test();
+            Ok(())
+        })
+    };
+    on_server.chain(stubs.into_iter().map(alone)).collect()
 }
 
 fn table(name: &str) -> String {
@@ -58,7 +68,7 @@ fn items(url: &str, name: &str) -> Vec<Value> {
     found["Items"].as_array().unwrap().clone()
 }
 
-fn missing(url: &str) -> Tested {
+fn missing(url: &str) {
     let error = super::patient(url, "nobody-made-this").connect().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.to_string().contains("`nobody-made-this`") && error.to_string().contains("create"), "{error}");
@@ -67,7 +77,6 @@ fn missing(url: &str) -> Tested {
     ask(url, "DeleteTable", &json!({ "TableName": table("removed") }));
     assert_eq!(store.get("a").unwrap_err().kind(), ErrorKind::Config);
     assert_eq!(store.health(LONG).status, Status::Down);
-    Ok(())
 }
 
 fn plain_table(url: &str, name: &str) {
@@ -79,7 +88,7 @@ fn plain_table(url: &str, name: &str) {
     ask(url, "CreateTable", &definition);
 }
 
-fn other_keys(url: &str) -> Tested {
+fn other_keys(url: &str) {
     plain_table(url, "other");
     for error in [
         super::patient(url, &table("other")).connect().unwrap_err(),
@@ -87,10 +96,9 @@ fn other_keys(url: &str) -> Tested {
     ] {
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }
-    Ok(())
 }
 
-fn created(url: &str) -> Tested {
+fn created(url: &str) {
     let store = store(url, "created");
     store.set("a", "1").unwrap();
     super::patient(url, &table("created")).create_table().unwrap();
@@ -98,10 +106,9 @@ fn created(url: &str) -> Tested {
     assert_eq!(store.health(LONG).status, Status::Up);
     let told = ask(url, "DescribeTimeToLive", &json!({ "TableName": table("created") }));
     assert_eq!(told["TimeToLiveDescription"]["AttributeName"], "ttl", "{told}");
-    Ok(())
 }
 
-fn expired(url: &str) -> Tested {
+fn expired(url: &str) {
     let store = store(url, "expired");
     store.set_for("a", "1", Duration::from_millis(1)).unwrap();
     until("it has expired", || store.get("a").unwrap().is_none());
@@ -111,10 +118,9 @@ fn expired(url: &str) -> Tested {
     assert_eq!(ends("ttl"), ends("x").div_ceil(1000), "seconds for DynamoDB, milliseconds for readers");
     assert!(store.set_if_absent("a", "2").unwrap());
     assert_eq!(items(url, "expired").len(), 1);
-    Ok(())
 }
 
-fn pages(url: &str) -> Tested {
+fn pages(url: &str) {
     let store = store(url, "pages");
     let fields: Vec<String> = (0..24).map(|number| format!("{number:0>3}")).collect();
     for (field, score) in fields.iter().zip(0_u32..) {
@@ -131,22 +137,20 @@ fn pages(url: &str) -> Tested {
     assert_eq!(names(store.zh_rev_range_by_score("key", .., 15).unwrap()), backwards[..15]);
     assert_eq!(store.zh_lex_count("key", ..).unwrap(), 24);
     assert_eq!(store.zh_count("key", 1.0..3.0).unwrap(), 4);
-    Ok(())
 }
 
-fn large_strings(url: &str) -> Tested {
+fn large_strings(url: &str) {
     let store = store(url, "large");
     // More than the 16 MB of one answer.
     let keys: Vec<String> = (0..56).map(|number| format!("key:{number}")).collect();
     for key in &keys {
-        store.set(key, [key.as_bytes(), &[b'x'; 300_000]].concat()).unwrap();
+        store.set(key, [key.clone(), "x".repeat(300_000)].concat()).unwrap();
     }
     let found = DataCommands::get_many(&store, &keys).unwrap();
     assert!(found.iter().zip(&keys).all(|(found, key)| found.as_ref().unwrap().starts_with(key.as_bytes())));
-    Ok(())
 }
 
-fn garbage(url: &str) -> Tested {
+fn garbage(url: &str) {
     let store = store(url, "garbage");
     let members: Vec<String> = (0..1_000).map(|number| format!("{number:0>200}")).collect();
     for members in members.chunks(300) {
@@ -160,10 +164,9 @@ fn garbage(url: &str) -> Tested {
     store.set("set", "text").unwrap();
     assert!(store.delete("sorted").unwrap());
     until("only the string is left", || items(url, "garbage").len() == 1);
-    Ok(())
 }
 
-fn plain(url: &str) -> Tested {
+fn plain(url: &str) {
     plain_table(url, "plain");
     let plain = super::patient(url, &table("plain")).plain().unwrap();
     assert_eq!(plain.get("a").unwrap(), None);
@@ -180,7 +183,30 @@ fn plain(url: &str) -> Tested {
     assert_eq!(plain.get("a").unwrap(), None);
     let other = plain.partition_key("id");
     assert_eq!(other.get("a").unwrap_err().kind(), ErrorKind::Rejected, "a table without such a key");
-    Ok(())
+}
+
+fn strangers(url: &str) {
+    const ROUNDS: i64 = 20;
+    let stores = [store(url, "strangers"), store(url, "strangers"), store(url, "strangers")];
+    let members = |number: usize, round: i64| format!("{number}:{round}:{}", "x".repeat(900));
+    std::thread::scope(|scope| {
+        for (number, store) in stores.iter().enumerate() {
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    store.incr_by("counter", 1).unwrap();
+                    store.zincr_by("sorted", "all", 1.0).unwrap();
+                    // Enough for several pages, which are cut while others write.
+                    store.sadd("set", [members(number, round)]).unwrap();
+                    let found = store.smembers("set").unwrap();
+                    assert!((0..=round).all(|round| found.contains(&members(number, round).into())));
+                }
+            });
+        }
+    });
+    let all = ROUNDS * 3;
+    assert_eq!(stores[0].incr_by("counter", 0).unwrap(), all);
+    assert_eq!(stores[1].zscore("sorted", "all").unwrap().map(|score| score.to_string()), Some(all.to_string()));
+    assert_eq!(stores[2].smembers("set").unwrap().len(), 60);
 }
 
 fn refusal(code: &str) -> Value {
@@ -196,7 +222,7 @@ fn made_up(answer: impl Fn(&str, &Value) -> super::http::Answer + Send + Sync + 
     super::builder(&url, "any").command_timeout(LONG).retry_for(LONG).connect().unwrap()
 }
 
-fn conflict() -> Tested {
+fn conflict() {
     /// A store of a server whose transactions are in each other's way so many times.
     fn of(conflicts: usize, retry_for: Duration) -> DynamoDbStore {
         let asked = AtomicUsize::new(0);
@@ -218,10 +244,9 @@ fn conflict() -> Tested {
     let error = of(usize::MAX, Duration::from_millis(50)).atomic_write(&write).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Contention, "{error}");
     assert!(of(3, LONG).atomic_write(&write).unwrap().is_done(), "it is tried again while there is time");
-    Ok(())
 }
 
-fn unprocessed() -> Tested {
+fn unprocessed() {
     let answers = AtomicUsize::new(0);
     let store = made_up(move |operation, body| {
         if operation != "BatchGetItem" {
@@ -240,7 +265,6 @@ fn unprocessed() -> Tested {
     let found = DataCommands::get_many(&store, ["a", "b", "c", "d"]).unwrap();
     let found: Vec<_> = found.iter().map(|found| found.as_deref().unwrap()).collect();
     assert_eq!(found, [b"da", b"db", b"dc", b"dd"]);
-    Ok(())
 }
 
 /// A server that does a write and hangs up; the next time it says what stands there.
@@ -262,23 +286,21 @@ fn hangs_up(stands: impl Fn(&Value) -> Value + Send + Sync + 'static) -> DynamoD
     })
 }
 
-fn lost_answer() -> Tested {
+fn lost_answer() {
     let store = hangs_up(Clone::clone);
     assert_eq!(store.incr_by("counter", 5).unwrap(), 5);
-    Ok(())
 }
 
-fn in_doubt() -> Tested {
+fn in_doubt() {
     let store = hangs_up(|first| {
         let mut other = first.clone();
         other["t"] = json!({ "B": "AAAAAAAAAAA=" });
         other
     });
     assert_eq!(store.incr_by("counter", 5).unwrap_err().kind(), ErrorKind::UnknownOutcome);
-    Ok(())
 }
 
-fn throttled() -> Tested {
+fn throttled() {
     let asked = AtomicUsize::new(0);
     let store = made_up(move |operation, _| match operation {
         "BatchGetItem" if asked.fetch_add(1, Ordering::SeqCst) < 3 => {
@@ -289,5 +311,4 @@ fn throttled() -> Tested {
     });
     let keys = [Key::new("a"), Key::new("b")];
     assert_eq!(SyncStore::get_many(&store, &keys).unwrap(), [None, None]);
-    Ok(())
 }

@@ -7,7 +7,7 @@ use super::super::error::foreign;
 use super::super::items::standing;
 use super::super::layout::{self, Attributes, Layout, Tag, binary, fresh, has_ended, integer, number};
 use super::flat::Flat;
-use super::kind::Kind;
+use super::kind::{Kind, code, of_code, wrong};
 use super::sorted::Sorted;
 use crate::error::Result;
 
@@ -70,7 +70,7 @@ impl Draft {
         match self.kind() {
             None => Ok(false),
             Some(kind) if kind == wanted => Ok(true),
-            Some(kind) => Err(kind.wrong(&self.key, wanted)),
+            Some(kind) => Err(wrong(&self.key, kind, wanted)),
         }
     }
 
@@ -136,7 +136,7 @@ impl Draft {
 impl Now {
     fn of(mut head: Attributes) -> Result<Self> {
         let kind = match head.get("k") {
-            Some(AttributeValue::S(code)) => Kind::of(code),
+            Some(AttributeValue::S(code)) => of_code(code),
             _ => None,
         };
         match kind.ok_or_else(|| foreign("kind"))? {
@@ -154,7 +154,7 @@ impl Now {
 /// The head of a kind, without what it holds.
 pub(super) fn head(layout: &Layout, key: &[u8], kind: Kind) -> Attributes {
     let mut item = layout.head(key).key();
-    item.insert("k".to_owned(), AttributeValue::S(kind.code().to_owned()));
+    item.insert("k".to_owned(), AttributeValue::S(code(kind).to_owned()));
     item.insert("t".to_owned(), binary(fresh()));
     item
 }

@@ -7,7 +7,6 @@ use bytes::Bytes;
 use super::super::call::Call;
 use super::super::layout::Place;
 use super::draft::{Draft, Now};
-use super::kind::Kind;
 use crate::error::Result;
 use crate::store::data::Command;
 
@@ -21,7 +20,7 @@ pub(super) async fn load(call: &Call, commands: &[&Command], consistent: bool, n
     let (mut wanted, mut places): (Vec<(Bytes, Part)>, Vec<Place>) = (Vec::new(), Vec::new());
     for command in commands {
         let draft = command.keys().first().and_then(|key| drafts.get(key));
-        let Some(draft) = draft.filter(|draft| draft.kind().is_some() && draft.kind() == Kind::wanted(command)) else {
+        let Some(draft) = draft.filter(|draft| draft.kind().is_some() && draft.kind() == command.kind()) else {
             continue;
         };
         let named = command.elements();
