@@ -39,7 +39,7 @@ pub(super) fn race(work: impl Fn(u64) -> Checked + Sync) -> Checked {
 }
 
 fn writes(store: &dyn SyncStore) -> Checked {
-    const KEYS: u64 = 150;
+    const KEYS: u64 = 75;
     let terms = terms();
     let key = |number, order| format!("{order:?}:{number}");
     // All threads go from key to key together, so that they meet at each.

@@ -22,7 +22,7 @@ use crate::matrix::Case;
 /// What a command is answered with, and the kind of error it fails with.
 type Answer = Result<Reply, ErrorKind>;
 
-const HISTORIES: u64 = 40;
+const HISTORIES: u64 = 30;
 
 /// The cases that compare a store with the one in memory, and that one with Redis.
 pub(crate) fn cases(name: &str, harness: &Arc<dyn Harness>) -> Vec<(&'static str, Case)> {

@@ -22,7 +22,7 @@ pub(super) const CASES: &[Case] = &[
     Case::data("no_reader_sees_half_an_atomic_write", Needs::Nothing, whole),
 ];
 
-const ROUNDS: u64 = 40;
+const ROUNDS: u64 = 20;
 
 fn counter(store: &dyn DataStore) -> Checked {
     race(|_| (0..ROUNDS).try_for_each(|_| ok(store.incr_by("key", 1), "incr_by").map(|_| ())))?;

@@ -106,7 +106,7 @@ fn as_members(store: &dyn DataStore) -> Checked {
     let mut of_fields = Vec::new();
     let mut dice = Dice(5);
     let unbounded = || Bound::Unbounded;
-    for _ in 0..150 {
+    for _ in 0..60 {
         let mut end = || dice.pick(&ends).copied().unwrap_or(Bound::Unbounded);
         let scores = ScoreRange { min: end(), max: end() };
         let mut end = || dice.pick(&letters).cloned().unwrap_or_else(unbounded);
