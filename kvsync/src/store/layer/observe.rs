@@ -88,15 +88,6 @@ impl Call<'_> {
         }
     }
 
-    /// The name of what the answer at this place is to.
-    pub(super) fn name_at(&self, place: usize) -> &'static str {
-        match self.asked {
-            Asked::Execute(steps) => steps.get(place).map_or("batch", Step::name),
-            Asked::Run(commands) => commands.get(place).map_or("batch", Command::name),
-            Asked::GetMany(_) | Asked::Scan | Asked::Epoch | Asked::RaiseEpoch | Asked::RunAtomic(_) => self.name(),
-        }
-    }
-
     /// How many steps, commands, operations or keys it has.
     pub(super) fn len(&self) -> usize {
         match self.asked {
@@ -105,18 +96,6 @@ impl Call<'_> {
             Asked::Run(commands) => commands.len(),
             Asked::RunAtomic(operations) => operations.len(),
             Asked::Scan | Asked::Epoch | Asked::RaiseEpoch => 1,
-        }
-    }
-
-    /// How many of each name it has, neighbours of one name together.
-    pub(super) fn each(&self, mut tell: impl FnMut(&'static str, usize)) {
-        match self.asked {
-            Asked::Execute(steps) => runs(steps.iter().map(Step::name), tell),
-            Asked::Run(commands) => runs(commands.iter().map(Command::name), tell),
-            Asked::RunAtomic(operations) => {
-                runs(operations.iter().map(|operation| operation.command().name()), tell);
-            }
-            Asked::GetMany(_) | Asked::Scan | Asked::Epoch | Asked::RaiseEpoch => tell(self.name(), self.len()),
         }
     }
 
@@ -131,6 +110,31 @@ impl Call<'_> {
     }
 }
 
+/// What only figures by name need.
+#[cfg(feature = "metrics")]
+impl Call<'_> {
+    /// The name of what the answer at this place is to.
+    pub(super) fn name_at(&self, place: usize) -> &'static str {
+        match self.asked {
+            Asked::Execute(steps) => steps.get(place).map_or("batch", Step::name),
+            Asked::Run(commands) => commands.get(place).map_or("batch", Command::name),
+            Asked::GetMany(_) | Asked::Scan | Asked::Epoch | Asked::RaiseEpoch | Asked::RunAtomic(_) => self.name(),
+        }
+    }
+
+    /// How many of each name it has, neighbours of one name together.
+    pub(super) fn each(&self, mut tell: impl FnMut(&'static str, usize)) {
+        match self.asked {
+            Asked::Execute(steps) => runs(steps.iter().map(Step::name), tell),
+            Asked::Run(commands) => runs(commands.iter().map(Command::name), tell),
+            Asked::RunAtomic(operations) => {
+                runs(operations.iter().map(|operation| operation.command().name()), tell);
+            }
+            Asked::GetMany(_) | Asked::Scan | Asked::Epoch | Asked::RaiseEpoch => tell(self.name(), self.len()),
+        }
+    }
+}
+
 /// The bytes of values, members and fields in answers.
 pub(super) fn bytes_of<T: Size>(answers: &[Result<T>]) -> usize {
     answers.iter().flatten().map(Size::size).sum()
@@ -141,6 +145,7 @@ fn only(mut names: impl Iterator<Item = &'static str>) -> &'static str {
     if names.all(|name| name == first) { first } else { "batch" }
 }
 
+#[cfg(feature = "metrics")]
 fn runs(names: impl Iterator<Item = &'static str>, mut tell: impl FnMut(&'static str, usize)) {
     let mut names = names.peekable();
     while let Some(name) = names.next() {
