@@ -78,7 +78,7 @@
 //! | `redis` | Redis, single server and Cluster | yes |
 //! | `redis-tls` | `rediss://`, with rustls and ring | |
 //! | `embedded` | a store on disk, in the process (fjall) | |
-//! | `nats` | NATS JetStream: a key-value bucket | |
+//! | `nats` | NATS JetStream: a key-value bucket; a collection under one key of data is one entry there | |
 //! | `near-cache` | a layer: what was read lately, in the memory of the process (moka) | |
 //! | `metrics` | a layer: counts, errors, times and bytes of a store, to the `metrics` facade | |
 //! | `dynamodb` | a store in a table of Amazon DynamoDB | |

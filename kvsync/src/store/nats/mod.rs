@@ -19,7 +19,7 @@
 //!   done again; a command that may not, such as an increment, is
 //!   [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome). A late copy of a write changes nothing: its revision has
 //!   passed.
-//! - **Readings ask the leader** of the bucket's stream, with [`Reads::Eventual`](crate::store::data::Reads::Eventual)
+//! - **Readings ask the leader** of the bucket's stream, with [`Reads::Eventual`]
 //!   any server that keeps it, which may lag. On one server, or while a cluster has one leader, what was acknowledged
 //!   before is seen. NATS has no reading that waits for a quorum: a leader that was cut off from the others
 //!   answers with what it has until it notices, some seconds later. Nothing is decided by such a reading, because a

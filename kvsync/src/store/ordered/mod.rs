@@ -73,7 +73,7 @@ pub trait Engine: Store {
     /// # Errors
     ///
     /// What the work fails with; when the store could not be written; and
-    /// [`ErrorKind::Contention`](crate::ErrorKind::Contention) when others never stopped to interfere.
+    /// [`ErrorKind::Contention`] when others never stopped to interfere.
     fn write<T>(&self, work: impl Fn(&mut dyn Writer) -> Result<T>) -> Result<T>;
 }
 
