@@ -64,7 +64,9 @@ pub(super) fn compare<const N: usize>(
     by: &By<N>,
 ) -> Result<Vec<Figure>> {
     let names: Vec<String> = (0..KEYS).map(|number| format!("user:{number}")).collect();
-    let keys: Vec<Key> = names.iter().map(|name| Key::new(name.as_str())).collect();
+    // The bare client has no other place for rows.
+    let rows: Vec<String> = (0..KEYS).map(|number| format!("row:{number}")).collect();
+    let keys: Vec<Key> = rows.iter().map(|name| Key::new(name.as_str())).collect();
     let value = Bytes::from(vec![b'v'; VALUE]);
     let mut figures = Vec::new();
 
@@ -105,7 +107,7 @@ pub(super) fn compare<const N: usize>(
     let rounds = turns.measure_by(
         by.clocks,
         &mut each(&keys, |key| written(store, &[write(key.clone(), versions.next(), &body)])),
-        &mut each(&names, |name| {
+        &mut each(&rows, |name| {
             if let Some(version) = entry.get_mut(VERSION_AT..VERSION_AT + Version::LEN) {
                 version.copy_from_slice(versions.next().as_bytes());
             }
