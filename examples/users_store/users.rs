@@ -17,6 +17,7 @@
 //!
 //! Names are compared as bytes: bring them into one form (lower case, NFC) before they come here.
 
+use std::fmt::Display;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -98,7 +99,7 @@ impl<S: DataStore + ?Sized> Users<S> {
         let mut write = AtomicWrite::new();
         let name = write.set_if_absent(self.key("name", username), id.to_string());
         let address = write.set_if_absent(self.key("email", email), id.to_string());
-        write.set(self.key("id", id), MessagePack::encode(&user)?);
+        write.set(self.key("id", &id), MessagePack::encode(&user)?);
         write.zh_add(self.key("names", ""), username, id.to_string(), 0.0);
         let outcome = retried(|| self.store.atomic_write(&write))?;
         if outcome.is_done() {
@@ -159,7 +160,7 @@ impl<S: DataStore + ?Sized> Users<S> {
             let old = std::mem::replace(&mut user.username, username.to_owned());
             let mut write = AtomicWrite::new();
             // What was read still stands, so that the old name is still this user's.
-            let unchanged = write.set_if_equal(self.key("id", id), before, MessagePack::encode(&user)?);
+            let unchanged = write.set_if_equal(self.key("id", &id), before, MessagePack::encode(&user)?);
             let name = write.set_if_absent(self.key("name", username), id.to_string());
             write.delete(self.key("name", &old));
             write.zh_rem(self.key("names", ""), [old]);
@@ -185,13 +186,13 @@ impl<S: DataStore + ?Sized> Users<S> {
             let Some((before, user)) = self.standing(id)? else { return Ok(false) };
             let mut write = AtomicWrite::new();
             // Nothing, in place of the user: a deletion has no condition on what it deletes.
-            write.set_if_equal(self.key("id", id), before, "");
+            write.set_if_equal(self.key("id", &id), before, "");
             write.delete(self.key("name", &user.username));
             write.delete(self.key("email", &user.email));
             write.zh_rem(self.key("names", ""), [user.username]);
             if retried(|| self.store.atomic_write(&write))?.is_done() {
                 // Ids are never given again: whoever is killed here leaves an empty string, which reads as absent.
-                self.store.delete(self.key("id", id))?;
+                self.store.delete(self.key("id", &id))?;
                 return Ok(true);
             }
         }
@@ -200,12 +201,12 @@ impl<S: DataStore + ?Sized> Users<S> {
 
     /// The user and its bytes.
     fn standing(&self, id: i64) -> Result<Option<(bytes::Bytes, User)>> {
-        let Some(bytes) = self.store.get(self.key("id", id))? else { return Ok(None) };
+        let Some(bytes) = self.store.get(self.key("id", &id))? else { return Ok(None) };
         Ok(decoded(Some(&bytes))?.map(|user| (bytes, user)))
     }
 
-    fn key(&self, kind: &str, of: impl ToString) -> String {
-        format!("{}:{kind}:{}", self.tag, of.to_string())
+    fn key(&self, kind: &str, of: &(impl Display + ?Sized)) -> String {
+        format!("{}:{kind}:{of}", self.tag)
     }
 }
 
