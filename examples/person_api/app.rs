@@ -47,14 +47,13 @@ impl App {
     /// When one of them cannot be opened.
     pub fn open(store: &str) -> Result<Self, Box<dyn Error>> {
         let mut folders = Vec::new();
-        let dir = match std::env::var_os("KVSYNC_DIR") {
-            Some(dir) => PathBuf::from(dir),
-            None => {
-                let folder = tempfile::tempdir()?;
-                let path = folder.path().to_owned();
-                folders.push(folder);
-                path
-            }
+        let dir = if let Some(dir) = std::env::var_os("KVSYNC_DIR") {
+            PathBuf::from(dir)
+        } else {
+            let folder = tempfile::tempdir()?;
+            let path = folder.path().to_owned();
+            folders.push(folder);
+            path
         };
         std::fs::create_dir_all(&dir)?;
         let in_dir = format!("embedded:{}", dir.join("store").display());
