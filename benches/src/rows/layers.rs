@@ -36,9 +36,9 @@ pub(crate) fn costs(options: &Options) -> Result<Vec<Figure>> {
         cost("Retry", &filled(Retry::new(MemoryStore::new()))?, &bare, turns)?,
         cost("Prefix", &filled(Prefix::new("app:", MemoryStore::new())?)?, &bare, turns)?,
     ];
-    let profiled = filled(Profiled::new(MemoryStore::new()))?;
+    let store = filled(Profiled::new(MemoryStore::new()))?;
     let _here = profiler.enter();
-    figures.push(cost("Profiled, in a unit", &profiled, &bare, turns)?);
+    figures.push(cost("Profiled, in a unit", &store, &bare, turns)?);
     Ok(figures)
 }
 
