@@ -107,6 +107,8 @@ faults! {
     AtomicOneByOne => "racing_atomic_writes_are_whole",
     AtomicShowsHalves => "no_reader_sees_half_an_atomic_write",
     AtomicTakesAnyNumber => "too_many_operations_are_refused",
+    EntriesAreFewerThanSaid => "as_many_entries_as_it_says_are_written_as_one",
+    EntriesAreNotCounted => "a_write_that_touches_too_many_entries_is_refused",
     AtomicTakesTheSameTwice => "two_operations_on_the_same_are_refused",
     CutsValues => "values_of_every_size_up_to_the_limit",
     FoldsKeys => "odd_keys_of_data_are_themselves",
@@ -210,7 +212,8 @@ impl Store for Wrong {
 
 impl DataStore for Wrong {
     fn data_capabilities(&self) -> DataCapabilities {
-        DataCapabilities::new(1 << 12, 1 << 12, 1 << 20)
+        let can = DataCapabilities::new(1 << 12, 1 << 12, 1 << 20);
+        if self.fault == Fault::EntriesAreNotCounted { can.with_max_entries(100) } else { can }
     }
 
     fn run(&self, commands: &[Command], _reads: Reads) -> Vec<Result<Reply>> {
@@ -251,7 +254,8 @@ impl DataStore for Wrong {
                 _ => Err(down()),
             };
         }
-        operations.iter().try_for_each(|operation| operation.command().check(self.data_capabilities()))?;
+        let said = self.data_capabilities().with_max_entries(usize::MAX);
+        operations.iter().try_for_each(|operation| operation.command().check(said))?;
         let one_by_one = |operations: &[Operation]| -> Result<Outcome> {
             for (place, operation) in operations.iter().enumerate() {
                 let done = self.right.run_atomic(std::slice::from_ref(operation))?;
@@ -278,6 +282,9 @@ impl DataStore for Wrong {
             Fault::AtomicTakesTheSameTwice => {
                 let refused = self.refused(operations);
                 return if refused.is_empty() { one_by_one(operations) } else { Ok(Outcome::Refused(refused)) };
+            }
+            Fault::EntriesAreFewerThanSaid if self.right.data_capabilities().max_operations == operations.len() => {
+                return Err(Error::new(ErrorKind::Rejected, "too many"));
             }
             Fault::AtomicTakesAnyNumber => {
                 for some in operations.chunks(50) {

@@ -258,6 +258,8 @@ enum Needs {
     ValueLimit,
     /// A longest key and a longest member that a test can exceed.
     MemberLimit,
+    /// As many entries of a write as a test can exceed, over keys of one slot.
+    EntryLimit,
 }
 
 impl Case {
@@ -325,6 +327,7 @@ impl Needs {
             Self::SlotsOnly if can.atomic != Atomicity::Slot => Err("its keys have no slots"),
             Self::KeysOnly if can.atomic != Atomicity::Key => Err("it writes several keys as one"),
             Self::ValueLimit if can.max_value > 1 << 24 => Err("it takes values of any size"),
+            Self::EntryLimit if can.max_entries > 10_000 => Err("it does not count what a write touches"),
             Self::MemberLimit if can.max_key.max(can.max_member) > 1 << 20 => Err("it takes keys of any length"),
             _ => Ok(()),
         }

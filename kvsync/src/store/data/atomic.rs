@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::bytes::IntoBytes;
-use super::command::{Command, Condition};
+use super::command::{Command, Condition, too_many_entries};
 use super::methods::{many, set, table};
 use super::{Atomicity, DataCapabilities};
 use crate::error::{Error, ErrorKind, Result};
@@ -127,6 +127,11 @@ pub(crate) fn check<T: PartialEq>(
         ));
     }
     operations.iter().try_for_each(|operation| operation.0.check(can))?;
+    let members: usize = operations.iter().map(|operation| operation.0.members()).sum();
+    let named: BTreeSet<_> = operations.iter().flat_map(|operation| operation.0.keys()).collect();
+    if named.len() + members > can.max_entries {
+        return rejected(too_many_entries(named.len() + members, can));
+    }
     let mut keys = operations.iter().flat_map(|operation| operation.0.keys());
     if let Some(first) = keys.next() {
         match can.atomic {

@@ -524,6 +524,14 @@ impl Command {
         }
     }
 
+    /// How many members of a sorted set or hash it names, which are entries beside that of their key.
+    pub(crate) fn members(&self) -> usize {
+        match self.kind() {
+            Some(Kind::Sorted | Kind::SortedHash) => self.elements().map_or(0, |members| members.len()),
+            Some(Kind::String | Kind::Set | Kind::Hash) | None => 0,
+        }
+    }
+
     /// Fails for what no store takes, and for what is beyond the limits of this one.
     ///
     /// # Errors
@@ -539,6 +547,9 @@ impl Command {
         }
         for element in self.elements().into_iter().flatten() {
             within("a member or field", element.len(), can.max_member)?;
+        }
+        if self.writes() && self.members() >= can.max_entries {
+            return Err(rejected(too_many_entries(self.members() + 1, can)));
         }
         match self {
             Self::Set { expires: Some(expires), .. } if expires.as_millis() == 0 => {
@@ -568,6 +579,15 @@ impl Command {
             _ => Ok(()),
         }
     }
+}
+
+/// What is said of a write that touches more entries than the store writes as one.
+pub(crate) fn too_many_entries(entries: usize, can: DataCapabilities) -> String {
+    format!(
+        "a write that touches {entries} entries; this store takes {}: each key is one, and of a sorted set or hash each \
+         member is one more",
+        can.max_entries
+    )
 }
 
 fn rejected(message: impl Into<Cow<'static, str>>) -> Error {

@@ -26,6 +26,35 @@
 //!
 //! Keys, members, fields and values are bytes. The data of this contract and the rows that are synced do
 //! not stand in each other's way: see each store for where it keeps them.
+//!
+//! # What commands cost
+//!
+//! | | memory, embedded | Redis | DynamoDB | NATS | FoundationDB |
+//! |---|---|---|---|---|---|
+//! | a command | no network; on disk one journal entry for what writes | 1 round trip | 1 request to set or get a string, else 2 to 4 | 1 round trip to read, 2 to write | 1 transaction |
+//! | a batch | one lock, or journal entry, for 100 commands | one pipeline to each node | its keys side by side, strings read 100 a request | its keys side by side | 1 transaction for 100 commands |
+//! | an atomic write | as a command | one script | its commands, at double price | 2 round trips | 1 transaction |
+//! | a member or field of a large set or hash | reads and writes that alone | that alone | a page of 32 KB | **the whole collection** | that alone |
+//! | all members or fields | reads all | reads all | reads all, 100 pages a request | reads all | reads all |
+//! | a member of a large sorted set or hash | that alone, with its score | that alone, O(log n) | its item and that of the key | **the whole collection** | that alone, with its score |
+//! | a range of these | what it returns | what it returns | what it returns, 1 MB a request | the whole collection | what it returns |
+//! | a count of these | what it counts | O(log n) | what it counts, 1 MB a request | the whole collection | what it counts |
+//! | [eventual](DataCommands::eventual) | the same | the same | reads at half the price | whichever server has it | the same |
+//!
+//! # Limits
+//!
+//! A store says them as [`DataCapabilities`]; what is beyond is [`Rejected`](crate::ErrorKind::Rejected), before anything
+//! is sent.
+//!
+//! | at most | memory | embedded | Redis | DynamoDB | NATS | FoundationDB |
+//! |---|---|---|---|---|---|---|
+//! | a key | 1 GiB | 16 KiB | 64 MiB | 2 KiB with the prefix | 1 KiB | 2.4 kB with the subspace |
+//! | a member or field | 2 GiB | 32 KiB | 64 MiB | 1008 bytes | half a value | 4.9 kB with the subspace |
+//! | a value | 4 GiB | 4 GiB | 512 MiB | 392 KiB | the server's `max_payload`, 1 MB by default | 1 MiB |
+//! | a set or hash | the memory | the disk | the memory | 100 MB | a value | the cluster |
+//! | an atomic write is over | any keys | any keys | any keys; in a cluster those of one slot | any keys | one key | any keys |
+//! | and has operations | 100 | 100 | 100 | 100 | 100 | 100 |
+//! | and touches [entries](DataCapabilities::max_entries) | any number | any number | any number | 100, and 4 MB | any number | 10 MB |
 
 pub(crate) mod atomic;
 mod batch;
@@ -107,6 +136,9 @@ pub struct DataCapabilities {
     pub atomic: Atomicity,
     /// The most operations of one atomic write.
     pub max_operations: usize,
+    /// The most entries that one write may touch, atomic or not: each of its keys is one, and beside it each member
+    /// named of a sorted set or hash. `usize::MAX` where a store does not count them.
+    pub max_entries: usize,
     /// The longest key, in bytes.
     pub max_key: usize,
     /// The longest member or field, in bytes.
@@ -130,7 +162,14 @@ impl DataCapabilities {
     /// These limits, with atomic writes of [`PORTABLE_OPERATIONS`] over the whole store.
     #[must_use]
     pub const fn new(max_key: usize, max_member: usize, max_value: usize) -> Self {
-        Self { atomic: Atomicity::Store, max_operations: PORTABLE_OPERATIONS, max_key, max_member, max_value }
+        let (atomic, max_operations) = (Atomicity::Store, PORTABLE_OPERATIONS);
+        Self { atomic, max_operations, max_entries: usize::MAX, max_key, max_member, max_value }
+    }
+
+    /// The same with writes that touch no more entries than this.
+    #[must_use]
+    pub const fn with_max_entries(self, max_entries: usize) -> Self {
+        Self { max_entries, ..self }
     }
 
     /// The same with other atomic writes.

@@ -17,6 +17,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The most items of one request that reads, and of a transaction.
 const READS: usize = 100;
+/// The most items of a transaction; commands that would touch more are refused before.
 pub(super) const TRANSACTION: usize = 100;
 /// The most items of one request that writes without conditions.
 const WRITES: usize = 25;
@@ -150,14 +151,6 @@ impl Call {
 
     /// Several actions as one. Sent again, it is recognised by its token.
     pub(super) async fn transact(&self, actions: &[Action]) -> Result<Written> {
-        if actions.len() > TRANSACTION {
-            let message = format!(
-                "this would write {} items as one, and dynamodb takes {TRANSACTION}; of a sorted set or hash each \
-                 member is one, and one more for the key",
-                actions.len()
-            );
-            return Err(Error::new(ErrorKind::Rejected, message));
-        }
         let items = actions.iter().map(|action| self.of(action)).collect::<Result<Vec<_>>>()?;
         let mut tries = Tries::default();
         loop {

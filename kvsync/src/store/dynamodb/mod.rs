@@ -91,8 +91,10 @@
 //! # Limits
 //!
 //! A key has 2047 bytes less the prefix, a member or field 1008, a value or entry 392 KB; a set or hash about 100 MB; a
-//! sorted set or hash 10 GB, index included, which DynamoDB allows for one hash key. An atomic write, or one `zrem`,
-//! takes 100 items at most: a string, set or hash is one, a sorted one is one and one more for each member.
+//! sorted set or hash 10 GB, index included, which DynamoDB allows for one hash key. A transaction of
+//! DynamoDB has 100 items and 4 MB. So an atomic write, or one `zrem`, touches
+//! [100 entries](crate::store::data::DataCapabilities::max_entries) at most: a string, set or hash is one, a sorted one is
+//! one and one more for each member named.
 //!
 //! # DAX
 //!

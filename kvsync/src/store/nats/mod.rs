@@ -35,7 +35,7 @@
 //! are `=` and two hexadecimal digits, an empty piece is `=`. Keys are at most 1024 bytes long.
 //!
 //! A removed entry is marked first, as every client does, and the mark is purged at once.
-//! All that stands under one key of data, a set or a sorted hash with all its members too, **is one entry**:
+//! All that stands under one key of data, a set or a sorted hash with all its members too, **is one entry**.
 //!
 //! # Costs and limits
 //!

@@ -18,6 +18,8 @@ pub(super) const CASES: &[Case] = &[
     Case::data("an_overflow_undoes_all", Needs::AtomicSlot, overflow),
     Case::data("a_hundred_operations_are_portable", Needs::AtomicSlot, hundred),
     Case::data("too_many_operations_are_refused", Needs::Nothing, too_many),
+    Case::data("as_many_entries_as_it_says_are_written_as_one", Needs::Nothing, entries),
+    Case::data("a_write_that_touches_too_many_entries_is_refused", Needs::EntryLimit, too_many_entries),
     Case::data("two_operations_on_the_same_are_refused", Needs::Nothing, twice),
     Case::data("an_atomic_write_over_slots_is_refused_clearly", Needs::SlotsOnly, slots),
     Case::data("an_atomic_write_over_keys_is_refused_clearly", Needs::KeysOnly, keys),
@@ -258,6 +260,37 @@ fn too_many(store: &dyn DataStore) -> Checked {
     }
     fails(store.atomic_write(&write), ErrorKind::Rejected, "more operations than the store takes")?;
     same!(ok(store.hget_all("key"), "hget_all")?.len(), 0, "the hash");
+    Ok(())
+}
+
+fn entries(store: &dyn DataStore) -> Checked {
+    let can = store.data_capabilities();
+    let most = can.max_operations.min(100).min(can.max_entries.saturating_sub(1));
+    for round in ["added", "moved"] {
+        let mut write = AtomicWrite::new();
+        for number in 0..most {
+            write.zadd("sorted", number.to_string(), if round == "added" { 1.0 } else { 2.0 });
+        }
+        done(store, &write, &format!("{most} members of one sorted set, {round}"))?;
+    }
+    same!(ok(store.zcount("sorted", 2.0..=2.0), "zcount")?, most as u64, "the members");
+    let names: Vec<String> = (0..most).map(|number| number.to_string()).collect();
+    same!(ok(store.zrem("sorted", &names), "zrem")?, most as u64, "those removed");
+    check!(!ok(store.delete("sorted"), "a delete")?, "a sorted set without members is gone");
+    Ok(())
+}
+
+fn too_many_entries(store: &dyn DataStore) -> Checked {
+    let can = store.data_capabilities();
+    let names: Vec<String> = (0..can.max_entries).map(|number| number.to_string()).collect();
+    ok(store.zadd(key("sorted"), "0", 1.0), "zadd")?;
+    fails(store.zrem(key("sorted"), &names), ErrorKind::Rejected, "a zrem of too many members")?;
+    let (some, others) = names.split_at(names.len() / 2);
+    let mut write = AtomicWrite::new();
+    write.zrem(key("sorted"), some);
+    write.zh_rem(key("sorted hash"), others);
+    fails(store.atomic_write(&write), ErrorKind::Rejected, "an atomic write that touches too many members")?;
+    same!(ok(store.zcount(key("sorted"), ..), "zcount")?, 1, "the members");
     Ok(())
 }
 

@@ -21,6 +21,7 @@ use self::draft::{Draft, Now, Text};
 use self::load::{heads, load};
 use super::DynamoDbStore;
 use super::call::{Call, Tries};
+use super::items::TRANSACTION;
 use super::layout::MAX_VALUE;
 use crate::clock::{Clock, SystemClock, millis, whole_millis};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,7 +32,8 @@ const ABREAST: usize = 32;
 
 impl DataStore for DynamoDbStore {
     fn data_capabilities(&self) -> DataCapabilities {
-        DataCapabilities::new(self.inner.layout.max_key(), sorted::MAX_MEMBER, MAX_VALUE)
+        let can = DataCapabilities::new(self.inner.layout.max_key(), sorted::MAX_MEMBER, MAX_VALUE);
+        can.with_max_entries(TRANSACTION)
     }
 
     /// Runs commands on different keys side by side.
