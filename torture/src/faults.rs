@@ -110,7 +110,7 @@ impl Stage<'_> {
             },
             Fault::CrashDatabase(long) => match &self.world.database {
                 Base::Postgres(server, _) => {
-                    server.stop_immediate()?;
+                    server.kill()?;
                     thread::sleep(millis(long));
                     Ok(server.restart()?)
                 }

@@ -10,7 +10,7 @@ fn commits_outlive_an_immediate_stop() -> Tested {
     let url = postgres.create_database("app")?;
     assert!(url.ends_with("/app"));
     postgres.sql("app", "CREATE TABLE t (id int); INSERT INTO t VALUES (1), (2)")?;
-    postgres.stop_immediate()?;
+    postgres.kill()?;
     assert!(postgres.sql("app", "SELECT 1").is_err());
     postgres.restart()?;
     assert_eq!(postgres.sql("app", "SELECT id, id + 1 FROM t ORDER BY id")?, "1|2\n2|3");

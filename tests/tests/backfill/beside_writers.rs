@@ -219,7 +219,7 @@ fn a_crash_does_not_take_the_version_of_a_barrier_back() {
     )
     .unwrap();
     let version = source.barrier(LONG).unwrap();
-    server.stop_immediate().unwrap();
+    server.kill().unwrap();
     server.restart().unwrap();
     let mut conn = PgConnection::establish(&url).unwrap();
     let now = sql::<BigInt>("SELECT (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8");

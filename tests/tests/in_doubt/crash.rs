@@ -44,7 +44,7 @@ fn a_version_that_a_crash_took_back_is_passed_before_its_row_is_read_again() {
     });
     assert!(lost.is_err());
     until("masked", || User::lookup_by_id(&kv, 1).unwrap() == Lookup::Unknown(Miss::Masked));
-    server.stop_immediate().unwrap();
+    server.kill().unwrap();
     server.restart().unwrap();
     assert!(position(&server) < written, "the crash took nothing back");
 

@@ -173,7 +173,7 @@ fn a_database_that_is_down_for_a_while_is_asked_again() {
     conn.batch_execute(TABLES).unwrap();
     let kv = KvSync::builder().store(MemoryStore::new()).database(database("postgres", &url)).build().unwrap();
     kv.flush(LONG).unwrap();
-    server.stop_immediate().unwrap();
+    server.kill().unwrap();
     until("health tells", || kv.health(LONG).details.iter().any(|detail| detail.contains("cannot be asked")));
     server.restart().unwrap();
     let mut conn = kv.connect::<Pg>("main").unwrap();

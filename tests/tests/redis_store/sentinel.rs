@@ -55,7 +55,7 @@ fn who_cannot_be_asked_or_does_not_know_is_told() -> Tested {
     assert!(health.details.iter().any(|what| what.contains("is not there") && what.contains(&first)), "{health:?}");
     assert!(health.details.iter().any(|what| what.contains("is forgotten then")), "{health:?}");
     // The store goes on without any, and says that it would not follow.
-    servers.sentinels().iter().try_for_each(Redis::kill)?;
+    servers.sentinels().iter().try_for_each(|sentinel| sentinel.kill())?;
     done(&store, &[write("a", 2)]);
     assert_eq!(stands(&store, "a"), Some(2));
     let health = store.health(LONG);

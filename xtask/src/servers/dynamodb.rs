@@ -1,5 +1,7 @@
 //! One DynamoDB server: dynoxide, which keeps its tables in memory.
 
+use std::ops::Deref;
+
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -34,6 +36,7 @@ impl DynamoDb {
                 identity: None,
                 folder: folder.path().to_owned(),
                 ready: "listening on",
+                stop: Signal::TERM,
                 end: Signal::KILL,
             })?;
             Ok((port, process))
@@ -52,28 +55,12 @@ impl DynamoDb {
     pub fn port(&self) -> u16 {
         self.port
     }
+}
 
-    /// Kills the server with SIGKILL and waits until it is gone; its tables are lost.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn kill(&self) -> Result<()> {
-        self.process.stop(Signal::KILL)
-    }
+impl Deref for DynamoDb {
+    type Target = Process;
 
-    /// Freezes the server with SIGSTOP: connections stay open and nothing is answered.
-    ///
-    /// # Errors
-    /// When the server does not run.
-    pub fn pause(&self) -> Result<()> {
-        self.process.signal(Signal::STOP)
-    }
-
-    /// Wakes a paused server.
-    ///
-    /// # Errors
-    /// When the server does not run.
-    pub fn resume(&self) -> Result<()> {
-        self.process.signal(Signal::CONT)
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }

@@ -30,6 +30,7 @@ pub use cluster::RedisCluster;
 pub use dynamodb::DynamoDb;
 pub use nats::{Nats, NatsOptions};
 pub use postgres::Postgres;
+pub use process::Process;
 pub use proxy::{Fault, Proxy, Side};
 pub use redis::{AclUser, Listen, Redis, RedisOptions};
 pub use sentinel::{RedisSentinel, SentinelOptions};

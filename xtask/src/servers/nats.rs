@@ -1,6 +1,7 @@
 //! One NATS server.
 
 use std::ffi::OsString;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
@@ -71,57 +72,13 @@ impl Nats {
     pub fn storage(&self) -> PathBuf {
         self.folder.path().join("js")
     }
+}
 
-    /// The pid, while the server runs.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.pid()
-    }
+impl Deref for Nats {
+    type Target = Process;
 
-    /// The server's log so far.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.process.log()
-    }
-
-    /// Stops the server in good order and waits until it is gone.
-    ///
-    /// # Errors
-    /// When it does not stop; it is killed then.
-    pub fn stop(&self) -> Result<()> {
-        self.process.stop(Signal::TERM)
-    }
-
-    /// Kills the server with SIGKILL and waits until it is gone.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn kill(&self) -> Result<()> {
-        self.process.stop(Signal::KILL)
-    }
-
-    /// Starts the server again on its port, in its folder; stops it in good order first if it runs.
-    ///
-    /// # Errors
-    /// When it does not start; the message quotes its log.
-    pub fn restart(&self) -> Result<()> {
-        self.process.restart(Signal::TERM)
-    }
-
-    /// Freezes the server with SIGSTOP: connections stay open and nothing is answered.
-    ///
-    /// # Errors
-    /// When the server does not run.
-    pub fn pause(&self) -> Result<()> {
-        self.process.signal(Signal::STOP)
-    }
-
-    /// Wakes a paused server.
-    ///
-    /// # Errors
-    /// When the server does not run.
-    pub fn resume(&self) -> Result<()> {
-        self.process.signal(Signal::CONT)
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }
 
@@ -153,6 +110,7 @@ fn spec(folder: &Path, file: &Path, port: u16) -> Result<Spec> {
         identity: None,
         folder: folder.to_owned(),
         ready: "Server is ready",
+        stop: Signal::TERM,
         end: Signal::KILL,
     })
 }

@@ -1,6 +1,7 @@
 //! One Postgres server.
 
 use std::ffi::OsString;
+use std::ops::Deref;
 use std::os::unix::fs::chown;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -68,6 +69,7 @@ impl Postgres {
                 identity,
                 folder: folder.path().to_owned(),
                 ready: "database system is ready to accept connections",
+                stop: Signal::INT,
                 end: Signal::QUIT,
             })?;
             Ok((port, process))
@@ -93,12 +95,6 @@ impl Postgres {
         self.port
     }
 
-    /// The server's log so far.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.process.log()
-    }
-
     /// Creates a database and returns its URL.
     ///
     /// # Errors
@@ -117,29 +113,13 @@ impl Postgres {
         psql.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.database_url(database)]);
         run(psql.args(["-c", statement])).context(|| format!("`{statement}` at {}", self.url()))
     }
+}
 
-    /// Stops the server in good order, dropping its connections.
-    ///
-    /// # Errors
-    /// When it does not stop; it is killed then.
-    pub fn stop(&self) -> Result<()> {
-        self.process.stop(Signal::INT)
-    }
+impl Deref for Postgres {
+    type Target = Process;
 
-    /// Stops the server at once, as a crash would: the next start recovers.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn stop_immediate(&self) -> Result<()> {
-        self.process.stop(Signal::QUIT)
-    }
-
-    /// Starts the server again on its port, in its folder; stops it in good order first if it runs.
-    ///
-    /// # Errors
-    /// When it does not start; the message quotes its log.
-    pub fn restart(&self) -> Result<()> {
-        self.process.restart(Signal::INT)
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }
 

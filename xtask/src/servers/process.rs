@@ -30,12 +30,14 @@ pub(super) struct Spec {
     pub(super) folder: PathBuf,
     /// What the server logs once it accepts connections.
     pub(super) ready: &'static str,
+    /// The signal that stops it in good order.
+    pub(super) stop: Signal,
     /// The signal that ends it at once, leaving no process behind.
     pub(super) end: Signal,
 }
 
 /// A server that can be stopped, killed, paused and started again.
-pub(super) struct Process {
+pub struct Process {
     spec: Spec,
     child: Mutex<Option<Child>>,
     watchdog: Watchdog,
@@ -50,33 +52,69 @@ impl Process {
         Ok(process)
     }
 
-    /// Stops the server if it runs, and starts it again.
-    pub(super) fn restart(&self, stop: Signal) -> Result<()> {
+    /// Stops the server in good order and waits until it is gone. Nothing happens if it does not run.
+    ///
+    /// # Errors
+    /// When it does not stop; it is killed then.
+    pub fn stop(&self) -> Result<()> {
+        self.stop_with(self.spec.stop)
+    }
+
+    /// Ends the server at once, as a crash would, and waits until it is gone: by SIGKILL; Postgres, which would leave
+    /// processes behind, by its immediate shutdown.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn kill(&self) -> Result<()> {
+        self.stop_with(self.spec.end)
+    }
+
+    /// Starts the server again on its port, in its folder; stops it in good order first if it runs.
+    ///
+    /// # Errors
+    /// When it does not start; the message quotes its log.
+    pub fn restart(&self) -> Result<()> {
         let mut child = self.child();
-        self.end(&mut child, stop)?;
+        self.end(&mut child, self.spec.stop)?;
         self.run(&mut child)
     }
 
-    /// Stops the server with this signal and waits until it is gone. Nothing happens if it does not run.
-    pub(super) fn stop(&self, signal: Signal) -> Result<()> {
-        self.end(&mut self.child(), signal)
+    /// Freezes the server with SIGSTOP: connections stay open and nothing is answered.
+    ///
+    /// # Errors
+    /// When the server does not run.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
     }
 
-    /// Sends a signal to the running server.
-    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
-        let child = self.child();
-        let running = child.as_ref().ok_or_else(|| self.error("is not running; restart it first"))?;
-        self.send(running, signal)
+    /// Wakes a paused server.
+    ///
+    /// # Errors
+    /// When the server does not run.
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
     }
 
-    /// The pid of the running server.
-    pub(super) fn pid(&self) -> Option<u32> {
+    /// The pid, while the server runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
         self.child().as_ref().map(Child::id)
     }
 
     /// The server's log so far.
-    pub(super) fn log(&self) -> String {
+    #[must_use]
+    pub fn log(&self) -> String {
         log_from(&self.log_path(), 0)
+    }
+
+    fn stop_with(&self, signal: Signal) -> Result<()> {
+        self.end(&mut self.child(), signal)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let child = self.child();
+        let running = child.as_ref().ok_or_else(|| self.error("is not running; restart it first"))?;
+        self.send(running, signal)
     }
 
     fn run(&self, slot: &mut Option<Child>) -> Result<()> {
@@ -179,7 +217,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if let Err(error) = self.stop(self.spec.end) {
+        if let Err(error) = self.kill() {
             eprintln!("xtask: {error}");
         }
     }

@@ -1,6 +1,7 @@
 //! One Redis server.
 
 use std::ffi::OsString;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -138,58 +139,6 @@ impl Redis {
         self.certificate.as_ref().map(|certificate| certificate.authority.as_path())
     }
 
-    /// The pid, while the server runs.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.pid()
-    }
-
-    /// The server's log so far.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.process.log()
-    }
-
-    /// Stops the server in good order and waits until it is gone.
-    ///
-    /// # Errors
-    /// When it does not stop; it is killed then.
-    pub fn stop(&self) -> Result<()> {
-        self.process.stop(Signal::TERM)
-    }
-
-    /// Kills the server with SIGKILL and waits until it is gone.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn kill(&self) -> Result<()> {
-        self.process.stop(Signal::KILL)
-    }
-
-    /// Starts the server again on its port, in its folder; stops it in good order first if it runs.
-    ///
-    /// # Errors
-    /// When it does not start; the message quotes its log.
-    pub fn restart(&self) -> Result<()> {
-        self.process.restart(Signal::TERM)
-    }
-
-    /// Freezes the server with SIGSTOP: connections stay open and nothing is answered.
-    ///
-    /// # Errors
-    /// When the server does not run.
-    pub fn pause(&self) -> Result<()> {
-        self.process.signal(Signal::STOP)
-    }
-
-    /// Wakes a paused server.
-    ///
-    /// # Errors
-    /// When the server does not run.
-    pub fn resume(&self) -> Result<()> {
-        self.process.signal(Signal::CONT)
-    }
-
     /// Runs one command by `redis-cli`, as the default user. An error reply of the server is returned as its text.
     ///
     /// # Errors
@@ -225,6 +174,14 @@ impl Redis {
 
     fn socket_path(&self) -> PathBuf {
         socket_in(self.folder.path())
+    }
+}
+
+impl Deref for Redis {
+    type Target = Process;
+
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }
 
@@ -279,6 +236,7 @@ fn spec(options: &RedisOptions, folder: &Path, port: u16, certificate: Option<&C
         folder: folder.to_owned(),
         // Capital on a port, "now ready" on a socket.
         ready: "eady to accept connections",
+        stop: Signal::TERM,
         end: Signal::KILL,
     })
 }
@@ -295,6 +253,7 @@ fn sentinel_spec(configuration: &str, folder: &Path, port: u16) -> Result<Spec> 
         identity: None,
         folder: folder.to_owned(),
         ready: "+monitor master",
+        stop: Signal::TERM,
         end: Signal::KILL,
     })
 }
