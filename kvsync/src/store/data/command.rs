@@ -296,6 +296,44 @@ pub enum Condition {
     Equals(Bytes),
 }
 
+/// The keys of a command, to be read or to be changed.
+macro_rules! keys {
+    ($command:expr, $one:path) => {
+        match $command {
+            Command::MGet { keys } => keys,
+            Command::Get { key }
+            | Command::Set { key, .. }
+            | Command::Del { key, .. }
+            | Command::IncrBy { key, .. }
+            | Command::SAdd { key, .. }
+            | Command::SRem { key, .. }
+            | Command::SMembers { key }
+            | Command::HSet { key, .. }
+            | Command::HSetNx { key, .. }
+            | Command::HGet { key, .. }
+            | Command::HGetAll { key }
+            | Command::HDel { key, .. }
+            | Command::ZAdd { key, .. }
+            | Command::ZRem { key, .. }
+            | Command::ZScore { key, .. }
+            | Command::ZIncrBy { key, .. }
+            | Command::ZCount { key, .. }
+            | Command::ZLexCount { key, .. }
+            | Command::ZRangeByScore { key, .. }
+            | Command::ZRangeByLex { key, .. }
+            | Command::ZhAdd { key, .. }
+            | Command::ZhGet { key, .. }
+            | Command::ZhScore { key, .. }
+            | Command::ZhRem { key, .. }
+            | Command::ZhIncrBy { key, .. }
+            | Command::ZhCount { key, .. }
+            | Command::ZhLexCount { key, .. }
+            | Command::ZhRangeByScore { key, .. }
+            | Command::ZhRangeByLex { key, .. } => $one(key),
+        }
+    };
+}
+
 impl Command {
     /// Whether it can change the store.
     #[must_use]
@@ -353,74 +391,12 @@ impl Command {
     /// The keys it is about: one, or those of a `MGet`.
     #[must_use]
     pub fn keys(&self) -> &[Bytes] {
-        match self {
-            Self::MGet { keys } => keys,
-            Self::Get { key }
-            | Self::Set { key, .. }
-            | Self::Del { key, .. }
-            | Self::IncrBy { key, .. }
-            | Self::SAdd { key, .. }
-            | Self::SRem { key, .. }
-            | Self::SMembers { key }
-            | Self::HSet { key, .. }
-            | Self::HSetNx { key, .. }
-            | Self::HGet { key, .. }
-            | Self::HGetAll { key }
-            | Self::HDel { key, .. }
-            | Self::ZAdd { key, .. }
-            | Self::ZRem { key, .. }
-            | Self::ZScore { key, .. }
-            | Self::ZIncrBy { key, .. }
-            | Self::ZCount { key, .. }
-            | Self::ZLexCount { key, .. }
-            | Self::ZRangeByScore { key, .. }
-            | Self::ZRangeByLex { key, .. }
-            | Self::ZhAdd { key, .. }
-            | Self::ZhGet { key, .. }
-            | Self::ZhScore { key, .. }
-            | Self::ZhRem { key, .. }
-            | Self::ZhIncrBy { key, .. }
-            | Self::ZhCount { key, .. }
-            | Self::ZhLexCount { key, .. }
-            | Self::ZhRangeByScore { key, .. }
-            | Self::ZhRangeByLex { key, .. } => std::slice::from_ref(key),
-        }
+        keys!(self, std::slice::from_ref)
     }
 
     /// The same keys, to be changed.
     pub(crate) fn keys_mut(&mut self) -> &mut [Bytes] {
-        match self {
-            Self::MGet { keys } => keys,
-            Self::Get { key }
-            | Self::Set { key, .. }
-            | Self::Del { key, .. }
-            | Self::IncrBy { key, .. }
-            | Self::SAdd { key, .. }
-            | Self::SRem { key, .. }
-            | Self::SMembers { key }
-            | Self::HSet { key, .. }
-            | Self::HSetNx { key, .. }
-            | Self::HGet { key, .. }
-            | Self::HGetAll { key }
-            | Self::HDel { key, .. }
-            | Self::ZAdd { key, .. }
-            | Self::ZRem { key, .. }
-            | Self::ZScore { key, .. }
-            | Self::ZIncrBy { key, .. }
-            | Self::ZCount { key, .. }
-            | Self::ZLexCount { key, .. }
-            | Self::ZRangeByScore { key, .. }
-            | Self::ZRangeByLex { key, .. }
-            | Self::ZhAdd { key, .. }
-            | Self::ZhGet { key, .. }
-            | Self::ZhScore { key, .. }
-            | Self::ZhRem { key, .. }
-            | Self::ZhIncrBy { key, .. }
-            | Self::ZhCount { key, .. }
-            | Self::ZhLexCount { key, .. }
-            | Self::ZhRangeByScore { key, .. }
-            | Self::ZhRangeByLex { key, .. } => std::slice::from_mut(key),
-        }
+        keys!(self, std::slice::from_mut)
     }
 
     /// The name of the command, as Redis writes it, in lower case: for metrics, spans and errors.
