@@ -115,7 +115,7 @@ impl<S: DataStore + ?Sized> Users<S> {
     ///
     /// When the store does not answer, or holds something else there.
     pub fn get_many(&self, ids: &[i64]) -> Result<Vec<Option<User>>> {
-        let found = self.store.get_many(ids.iter().map(|id| self.key("id", id)))?;
+        let found = self.store.mget(ids.iter().map(|id| self.key("id", id)))?;
         found.into_iter().map(|bytes| decoded(bytes.as_deref())).collect()
     }
 

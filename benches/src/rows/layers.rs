@@ -68,19 +68,17 @@ pub(crate) fn near_cache(options: &Options) -> Result<Vec<Figure>> {
         written(&store, &[write(key.clone(), versions.next(), &body)])?;
     }
     let reader = store.reader();
-    SyncStore::get_many(&reader, &keys)?;
+    reader.get_many(&keys)?;
     let commands = turns(options).measure(
         &mut each(&names, |name| there(store.eventual().get(name)?.is_some())),
         &mut each(&names, |name| there(bytes.get(&Bytes::copy_from_slice(name.as_bytes())).is_some())),
     )?;
     let looked_up = turns(options).measure(
-        &mut each(&keys, |key| {
-            there(SyncStore::get_many(&reader, std::slice::from_ref(key))?.iter().all(Option::is_some))
-        }),
+        &mut each(&keys, |key| there(reader.get_many(std::slice::from_ref(key))?.iter().all(Option::is_some))),
         &mut each(&keys, |key| there(rows.get(key).is_some())),
     )?;
     let many = Turns { operations: 10, ..turns(options) }.measure(
-        &mut |calls: usize| (0..calls).try_for_each(|_| there(SyncStore::get_many(&reader, &keys)?.len() == KEYS)),
+        &mut |calls: usize| (0..calls).try_for_each(|_| there(reader.get_many(&keys)?.len() == KEYS)),
         &mut |calls: usize| {
             (0..calls).try_for_each(|_| there(keys.iter().map(|key| rows.get(key)).collect::<Vec<_>>().len() == KEYS))
         },

@@ -243,8 +243,13 @@ fn lacking<DB: SyncBackend>(model: &ModelEntry<DB>, catalog: &Catalog) -> Vec<&'
         let column = DB::DIALECT.fold(Cow::Borrowed(column));
         catalog.columns.iter().any(|other| other.name == column)
     };
-    let mut lacks: Vec<&str> = columns.copied().filter(|column| !is_there(column)).collect();
-    lacks.dedup();
+    let mut lacks = Vec::new();
+    for column in columns.copied().filter(|column| !is_there(column)) {
+        // A column may be of several keys.
+        if !lacks.contains(&column) {
+            lacks.push(column);
+        }
+    }
     lacks
 }
 

@@ -13,7 +13,7 @@ use kvsync::capture::{Database, SyncConnection};
 use kvsync::report::{Outcome, Report};
 use kvsync::store::RedisStore;
 use kvsync::{Builder, KvSync, Syncable};
-use kvsync_tests::redis::patient;
+use kvsync_tests::redis::{connected, patient};
 use kvsync_tests::wait::{LONG, until};
 use serde::{Deserialize, Serialize};
 use xtask::servers::{Fault, Proxy, Redis, RedisOptions};
@@ -60,11 +60,6 @@ fn app(configure: impl FnOnce(Builder) -> Builder) -> App {
         .command_timeout(Duration::from_secs(2))
         .connect_timeout(Duration::from_secs(2))
         .retry_for(Duration::from_millis(100));
-    let mut connected = None;
-    until("the server answers in time", || {
-        connected = store.clone().connect().ok();
-        connected.is_some()
-    });
     let reader = KvSync::builder().store(patient([server.url()]).connect().unwrap()).build().unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("app.db").to_string_lossy().into_owned();
@@ -77,7 +72,7 @@ fn app(configure: impl FnOnce(Builder) -> Builder) -> App {
     let deferred = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&deferred);
     let builder = KvSync::builder()
-        .store(connected.unwrap())
+        .store(connected(&store).unwrap())
         .database(database.model::<User>())
         .queue_bytes(BOUND)
         .overflow_block(Duration::from_millis(1))

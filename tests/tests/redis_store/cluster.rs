@@ -7,11 +7,11 @@ use kvsync::store::redis::{Builder, RedisStore};
 use kvsync::store::{Step, SyncStore};
 use kvsync::{ErrorKind, Key};
 use kvsync_tests::Tested;
-use kvsync_tests::redis::patient;
+use kvsync_tests::redis::{connected, patient};
 use kvsync_tests::servers::RedisCluster;
 use kvsync_tests::wait::{LONG, until};
 
-use super::{belongs, connected, done, put, stands, terms, write};
+use super::{belongs, done, put, stands, terms, write};
 
 fn builder(cluster: &RedisCluster) -> Builder {
     patient(cluster.urls()).retry_for(LONG)
@@ -89,7 +89,7 @@ fn no_answer_goes_to_another_key_when_nodes_die() -> Tested {
     let cluster = RedisCluster::start(3, 0)?;
     // Nothing is waited for, so that calls fail in the middle and connections are left in every state.
     let store =
-        connected(&builder(&cluster).retry_for(Duration::from_millis(20)).command_timeout(Duration::from_millis(200)));
+        connected(&builder(&cluster).retry_for(Duration::from_millis(20)).command_timeout(Duration::from_millis(200)))?;
     let keys = keys(60);
     done(&builder(&cluster).cluster()?, &writes(&keys, 1));
     under_traffic(&store, &keys, |failed, worked| {

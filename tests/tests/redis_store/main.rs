@@ -14,10 +14,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use kvsync::envelope::{Envelope, Head, State, Value};
 use kvsync::record::{Content, Delta, Listed, Order, Terms, Write};
-use kvsync::store::redis::{Builder, RedisStore};
 use kvsync::store::{Outcome, Step, SyncStore};
 use kvsync::{Key, Version};
-use kvsync_tests::wait::until;
 
 /// A prefix that no other run of the tests uses on the shared servers.
 fn prefix(test: &str) -> String {
@@ -59,16 +57,6 @@ fn belongs(key: &str, stands: Option<&Bytes>) -> Option<u64> {
 
 fn stands(store: &dyn SyncStore, key: &str) -> Option<u64> {
     belongs(key, store.get_many(&[Key::new(key)]).unwrap()[0].as_ref())
-}
-
-/// A store of little patience, asked for until a server answers in time.
-fn connected(builder: &Builder) -> RedisStore {
-    let mut store = None;
-    until("it is connected in time", || {
-        store = builder.clone().connect().or_else(|_| builder.clone().cluster()).ok();
-        store.is_some()
-    });
-    store.unwrap()
 }
 
 /// Runs steps that must all succeed.

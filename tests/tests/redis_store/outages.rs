@@ -6,12 +6,12 @@ use std::time::Duration;
 use kvsync::store::redis::{Builder, RedisStore};
 use kvsync::store::{Outcome, Status, Step, Store, SyncStore};
 use kvsync::{ErrorKind, Key};
-use kvsync_tests::redis::patient;
+use kvsync_tests::redis::{connected, patient};
 use kvsync_tests::servers::{Fault, Proxy, Redis, RedisOptions, Side};
 use kvsync_tests::wait::{LONG, until};
 use kvsync_tests::{Tested, env};
 
-use super::{belongs, connected, done, prefix, put, stands, terms, write};
+use super::{belongs, done, prefix, put, stands, terms, write};
 
 fn builder(url: &str) -> Builder {
     patient([url]).retry_for(LONG)
@@ -19,7 +19,7 @@ fn builder(url: &str) -> Builder {
 
 /// For servers that do not answer. One that does is asked until it does so in time.
 fn hasty(url: &str) -> RedisStore {
-    connected(&builder(url).command_timeout(Duration::from_secs(2)).retry_for(Duration::from_millis(500)))
+    connected(&builder(url).command_timeout(Duration::from_secs(2)).retry_for(Duration::from_millis(500))).unwrap()
 }
 
 fn keys(count: usize) -> Vec<String> {

@@ -28,7 +28,7 @@ mod watchdog;
 
 pub use cluster::RedisCluster;
 pub use dynamodb::DynamoDb;
-pub use nats::{Nats, NatsOptions};
+pub use nats::{Nats, NatsCluster, NatsOptions};
 pub use postgres::Postgres;
 pub use process::Process;
 pub use proxy::{Fault, Proxy, Side};

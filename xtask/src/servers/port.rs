@@ -10,7 +10,7 @@ use crate::{Error, Result};
 /// The cluster bus of a Redis node listens 10000 above; that must be free too, and clear of this range.
 const FIRST: u16 = 12_000;
 const COUNT: u16 = 10_000;
-const BUS_OFFSET: u16 = 10_000;
+pub(super) const BUS_OFFSET: u16 = 10_000;
 
 /// Starts something on a free port; on another one if a stranger took the first in the meantime.
 pub(super) fn with_free_port<T>(mut start: impl FnMut(u16) -> Result<T>) -> Result<T> {

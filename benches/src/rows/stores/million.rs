@@ -78,7 +78,7 @@ fn sets(turns: Turns) -> Result<Vec<Figure>> {
         BY.clocks,
         &mut Slices::new(chunked(READS, elsewhere), |names: Vec<String>| {
             let mut batch = Batch::new();
-            let pending = batch.get_many(&names);
+            let pending = batch.mget(&names);
             let found = batch.run(&store).take(pending)?;
             there(black_box(found).iter().all(Option::is_some))
         }),

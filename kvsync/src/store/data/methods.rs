@@ -25,7 +25,7 @@ macro_rules! table {
                     Command::Get { key: key.into_bytes() };
                 /// `MGET`: the strings under keys, in the order asked, in as few round trips as the store has them.
                 /// A key that holds another kind of value reads as absent.
-                get_many(keys: impl IntoIterator<Item = impl IntoBytes>) -> Vec<Option<Bytes>>, Reply::values,
+                mget(keys: impl IntoIterator<Item = impl IntoBytes>) -> Vec<Option<Bytes>>, Reply::values,
                     Command::MGet { keys: many(keys) };
                 /// `SMEMBERS`: all members of a set, in no order.
                 smembers(key: impl IntoBytes) -> Vec<Bytes>, Reply::members,
@@ -223,11 +223,11 @@ macro_rules! on_a_store {
             /// The values under keys, in the order asked, decoded.
             ///
             /// Fails also with [`ErrorKind::Codec`] when the bytes of one are not a whole value.
-            fn get_many_as<T: DeserializeOwned, C: Codec>(
+            fn mget_as<T: DeserializeOwned, C: Codec>(
                 &self,
                 keys: impl IntoIterator<Item = impl IntoBytes>,
             ) -> Result<Vec<Option<T>>> {
-                self.get_many(keys)?.into_iter().map(|found| found.map(|bytes| C::decode(&bytes)).transpose()).collect()
+                self.mget(keys)?.into_iter().map(|found| found.map(|bytes| C::decode(&bytes)).transpose()).collect()
             }
 
             /// Writes a value in a codec.

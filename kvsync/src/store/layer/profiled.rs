@@ -46,7 +46,7 @@ impl<S: Store> Profiled<S> {
 /// {
 ///     let _here = profiler.enter();
 ///     store.set("name", "ann")?;
-///     store.get_many(["name", "age"])?;
+///     store.mget(["name", "age"])?;
 /// }
 /// let profile = profiler.end();
 /// assert_eq!((profile.calls, profile.commands), (2, 2));

@@ -105,7 +105,7 @@ impl Builder {
         Self { bucket: Bucket { max_bytes: Some(bytes), ..self.bucket }, ..self }
     }
 
-    /// The user and password, where the URL names none.
+    /// The user and password, in place of those of the URL.
     pub fn user_and_password(self, user: impl Into<String>, password: impl Into<String>) -> Self {
         Self { login: Login::User(user.into(), password.into()), ..self }
     }
@@ -184,7 +184,7 @@ impl Builder {
         let servers = self.servers()?;
         let at =
             servers.iter().map(|server| format!("{}:{}", server.host(), server.port())).collect::<Vec<_>>().join(", ");
-        let options = self.options()?;
+        let options = self.options(&servers)?;
         let bridge = Bridge::shared()?;
         let (bucket, command_timeout) = (self.bucket.clone(), self.command_timeout);
         let (subjects, place) = (Subjects::new(&bucket.name, &self.prefix), at.clone());
@@ -247,7 +247,7 @@ impl Builder {
         self.urls.iter().map(server).collect()
     }
 
-    fn options(&self) -> Result<ConnectOptions> {
+    fn options(&self, servers: &[ServerAddr]) -> Result<ConnectOptions> {
         let mut options = ConnectOptions::new()
             .name(&self.client_name)
             .connection_timeout(self.connect_timeout)
@@ -269,7 +269,7 @@ impl Builder {
             options = options.add_client_certificate(certificate.clone(), key.clone());
         }
         match &self.login {
-            Login::OfUrl => Ok(options),
+            Login::OfUrl => Ok(of_url(options, servers)),
             Login::User(user, password) => Ok(options.user_and_password(user.clone(), password.clone())),
             Login::Token(token) => Ok(options.token(token.clone())),
             Login::NKey(seed) => Ok(options.nkey(seed.clone())),
@@ -285,6 +285,31 @@ impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder").field("bucket", &self.bucket).field("prefix", &self.prefix).finish_non_exhaustive()
     }
+}
+
+/// The user and password of the first URL that has them, or its token, which stands there alone. The client library
+/// leaves them where they are.
+fn of_url(options: ConnectOptions, servers: &[ServerAddr]) -> ConnectOptions {
+    let named = servers.iter().find_map(|server| Some((decoded(server.username()?), server.password().map(decoded))));
+    match named {
+        None => options,
+        Some((user, Some(password))) => options.user_and_password(user, password),
+        Some((token, None)) => options.token(token),
+    }
+}
+
+/// A part of a URL without its percent signs.
+fn decoded(part: &str) -> String {
+    let (mut bytes, mut rest) = (Vec::new(), part.as_bytes());
+    while let Some((byte, behind)) = rest.split_first() {
+        let of_two = |two: &[u8]| std::str::from_utf8(two).ok().and_then(|two| u8::from_str_radix(two, 16).ok());
+        let escaped = behind.split_at_checked(2).filter(|_| *byte == b'%');
+        let escaped = escaped.and_then(|(two, behind)| Some((of_two(two)?, behind)));
+        let (byte, behind) = escaped.unwrap_or((*byte, behind));
+        bytes.push(byte);
+        rest = behind;
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The text of a file that the connection will need.

@@ -22,7 +22,10 @@ pub(super) fn connecting(error: ConnectError, at: &str) -> Error {
         ConnectErrorKind::Authentication => (ErrorKind::Config, "wants a signature, and the credentials give none"),
         ConnectErrorKind::AuthorizationViolation => (ErrorKind::Rejected, "does not take this user, token or key"),
         ConnectErrorKind::Tls => (ErrorKind::Config, UNTRUSTED),
-        // The handshake fails as any other reading of the connection.
+        // The handshake fails as any other reading of the connection. An alert is what the server says of us.
+        ConnectErrorKind::Io if error.to_string().contains("received fatal alert") => {
+            (ErrorKind::Config, "broke off TLS; does it want to see a certificate of ours? see `client_certificate`")
+        }
         ConnectErrorKind::Io if error.to_string().contains("certificate") => (ErrorKind::Config, UNTRUSTED),
         ConnectErrorKind::Dns | ConnectErrorKind::TimedOut | ConnectErrorKind::Io | ConnectErrorKind::MaxReconnects => {
             (ErrorKind::Unavailable, "did not answer; is it running?")

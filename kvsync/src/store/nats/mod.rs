@@ -124,7 +124,7 @@ struct Inner {
 
 impl NatsStore {
     /// A store in the bucket `kvsync` of the server at this URL, `nats://[user:password@]host[:port]`, or `tls://` for
-    /// TLS.
+    /// TLS; `nats://token@host` for servers that want a token.
     ///
     /// # Errors
     ///

@@ -146,7 +146,7 @@ fn large_strings(url: &str) {
     for key in &keys {
         store.set(key, [key.clone(), "x".repeat(300_000)].concat()).unwrap();
     }
-    let found = DataCommands::get_many(&store, &keys).unwrap();
+    let found = store.mget(&keys).unwrap();
     assert!(found.iter().zip(&keys).all(|(found, key)| found.as_ref().unwrap().starts_with(key.as_bytes())));
 }
 
@@ -262,7 +262,7 @@ fn unprocessed() {
         let left = if asked.len() > 1 { json!({ "any": { "Keys": asked[1..] } }) } else { json!({}) };
         Some((200, json!({ "Responses": { "any": [item] }, "UnprocessedKeys": left })))
     });
-    let found = DataCommands::get_many(&store, ["a", "b", "c", "d"]).unwrap();
+    let found = store.mget(["a", "b", "c", "d"]).unwrap();
     let found: Vec<_> = found.iter().map(|found| found.as_deref().unwrap()).collect();
     assert_eq!(found, [b"da", b"db", b"dc", b"dd"]);
 }
@@ -310,5 +310,5 @@ fn throttled() {
         _ => Some((200, json!({}))),
     });
     let keys = [Key::new("a"), Key::new("b")];
-    assert_eq!(SyncStore::get_many(&store, &keys).unwrap(), [None, None]);
+    assert_eq!(store.get_many(&keys).unwrap(), [None, None]);
 }

@@ -12,12 +12,12 @@ use kvsync_tests::wait::{LONG, until};
 
 use super::raw;
 
-fn builder(server: &Nats) -> Builder {
+pub(super) fn builder(server: &Nats) -> Builder {
     NatsStore::builder([server.url()]).connect_timeout(LONG).command_timeout(LONG).retry_for(LONG)
 }
 
 /// The connection fails with this kind, and the message says this.
-fn refused(made: kvsync::Result<NatsStore>, kind: ErrorKind, says: &str) {
+pub(super) fn refused(made: kvsync::Result<NatsStore>, kind: ErrorKind, says: &str) {
     let error = made.expect_err("the store was made");
     assert_eq!(error.kind(), kind, "{error}");
     assert!(error.to_string().contains(says), "`{says}` is not in: {error}");

@@ -1,7 +1,10 @@
-//! The NATS store on a server with JetStream. Its stores share a bucket, and each has a prefix of its own.
+//! The NATS store on a server with JetStream. Its stores share a bucket, and each has a prefix of its own and two clients.
 //! What the suite cannot show has trials here: servers that fail or refuse, buckets of others, clients that race.
 
 mod checks;
+mod clients;
+mod cluster;
+mod logins;
 mod outages;
 mod raw;
 
@@ -16,6 +19,8 @@ use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env};
 use libtest_mimic::{Failed, Trial};
 
+use self::clients::Clients;
+
 struct Fresh {
     builder: Builder,
     made: AtomicUsize,
@@ -25,7 +30,7 @@ pub(crate) fn stores() -> Vec<crate::Store> {
     let fresh = env::nats_url().map_err(|missing| missing.to_string()).map(|url| {
         let builder = NatsStore::builder([url]).bucket(format!("stores-{}", std::process::id()));
         // The machine may be busy.
-        let builder = builder.connect_timeout(LONG).command_timeout(LONG);
+        let builder = builder.connect_timeout(LONG).command_timeout(LONG).retry_for(LONG);
         Arc::new(Fresh { builder, made: AtomicUsize::new(0) }) as Arc<dyn Harness>
     });
     vec![("nats", fresh)]
@@ -48,6 +53,12 @@ pub(crate) fn trials() -> Vec<Trial> {
         checks::the_largest_entry_is_the_servers,
         checks::tls_with_an_authority_of_ones_own,
         checks::what_is_removed_leaves_nothing,
+        cluster::what_three_servers_acknowledge_outlives_the_one_that_leads,
+        logins::a_certificate_of_ours_lets_in,
+        logins::a_file_of_credentials_lets_in,
+        logins::a_token_lets_in,
+        logins::a_user_in_the_url_lets_in,
+        logins::an_nkey_lets_in,
         outages::a_kill_in_mid_traffic_loses_nothing_that_was_acknowledged,
         outages::a_server_that_comes_back_is_found_by_who_waits,
         outages::a_server_that_hangs_ends_every_call,
@@ -63,7 +74,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 impl Harness for Fresh {
     fn fresh(&self) -> Stores {
         let number = self.made.fetch_add(1, Ordering::Relaxed);
-        Stores::both(Arc::new(self.builder.clone().prefix(number.to_string()).connect().unwrap()))
+        Stores::both(Arc::new(Clients::connect(&self.builder.clone().prefix(number.to_string())).unwrap()))
     }
 
     fn unreachable(&self) -> Option<Stores> {

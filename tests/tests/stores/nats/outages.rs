@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kvsync::envelope::{Envelope, Head, State, Value};
@@ -40,7 +40,7 @@ fn keys(count: usize) -> Vec<String> {
 
 /// The versions that stand under these keys, each with the value of its own key.
 fn read(store: &NatsStore, keys: &[String]) -> kvsync::Result<Vec<Option<u64>>> {
-    let found = SyncStore::get_many(store, &keys.iter().map(|key| Key::new(key.as_str())).collect::<Vec<_>>())?;
+    let found = store.get_many(&keys.iter().map(|key| Key::new(key.as_str())).collect::<Vec<_>>())?;
     let version = |(key, found): (&String, Option<bytes::Bytes>)| {
         let envelope = Envelope::parse(&found?).unwrap();
         assert_eq!(envelope.value, Value::model(1, &[1], key.as_bytes()), "another's value stands under {key}");
@@ -176,15 +176,19 @@ pub(super) fn clients_that_race_lose_nothing() -> Tested {
     let server = Nats::start(&NatsOptions::default())?;
     let clients: Vec<Arc<NatsStore>> =
         (0..4).map(|_| patient(&server).connect().map(Arc::new)).collect::<Result<_, _>>()?;
+    let (taken, freed) = (AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for (number, store) in clients.iter().enumerate() {
+            let (taken, freed) = (&taken, &freed);
             scope.spawn(move || {
                 for round in 0..EACH {
                     store.incr_by("counter", 1).unwrap();
                     store.sadd("set", [format!("{number}:{round}")]).unwrap();
-                    // Now and then the entry is gone in between, and with it the revision.
-                    store.delete("passing").unwrap();
-                    store.zincr_by("passing", "member", 1.0).unwrap();
+                    // Now and then the entry is gone in between, and with it the revision. Who frees what is taken
+                    // frees nothing that was taken since.
+                    let took = store.set_if_absent("passing", "x").unwrap();
+                    taken.fetch_add(u64::from(took), Ordering::Relaxed);
+                    freed.fetch_add(u64::from(store.delete("passing").unwrap()), Ordering::Relaxed);
                 }
             });
         }
@@ -192,5 +196,7 @@ pub(super) fn clients_that_race_lose_nothing() -> Tested {
     let store = &clients[0];
     assert_eq!(store.incr_by("counter", 0)?, EACH * 4);
     assert_eq!(store.smembers("set")?.len(), usize::try_from(EACH * 4)?);
+    assert_eq!(store.get("passing")?, None, "each was freed by somebody");
+    assert_eq!(taken.into_inner(), freed.into_inner());
     Ok(())
 }

@@ -97,7 +97,7 @@ fn all(store: &dyn DataStore) -> Checked {
     let entries = ok(store.zh_range_by_score(key("sorted hash"), .., None), "a range")?;
     same!(entries.into_iter().map(|entry| entry.field).collect::<Vec<_>>(), ["b", "c"], "a sorted hash");
     same!(ok(store.get(key("present")), "a get")?.as_deref(), Some(b"z".as_slice()), "a set if present");
-    same!(ok(store.get_many([key("deleted"), key("also deleted")]), "get_many")?, [None, None], "what was deleted");
+    same!(ok(store.mget([key("deleted"), key("also deleted")]), "mget")?, [None, None], "what was deleted");
     let moved = (ok(store.zh_score(key("moved"), "a"), "zh_score")?, ok(store.zh_get(key("moved"), "a"), "zh_get")?);
     same!(moved, (Some(2.5), Some("kept".into())), "a field that was moved");
     same!(ok(store.zscore(key("other"), "m"), "zscore")?, Some(1.5), "a score");

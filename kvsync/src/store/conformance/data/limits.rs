@@ -90,7 +90,7 @@ fn odd(store: &dyn DataStore) -> Checked {
     for key in &keys {
         same!(ok(store.get(key), "a get")?.as_deref(), Some(*key), "the key {key:?}");
     }
-    let found = ok(store.get_many(&keys), "get_many")?;
+    let found = ok(store.mget(&keys), "mget")?;
     check!(found.iter().zip(&keys).all(|(found, key)| found.as_deref() == Some(*key)), "many odd keys");
     for key in &keys {
         check!(ok(store.delete(key), "a delete")?, "the key {key:?} was there once, and is not another's");

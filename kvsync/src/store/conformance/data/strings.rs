@@ -132,18 +132,18 @@ fn deletes(store: &dyn DataStore) -> Checked {
 }
 
 fn many(store: &dyn DataStore) -> Checked {
-    same!(ok(store.get_many(Vec::<&str>::new()), "get_many")?.len(), 0, "nothing asked");
+    same!(ok(store.mget(Vec::<&str>::new()), "mget")?.len(), 0, "nothing asked");
     ok(store.set("a", "1"), "a set")?;
     ok(store.set("c", ""), "a set")?;
     ok(store.sadd("set", ["x"]), "sadd")?;
-    let found = ok(store.get_many(["c", "b", "a", "set", "a"]), "get_many")?;
+    let found = ok(store.mget(["c", "b", "a", "set", "a"]), "mget")?;
     let found: Vec<Option<&[u8]>> = found.iter().map(Option::as_deref).collect();
     same!(found, vec![Some(b"".as_slice()), None, Some(b"1"), None, Some(b"1")], "many keys");
     let keys: Vec<String> = (0..500).map(|number| format!("many:{number}")).collect();
     for key in keys.iter().step_by(3) {
         ok(store.set(key, key), "a set")?;
     }
-    let found = ok(store.get_many(&keys), "get_many")?;
+    let found = ok(store.mget(&keys), "mget")?;
     same!(found.len(), keys.len(), "answers");
     for (number, (key, found)) in keys.iter().zip(found).enumerate() {
         let wanted = (number % 3 == 0).then_some(key.as_bytes());
@@ -171,7 +171,7 @@ fn expires(store: &dyn DataStore) -> Checked {
     ok(store.set_for("short", "value", Duration::from_millis(1)), "set_for")?;
     gone(store, "short")?;
     same!(
-        ok(store.get_many(["short", "long"]), "get_many")?.iter().map(Option::is_some).collect::<Vec<_>>(),
+        ok(store.mget(["short", "long"]), "mget")?.iter().map(Option::is_some).collect::<Vec<_>>(),
         vec![false, true],
         "what is left"
     );

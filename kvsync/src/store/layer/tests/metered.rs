@@ -76,7 +76,7 @@ fn each_call_is_told_by_store_and_command() {
         atomic.set("a", "1");
         atomic.sadd("b", ["2", "3"]);
         store.atomic_write(&atomic).unwrap();
-        SyncStore::get_many(&store, &[Key::new("a"), Key::new("b")]).unwrap();
+        store.get_many(&[Key::new("a"), Key::new("b")]).unwrap();
         store.store.script([Injected::RefuseAt(vec![1], ErrorKind::UnknownOutcome)]);
         store.execute(&[write("a", 1), merge("b", 1, Content::Delete), write("c", 1)], &TERMS);
         store.epoch().unwrap();

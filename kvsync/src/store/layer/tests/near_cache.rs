@@ -88,7 +88,7 @@ impl SyncStore for Gate {
     }
 
     fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>> {
-        self.pass(|| SyncStore::get_many(&self.store, keys))
+        self.pass(|| self.store.get_many(keys))
     }
 
     fn scan(&self, prefix: &str, cursor: Option<Cursor>, limit: usize) -> Result<Page> {
@@ -186,15 +186,15 @@ fn what_is_kept_is_answered_without_the_store_and_latest_is_not() {
     ];
     let before: Vec<_> = asked.iter().map(|command| eventual(command.clone()).unwrap()).collect();
     let rows = [Key::new("row"), Key::new("nothing")];
-    let before_rows = SyncStore::get_many(&cache.reader(), &rows).unwrap();
+    let before_rows = cache.reader().get_many(&rows).unwrap();
     fault.set_down(true);
     for (command, before) in asked.iter().zip(before) {
         assert_eq!(eventual(command.clone()).unwrap(), before, "{command:?}");
         let latest = cache.run(std::slice::from_ref(command), Reads::Latest).remove(0);
         assert_eq!(latest.map_err(|error| error.kind()), Err(ErrorKind::Unavailable), "{command:?}");
     }
-    assert_eq!(SyncStore::get_many(&cache.reader(), &rows).unwrap(), before_rows);
-    assert!(SyncStore::get_many(&cache, &rows).is_err(), "rows, from the store itself");
+    assert_eq!(cache.reader().get_many(&rows).unwrap(), before_rows);
+    assert!(cache.get_many(&rows).is_err(), "rows, from the store itself");
 }
 
 #[test]
@@ -253,10 +253,10 @@ fn every_write_that_passes_is_seen() {
     ] {
         run(&cache, step.clone()).unwrap();
         let row = [Key::new("row")];
-        let (near, latest) = (SyncStore::get_many(&view, &row), SyncStore::get_many(&cache, &row));
+        let (near, latest) = (view.get_many(&row), cache.get_many(&row));
         assert_eq!(near.unwrap(), latest.unwrap(), "{step:?}");
     }
-    let stands = SyncStore::get_many(&cache, &[Key::new("row")]).unwrap().remove(0).unwrap();
+    let stands = cache.get_many(&[Key::new("row")]).unwrap().remove(0).unwrap();
     run(&cache, Step::Remove { key: Key::new("row"), stands }).unwrap();
     assert_eq!(version(&view, "row"), None);
 }
@@ -269,7 +269,7 @@ fn an_error_is_not_kept() {
     run(&cache, write("row", 1)).unwrap();
     fault.script([Injected::Refuse(ErrorKind::Unavailable), Injected::LoseAnswer]);
     assert!(cache.run(&[Command::Get { key: Bytes::from_static(b"key") }], Reads::Eventual).remove(0).is_err());
-    assert!(SyncStore::get_many(&cache.reader(), &[Key::new("row")]).is_err());
+    assert!(cache.reader().get_many(&[Key::new("row")]).is_err());
     assert_eq!(get(&cache, "key").as_deref(), Some(&b"1"[..]));
     assert_eq!(version(&cache.reader(), "row"), Some(at(1)));
 }

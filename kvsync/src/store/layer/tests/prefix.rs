@@ -49,13 +49,13 @@ fn a_record_tells_of_keys_as_they_are_without_the_prefix() {
     for write in record.project(&Key::new("home"), &TERMS) {
         run(&layer, Step::Write(write)).unwrap();
     }
-    let pointer = SyncStore::get_many(&layer, &[Key::new("a")]).unwrap().remove(0).unwrap();
+    let pointer = layer.get_many(&[Key::new("a")]).unwrap().remove(0).unwrap();
     let pointer = Envelope::parse(&pointer).unwrap();
     assert_eq!(pointer.body().unwrap(), crate::envelope::Body::Pointer("home"), "it is followed through the layer");
 
     run(&layer, merge("home", 2, put(&["b"]))).unwrap();
     run(&layer, Step::Confirm { home: Key::new("home"), released: vec![(Key::new("a"), at(1))] }).unwrap();
-    let stands = SyncStore::get_many(&layer, &[Key::new("home")]).unwrap().remove(0).unwrap();
+    let stands = layer.get_many(&[Key::new("home")]).unwrap().remove(0).unwrap();
     let record = Record::from_envelope(Envelope::parse(&stands).unwrap()).unwrap();
     assert_eq!(record.dirty.len(), 0, "the key that was left is confirmed");
     run(&layer, Step::Remove { key: Key::new("home"), stands }).unwrap();

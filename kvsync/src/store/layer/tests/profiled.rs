@@ -22,7 +22,7 @@ fn a_unit_counts_the_calls_of_the_threads_within_it() {
         scope.spawn(|| store.get("elsewhere"));
         scope.spawn(|| {
             let _there = outer.enter();
-            SyncStore::get_many(&store, &[Key::new("a"), Key::new("b"), Key::new("c")])
+            store.get_many(&[Key::new("a"), Key::new("b"), Key::new("c")])
         });
     });
     drop(here);

@@ -36,7 +36,7 @@ fn what_passes_is_repeated() {
     let store = over([Injected::LoseAnswer]);
     assert_eq!(run(&store, write("row", 1)).unwrap(), Outcome::Superseded, "the first try had written it");
     let store = over([Injected::Refuse(ALL), Injected::LoseAnswer]);
-    assert_eq!(SyncStore::get_many(&store, &[Key::new("row")]).unwrap(), [None]);
+    assert_eq!(store.get_many(&[Key::new("row")]).unwrap(), [None]);
     let store = over([Injected::Refuse(ALL); 1]);
     assert_eq!(store.scan("", None, 1).unwrap().keys, []);
     let store = over([Injected::LoseAnswer, Injected::Refuse(ALL)]);
