@@ -12,6 +12,7 @@ use diesel::sqlite::Sqlite;
 use kvsync::KvSync;
 use kvsync::capture::Database;
 use kvsync::store::SyncStore;
+use kvsync::store::dynamodb::DynamoDbStore;
 use kvsync::store::nats::NatsStore;
 use kvsync_tests::accounts::{Account, TABLE, accounts, compare, postgres_step, rounds, sqlite_step};
 use kvsync_tests::redis::patient;
@@ -30,9 +31,13 @@ fn main() -> ExitCode {
     }
     let mut trials = Vec::new();
     for processes in [2, 4] {
-        for (database, store) in
-            [("sqlite", "redis"), ("postgres", "redis"), ("postgres", "cluster"), ("postgres", "nats")]
-        {
+        for (database, store) in [
+            ("sqlite", "redis"),
+            ("postgres", "redis"),
+            ("postgres", "cluster"),
+            ("postgres", "nats"),
+            ("postgres", "dynamodb"),
+        ] {
             trials.push(Trial::test(format!("{processes}_processes_on_{database}_end_equal_in_{store}"), move || {
                 run(database, store, processes).map_err(|error| Failed::from(error.to_string()))
             }));
@@ -86,6 +91,12 @@ fn open(store: &str, prefix: &str) -> Tested<Arc<dyn SyncStore>> {
         "nats" => Arc::new(
             NatsStore::builder([env::nats_url()?]).retry_for(LONG).bucket("processes").prefix(prefix).connect()?,
         ),
+        "dynamodb" => {
+            let table = DynamoDbStore::builder("processes").endpoint(env::dynamodb_url()?).region("eu-west-1");
+            let table = table.credentials("any", "any").connect_timeout(LONG).command_timeout(LONG).retry_for(LONG);
+            table.create_table()?;
+            Arc::new(table.prefix(prefix).connect()?)
+        }
         other => return Err(format!("no store {other}").into()),
     })
 }

@@ -50,7 +50,7 @@
 //! |---|---|---|---|---|---|---|
 //! | a key | 1 GiB | 16 KiB | 64 MiB | 2 KiB with the prefix | 1 KiB | 2.4 kB with the subspace |
 //! | a member or field | 2 GiB | 32 KiB | 64 MiB | 1008 bytes | half a value | 4.9 kB with the subspace |
-//! | a value | 4 GiB | 4 GiB | 512 MiB | 392 KiB | the server's `max_payload`, 1 MB by default | 1 MiB |
+//! | a value | 4 GiB | 4 GiB | 512 MiB | 391 KiB | the server's `max_payload`, 1 MB by default | 1 MiB |
 //! | a set or hash | the memory | the disk | the memory | 100 MB | a value | the cluster |
 //! | an atomic write is over | any keys | any keys | any keys; in a cluster those of one slot | any keys | one key | any keys |
 //! | and has operations | 100 | 100 | 100 | 100 | 100 | 100 |

@@ -12,13 +12,15 @@ use aws_sdk_dynamodb::types::{
 
 use super::call::{Call, Effect, Refused, Tries};
 use super::error::{Failure, unbuilt};
-use super::layout::{Attributes, Place, Tag, binary, bytes, tag};
+use super::layout::{self, Attributes, Place, Tag, binary, bytes, tag};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The most items of one request that reads, and of a transaction.
 const READS: usize = 100;
 /// The most items of a transaction; commands that would touch more are refused before.
 pub(super) const TRANSACTION: usize = 100;
+/// The most bytes of a transaction.
+const TRANSACTION_BYTES: usize = 4 * 1024 * 1024;
 /// The most items of one request that writes without conditions.
 const WRITES: usize = 25;
 
@@ -151,6 +153,11 @@ impl Call {
 
     /// Several actions as one. Sent again, it is recognised by its token.
     pub(super) async fn transact(&self, actions: &[Action]) -> Result<Written> {
+        let size: usize = actions.iter().map(size).sum();
+        if size > TRANSACTION_BYTES {
+            let message = format!("an atomic write of {size} bytes; dynamodb takes 4 MB as one: write less at a time");
+            return Err(Error::new(ErrorKind::Rejected, message));
+        }
         let items = actions.iter().map(|action| self.of(action)).collect::<Result<Vec<_>>>()?;
         let mut tries = Tries::default();
         loop {
@@ -250,6 +257,14 @@ impl Call {
             }
         }
         Ok(())
+    }
+}
+
+/// What an action counts in a transaction.
+fn size(action: &Action) -> usize {
+    match action {
+        Action::Put(item, _) | Action::Set(item) => layout::size(item),
+        Action::Delete(place, _) | Action::Check(place, _) | Action::Clear(place) => layout::size(&place.key()),
     }
 }
 

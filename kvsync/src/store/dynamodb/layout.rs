@@ -34,7 +34,7 @@ pub(super) const TTL: &str = "ttl";
 pub(super) const MAX_HASH: usize = 2048;
 pub(super) const MAX_RANGE: usize = 1024;
 /// What an item may hold: 400 KB, less its keys, in the table and in the index, and the rest of its attributes.
-pub(super) const MAX_VALUE: usize = 392 * 1024;
+pub(super) const MAX_VALUE: usize = 391 * 1024;
 
 pub(super) type Attributes = HashMap<String, AttributeValue>;
 
@@ -143,6 +143,22 @@ pub(super) fn integer(attributes: &Attributes, name: &str) -> Option<u64> {
     }
 }
 
+/// What an item counts: the names and the values of its attributes.
+pub(super) fn size(item: &Attributes) -> usize {
+    item.iter().map(|(name, value)| name.len() + size_of_value(value)).sum()
+}
+
+fn size_of_value(value: &AttributeValue) -> usize {
+    match value {
+        AttributeValue::B(blob) => blob.as_ref().len(),
+        AttributeValue::N(text) | AttributeValue::S(text) => text.len(),
+        // Three bytes for a list, and one for each of its elements.
+        AttributeValue::L(list) => 3 + list.iter().map(|value| 1 + size_of_value(value)).sum::<usize>(),
+        // We write nothing else.
+        _ => 0,
+    }
+}
+
 /// The tag of an item of ours.
 pub(super) fn tag(attributes: &Attributes) -> Result<Tag> {
     bytes(attributes, "t").and_then(|tag| tag.try_into().ok()).ok_or_else(|| foreign("tag"))
@@ -158,5 +174,26 @@ pub(super) fn end(attributes: &mut Attributes, at: u64) {
     if at != 0 {
         attributes.insert("x".to_owned(), number(at));
         attributes.insert(TTL.to_owned(), number(at.div_ceil(1000)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// DynamoDB counts an item together with its copy in the index, which has the three keys.
+    #[test]
+    fn the_largest_item_fits_with_its_copy_in_the_index() {
+        let layout = Layout::new("shop:");
+        let member = vec![b'm'; MAX_RANGE - 16];
+        let place = layout.element(&vec![b'k'; layout.max_key()], &fresh(), &member);
+        assert_eq!(place.hash.len(), MAX_HASH);
+        let mut item = place.key();
+        item.insert(BY_SCORE.to_owned(), binary([fresh().as_slice(), &fresh(), &member].concat()));
+        let copy = size(&item);
+        item.insert("v".to_owned(), binary(vec![b'v'; MAX_VALUE]));
+        end(&mut item, u64::MAX);
+        item.insert("t".to_owned(), binary(fresh()));
+        assert!(size(&item) + copy <= 400 * 1024, "{} and {copy}", size(&item));
     }
 }

@@ -90,7 +90,7 @@
 //!
 //! # Limits
 //!
-//! A key has 2047 bytes less the prefix, a member or field 1008, a value or entry 392 KB; a set or hash about 100 MB; a
+//! A key has 2047 bytes less the prefix, a member or field 1008, a value or entry 391 KB; a set or hash about 100 MB; a
 //! sorted set or hash 10 GB, index included, which DynamoDB allows for one hash key. A transaction of
 //! DynamoDB has 100 items and 4 MB. So an atomic write, or one `zrem`, touches
 //! [100 entries](crate::store::data::DataCapabilities::max_entries) at most: a string, set or hash is one, a sorted one is

@@ -54,8 +54,12 @@ pub(super) async fn create(call: &Call) -> Result<()> {
         let update = call.store.client.update_time_to_live().table_name(&call.store.table);
         update.time_to_live_specification(enabled.clone()).send()
     };
-    call.send(Effect::Writes, request).await?;
-    Ok(())
+    match call.send(Effect::Writes, request).await {
+        Ok(_) => Ok(()),
+        // Another process may have enabled it since, which is refused the second time.
+        Err(_) if removes(call).await == Some(true) => Ok(()),
+        Err(refused) => Err(refused.into()),
+    }
 }
 
 /// Fails unless the table is there and has the keys of this store. Who may not describe it finds out by reading.

@@ -31,7 +31,8 @@ use crate::store::{Capabilities, Cursor, Outcome, Page, Step, Store, SyncStore};
 /// removal may say that there was nothing left to remove.
 ///
 /// Pauses begin at 10 ms, double up to 500 ms, and are drawn at random up to twice as long; 2 s after the call began no
-/// other is begun. So a call takes at most the deadline and once the store's own.
+/// other is begun. So a call takes at most the deadline and once the store's own: a call that the store never answers
+/// is not cut off here. Every store of this crate answers within its own timeouts.
 ///
 /// kvsync's workers repeat by themselves, for ever: this layer is for fetches and for code of your own.
 ///

@@ -2,6 +2,7 @@
 
 mod http;
 mod own;
+mod requests;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

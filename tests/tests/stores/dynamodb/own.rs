@@ -19,7 +19,7 @@ type Shared = fn(&str);
 type Alone = fn();
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let trials: [(&str, Shared); 9] = [
+    let trials: [(&str, Shared); 11] = [
         ("a_missing_table_is_named_with_its_cure", missing),
         ("a_table_with_other_keys_is_refused", other_keys),
         ("a_table_is_created_once_and_removes_what_expires", created),
@@ -27,6 +27,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("ranges_go_on_beyond_a_page_of_the_server", pages),
         ("many_large_strings_are_read_at_once", large_strings),
         ("nothing_is_left_of_what_was_large", garbage),
+        ("what_was_deleted_does_not_come_back_with_its_key", generations),
+        ("a_transaction_of_more_than_4_mb_is_refused_as_such", large_transaction),
         ("strings_of_another_program_are_read_and_written", plain),
         ("stores_that_know_nothing_of_each_other_lose_nothing", strangers),
     ];
@@ -50,7 +52,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             Ok(())
         })
     };
-    on_server.chain(stubs.into_iter().map(alone)).collect()
+    on_server.chain(stubs.into_iter().chain(super::requests::TRIALS).map(alone)).collect()
 }
 
 fn table(name: &str) -> String {
@@ -166,6 +168,40 @@ fn garbage(url: &str) {
     until("only the string is left", || items(url, "garbage").len() == 1);
 }
 
+fn generations(url: &str) {
+    let store = store(url, "generations");
+    for member in 0..60 {
+        store.zadd("key", format!("old:{member}"), 1.0).unwrap();
+    }
+    assert!(store.delete("key").unwrap());
+    // The old members are removed afterwards, and nobody may see them meanwhile.
+    store.zadd("key", "new", 2.0).unwrap();
+    let seen = || {
+        assert_eq!(store.zrange_by_lex("key", .., None).unwrap(), ["new"]);
+        assert_eq!(store.zcount("key", ..).unwrap(), 1);
+        assert_eq!(store.zscore("key", "old:7").unwrap(), None);
+    };
+    seen();
+    until("what nobody sees is removed", || items(url, "generations").len() <= 2);
+    seen();
+}
+
+fn large_transaction(url: &str) {
+    let store = store(url, "large-transaction");
+    let of = |values: usize| {
+        let mut write = AtomicWrite::new();
+        for number in 0..values {
+            write.set(format!("key:{number}"), vec![b'x'; 380 * 1024]);
+        }
+        store.atomic_write(&write)
+    };
+    let error = of(12).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+    assert!(error.to_string().contains("4 MB"), "{error}");
+    assert_eq!(store.get("key:0").unwrap(), None, "nothing was done");
+    assert!(of(10).unwrap().is_done());
+}
+
 fn plain(url: &str) {
     plain_table(url, "plain");
     let plain = super::patient(url, &table("plain")).plain().unwrap();
@@ -214,7 +250,7 @@ fn refusal(code: &str) -> Value {
 }
 
 /// A store of a made-up server, which lets nobody describe its table.
-fn made_up(answer: impl Fn(&str, &Value) -> super::http::Answer + Send + Sync + 'static) -> DynamoDbStore {
+pub(super) fn made_up(answer: impl Fn(&str, &Value) -> super::http::Answer + Send + Sync + 'static) -> DynamoDbStore {
     let url = stub(move |operation, body| match operation {
         "DescribeTable" => Some((400, refusal("AccessDeniedException"))),
         _ => answer(operation, body),

@@ -275,6 +275,26 @@ fn an_error_is_not_kept() {
 }
 
 #[test]
+fn what_a_write_in_doubt_has_done_is_seen() {
+    let fault = Arc::new(Fault::new(MemoryStore::new()));
+    let cache = cached(Arc::clone(&fault));
+    let view = cache.reader();
+    cache.set("key", "old").unwrap();
+    run(&cache, write("row", 1)).unwrap();
+    assert_eq!((version(&view, "row"), get(&cache, "key").as_deref()), (Some(at(1)), Some(&b"old"[..])));
+    fault.script([Injected::LoseAnswer, Injected::LoseAnswer]);
+    let kind = |error: crate::Error| error.kind();
+    assert_eq!(cache.set("key", "new").map_err(kind), Err(ErrorKind::UnknownOutcome));
+    assert_eq!(run(&cache, write("row", 2)).map_err(kind), Err(ErrorKind::UnknownOutcome));
+    assert_eq!((version(&view, "row"), get(&cache, "key").as_deref()), (Some(at(2)), Some(&b"new"[..])));
+    let mut atomic = AtomicWrite::new();
+    atomic.set("key", "newest");
+    fault.script([Injected::LoseAnswer]);
+    assert_eq!(cache.atomic_write(&atomic).map(drop).map_err(kind), Err(ErrorKind::UnknownOutcome));
+    assert_eq!(get(&cache, "key").as_deref(), Some(&b"newest"[..]));
+}
+
+#[test]
 fn what_another_process_wrote_is_seen_by_latest_at_once_and_by_others_from_then_on() {
     let store = MemoryStore::new();
     let cache = cached(store.clone());

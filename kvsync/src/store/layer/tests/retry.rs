@@ -71,6 +71,8 @@ fn what_does_not_pass_is_not_repeated() {
     store.store.set_down(true);
     assert_eq!(store.get("key").map_err(|error| error.kind()), Err(ErrorKind::Unavailable));
     assert_eq!(store.store.injected(), 1, "there was no time left");
+    let store = over([Injected::Refuse(ALL), Injected::Refuse(ALL)]).deadline(Duration::MAX);
+    assert_eq!(store.get("key").unwrap(), None, "for ever");
 }
 
 #[test]
