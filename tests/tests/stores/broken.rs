@@ -58,6 +58,7 @@ enum Fault {
     ScanShowsItsOwn,
     ScanSkips,
     ScanBeginsAnew,
+    ScanCountsKeys,
     EpochFalls,
     EpochForgets,
     SweepsAll,
@@ -107,6 +108,7 @@ const FAULTS: &[(Fault, &str)] = &[
     (Fault::ScanShowsItsOwn, "a_scan_finds_every_key_with_the_prefix"),
     (Fault::ScanSkips, "a_scan_finds_every_key_with_the_prefix"),
     (Fault::ScanBeginsAnew, "a_cursor_of_another_store_is_refused"),
+    (Fault::ScanCountsKeys, "what_is_removed_makes_a_scan_skip_nothing"),
     (Fault::EpochFalls, "the_epoch_only_rises"),
     (Fault::EpochForgets, "the_epoch_only_rises"),
     (Fault::SweepsAll, "a_sweep_takes_nothing_that_stands"),
@@ -502,6 +504,14 @@ impl SyncStore for Sloppy {
             Some(Err(_)) if self.is(Fault::ScanBeginsAnew) => None,
             Some(Err(_)) => return Err(Error::new(ErrorKind::Rejected, "no cursor of mine")),
         };
+        if self.is(Fault::ScanCountsKeys) {
+            let seen = last.map_or(0, |seen| seen.parse().unwrap());
+            let entries = self.entries.lock();
+            let found = entries.keys().filter(|key| key.starts_with(prefix)).skip(seen).take(limit);
+            let keys: Vec<Key> = found.map(|key| Key::new(key.as_str())).collect();
+            let next = (keys.len() == limit).then(|| Cursor((seen + limit).to_string().into_bytes()));
+            return Ok(Page { keys, next });
+        }
         let glob = prefix.strip_suffix(['*', '?']).filter(|_| self.is(Fault::GlobPrefix));
         let mut keys: Vec<Key> = self.entries.lock().keys().map(|key| Key::new(key.as_str())).collect();
         if self.is(Fault::ScanShowsItsOwn) && *self.epoch.lock() > 0 {

@@ -5,6 +5,7 @@
 
 mod broken;
 mod broken_commands;
+mod broken_engines;
 mod commands;
 mod dynamodb;
 mod embedded;
@@ -56,6 +57,7 @@ fn main() {
     let mut trials: Vec<Trial> = stores().into_iter().flat_map(|store| conforms(store, &matrix)).collect();
     trials.extend(broken::trials());
     trials.extend(broken_commands::trials());
+    trials.extend(broken_engines::trials());
     trials.extend(embedded::trials());
     trials.extend(dynamodb::trials());
     trials.extend(nats::trials());

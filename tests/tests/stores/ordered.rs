@@ -34,7 +34,7 @@ type Entries = Arc<BTreeMap<Bytes, Bytes>>;
 
 /// Each write is a new state; a transaction is over the state that it began with.
 #[derive(Debug, Default)]
-struct Optimistic {
+pub(crate) struct Optimistic {
     state: Mutex<Entries>,
     begun: AtomicU64,
 }

@@ -96,6 +96,16 @@ pub(super) fn merge(store: &dyn SyncStore, change: &Delta, terms: &Terms) -> Che
     }
 }
 
+/// Removes what stands under a key.
+pub(super) fn remove(store: &dyn SyncStore, key: &str, terms: &Terms) -> Checked {
+    let key = Key::new(key);
+    let stands =
+        store.get_many(std::slice::from_ref(&key)).map_err(|error| format!("reading `{key}` failed: {error}"))?;
+    let stands = stands.into_iter().next().flatten().ok_or_else(|| format!("nothing to remove under `{key}`"))?;
+    same!(step(store, Step::Remove { key, stands }, terms)?, Outcome::Done, "a removal");
+    Ok(())
+}
+
 /// A change by the protocol's steps: merge, write what the record says, confirm what was released.
 pub(super) fn deliver(store: &dyn SyncStore, change: &Delta, terms: &Terms) -> Checked {
     let (_, mut record) = merge(store, change, terms)?;

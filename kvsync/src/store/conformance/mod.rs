@@ -146,12 +146,14 @@
 //!     }
 //! }
 //!
-//! for (case, verdict) in conformance::run(&Toys) {
+//! // The store, and the engine by itself: two transactions that meet do so there in every run.
+//! for (case, verdict) in conformance::run(&Toys).into_iter().chain(conformance::run_engine(Map::default)) {
 //!     assert!(!matches!(verdict, Verdict::Failed(_)), "{case}: {verdict:?}");
 //! }
 //! ```
 
 mod data;
+mod engines;
 mod ground;
 mod keys;
 mod merges;
@@ -164,6 +166,7 @@ mod writes;
 
 use std::sync::Arc;
 
+pub use self::engines::run_engine;
 use super::data::{Atomicity, DataCapabilities, DataStore};
 use super::{Capabilities, SyncStore};
 

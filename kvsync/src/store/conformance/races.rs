@@ -3,9 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use super::ground::{
-    Checked, Dice, check, deliver, merge, put, record, same, scan, stands, step, steps, terms, value, version, write,
+    Checked, Dice, check, deliver, merge, put, record, remove, same, scan, stands, step, steps, terms, value, version,
+    write,
 };
 use super::{Case, Needs};
 use crate::envelope::{Envelope, State};
@@ -36,6 +38,13 @@ pub(super) fn race(work: impl Fn(u64) -> Checked + Sync) -> Checked {
             .collect();
         threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a thread panicked".to_owned())?)
     })
+}
+
+/// Counts the rounds of one thread of a race: so many at least, and as many more as a quick store does in a moment.
+/// A few would be over before the next thread has begun.
+pub(super) fn rounds(least: u64) -> impl Iterator<Item = u64> {
+    let begun = Instant::now();
+    (0..).take_while(move |round| *round < least || begun.elapsed() < Duration::from_millis(50))
 }
 
 fn writes(store: &dyn SyncStore) -> Checked {
@@ -173,7 +182,11 @@ fn scans(store: &dyn SyncStore) -> Checked {
         let writer = scope.spawn(|| {
             let mut number = 0;
             while !done.load(Ordering::Acquire) {
-                steps(store, &[at(format!("stays:{}:new", number % 500)), at(format!("more:{number}"))], &terms)?;
+                let new = format!("stays:{}:new", number % 500);
+                steps(store, &[at(new.clone()), at(format!("more:{number}"))], &terms)?;
+                if number % 3 > 0 {
+                    remove(store, &new, &terms)?;
+                }
                 number += 1;
             }
             Ok::<_, String>(())

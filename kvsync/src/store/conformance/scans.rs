@@ -1,15 +1,18 @@
 //! Scanning by prefix.
 
-use super::ground::{Checked, check, same, scan, steps, terms, version, write};
+use std::collections::BTreeSet;
+
+use super::ground::{Checked, check, remove, same, scan, steps, terms, version, write};
 use super::{Case, Needs};
 use crate::envelope::State;
 use crate::key::Key;
 use crate::record::Order;
-use crate::store::{Cursor, Step, SyncStore};
+use crate::store::{Cursor, Page, Step, SyncStore};
 
 pub(super) const CASES: &[Case] = &[
     Case::sync("a_scan_finds_every_key_with_the_prefix", Needs::Nothing, complete),
     Case::sync("a_prefix_is_text_and_no_pattern", Needs::Nothing, literal),
+    Case::sync("what_is_removed_makes_a_scan_skip_nothing", Needs::Nothing, beside_removals),
     Case::sync("a_cursor_of_another_store_is_refused", Needs::Nothing, foreign),
 ];
 
@@ -56,6 +59,31 @@ fn literal(store: &dyn SyncStore) -> Checked {
         check!(!wanted.is_empty(), "nothing to find");
         same!(scan(store, prefix, 3)?, wanted, "a scan for {prefix:?}");
     }
+    Ok(())
+}
+
+fn beside_removals(store: &dyn SyncStore) -> Checked {
+    let (stay, go): (Vec<_>, Vec<_>) =
+        (0..60).map(|number| (format!("k:{number}:stays"), format!("k:{number}"))).unzip();
+    fill(store, &[&stay[..], &go[..]].concat())?;
+    let (mut found, mut cursor) = (BTreeSet::new(), None);
+    for page in 0.. {
+        check!(page < 10_000, "the scan never ended");
+        let Page { keys, next } = store.scan("k:", cursor, 7).map_err(|error| error.to_string())?;
+        // What has been found goes, so that what is yet to be found moves up.
+        for key in keys {
+            if !key.as_str().ends_with("stays") && !found.contains(&key) {
+                remove(store, key.as_str(), &terms())?;
+            }
+            found.insert(key);
+        }
+        cursor = next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    let missing = stay.iter().find(|key| !found.contains(&Key::new(key.as_str())));
+    same!(missing, None, "a key that stood all along and was not found");
     Ok(())
 }
 

@@ -56,7 +56,10 @@ use crate::store::{Health, Store};
 /// - [`read`](Self::read) sees one state of the store, as it was after some write and before the next.
 /// - [`write`](Self::write) is serializable, and durable in the sense of the engine when it returns Ok. When the
 ///   work fails, nothing is written. The work may run several times, when others write at the same time.
+///   To compare only the keys that were written is not enough (snapshot isolation): what was read has to stand too.
 /// - Keys are ordered as bytes.
+///
+/// `kvsync::store::conformance::run_engine` (feature `conformance`) has two transactions meet and says whether it holds.
 pub trait Engine: Store {
     /// How much the engine takes.
     fn limits(&self) -> Limits;
@@ -104,7 +107,10 @@ pub trait Reader {
     /// read them, so that the answers need not be waited for one by one; others have nothing to do.
     fn prefetch(&self, _keys: &mut dyn Iterator<Item = Vec<u8>>) {}
 
-    /// At most `limit` entries between two keys, in the order of their keys or against it.
+    /// At most `limit` entries between two keys, in the order of their keys or against it. The limit may be 0, for
+    /// nothing, and [`usize::MAX`], for all: it says nothing about how much there is. The ends are never the wrong way
+    /// round, nor both at one key that either excludes, on which a `BTreeMap` would panic; an [`Overlay`] and a
+    /// [`Split`] take those too, and find nothing.
     ///
     /// # Errors
     ///

@@ -1,11 +1,11 @@
 //! Several writers at once.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::ok;
 use crate::error::ErrorKind;
 use crate::store::conformance::ground::{Checked, check, same};
-use crate::store::conformance::races::{THREADS, race};
+use crate::store::conformance::races::{THREADS, race, rounds};
 use crate::store::conformance::{Case, Needs};
 use crate::store::data::{AtomicWrite, DataCommands, DataStore, Outcome};
 
@@ -15,6 +15,7 @@ pub(super) const CASES: &[Case] = &[
     Case::data("one_of_many_wins_whatever_there_is_to_win", Needs::Nothing, winners),
     Case::data("set_if_equal_is_a_compare_and_set", Needs::Nothing, compare_and_set),
     Case::data("a_set_loses_no_member", Needs::Nothing, members),
+    Case::data("what_is_added_while_a_collection_empties_stays", Needs::Nothing, emptied),
     Case::data("a_sorted_set_keeps_one_place_a_member", Needs::Nothing, sorted),
     Case::data("scores_lose_no_increment", Needs::Nothing, scores),
     Case::data("a_hash_loses_no_field", Needs::Nothing, fields),
@@ -25,8 +26,14 @@ pub(super) const CASES: &[Case] = &[
 const ROUNDS: u64 = 20;
 
 fn counter(store: &dyn DataStore) -> Checked {
-    race(|_| (0..ROUNDS).try_for_each(|_| ok(store.incr_by("key", 1), "incr_by").map(|_| ())))?;
-    same!(ok(store.incr_by("key", 0), "incr_by")?, i64::try_from(THREADS * ROUNDS).unwrap_or_default(), "the counter");
+    let added = AtomicU64::new(0);
+    race(|_| {
+        rounds(ROUNDS).try_for_each(|_| {
+            added.fetch_add(1, Ordering::Relaxed);
+            ok(store.incr_by("key", 1), "incr_by").map(|_| ())
+        })
+    })?;
+    same!(ok(store.incr_by("key", 0), "incr_by")?.unsigned_abs(), added.into_inner(), "the counter");
     Ok(())
 }
 
@@ -96,8 +103,10 @@ fn fields(store: &dyn DataStore) -> Checked {
 
 fn compare_and_set(store: &dyn DataStore) -> Checked {
     ok(store.set("key", "0"), "a set")?;
+    let raised = AtomicU64::new(0);
     race(|_| {
-        for _ in 0..ROUNDS / 4 {
+        for _ in rounds(ROUNDS / 4) {
+            raised.fetch_add(1, Ordering::Relaxed);
             loop {
                 let stands = ok(store.get("key"), "a get")?.unwrap_or_default();
                 let number: u64 =
@@ -109,7 +118,7 @@ fn compare_and_set(store: &dyn DataStore) -> Checked {
         }
         Ok(())
     })?;
-    let wanted = (THREADS * (ROUNDS / 4)).to_string();
+    let wanted = raised.into_inner().to_string();
     same!(ok(store.get("key"), "a get")?.as_deref(), Some(wanted.as_bytes()), "the number");
     Ok(())
 }
@@ -125,6 +134,46 @@ fn members(store: &dyn DataStore) -> Checked {
         Ok(())
     })?;
     same!(ok(store.smembers("key"), "smembers")?.len() as u64, THREADS * ROUNDS / 2 + 1, "the set");
+    Ok(())
+}
+
+/// A member is added, seen and removed again: how often each.
+type Cycle = fn(&dyn DataStore, &str) -> crate::Result<[u64; 3]>;
+
+fn emptied(store: &dyn DataStore) -> Checked {
+    // Each thread has a member of its own, so that the collection begins and ends again and again.
+    let cycles: [(&str, Cycle); 4] = [
+        ("set", |store, own| {
+            let (new, seen) = (store.sadd("set", [own])?, store.smembers("set")?);
+            Ok([new, seen.iter().filter(|member| *member == own).count() as u64, store.srem("set", [own])?])
+        }),
+        ("hash", |store, own| {
+            let (new, seen) = (store.hset("hash", [(own, own)])?, store.hget_all("hash")?);
+            Ok([new, seen.iter().filter(|(field, _)| field == own).count() as u64, store.hdel("hash", [own])?])
+        }),
+        ("sorted set", |store, own| {
+            let new = u64::from(store.zadd("sorted set", own, 1.0)?);
+            let seen = store.zrange_by_score("sorted set", .., None)?;
+            let seen = seen.iter().filter(|member| *member == own).count() as u64;
+            Ok([new, seen, store.zrem("sorted set", [own])?])
+        }),
+        ("sorted hash", |store, own| {
+            let new = u64::from(store.zh_add("sorted hash", own, own, 1.0)?);
+            let seen = store.zh_range_by_lex("sorted hash", .., None)?;
+            let seen = seen.iter().filter(|entry| entry.field == own).count() as u64;
+            Ok([new, seen, store.zh_rem("sorted hash", [own])?])
+        }),
+    ];
+    for (kind, cycle) in cycles {
+        race(|number| {
+            for round in rounds(3) {
+                let found = ok(cycle(store, &number.to_string()), kind)?;
+                same!(found, [1; 3], "how often a member was added to a {kind}, seen and removed, in round {round}");
+            }
+            Ok(())
+        })?;
+        check!(!ok(store.delete(kind), "a delete")?, "a {kind} whose members all went is not there");
+    }
     Ok(())
 }
 
@@ -146,8 +195,14 @@ fn sorted(store: &dyn DataStore) -> Checked {
 }
 
 fn scores(store: &dyn DataStore) -> Checked {
-    race(|_| (0..ROUNDS).try_for_each(|_| ok(store.zincr_by("key", "a", 1.0), "zincr_by").map(|_| ())))?;
-    let wanted = f64::from(u32::try_from(THREADS * ROUNDS).unwrap_or_default());
+    let added = AtomicU32::new(0);
+    race(|_| {
+        rounds(ROUNDS).try_for_each(|_| {
+            added.fetch_add(1, Ordering::Relaxed);
+            ok(store.zincr_by("key", "a", 1.0), "zincr_by").map(|_| ())
+        })
+    })?;
+    let wanted = f64::from(added.into_inner());
     same!(ok(store.zscore("key", "a"), "zscore")?, Some(wanted), "the score");
     same!(ok(store.zrange_by_score("key", .., None), "a range")?, ["a"], "the sorted set");
     Ok(())
