@@ -8,7 +8,7 @@ use kvsync::store::data::{Command, DataStore, Reads};
 use kvsync::store::redis::{Builder, RedisStore};
 use kvsync::store::{Status, Store, SyncStore};
 use kvsync_tests::redis::patient;
-use kvsync_tests::servers::{Redis, RedisSentinel, SentinelOptions};
+use kvsync_tests::servers::{Redis, RedisSentinel, SentinelOptions, SentinelTls};
 use kvsync_tests::wait::{LONG, until};
 use kvsync_tests::{Tested, env};
 
@@ -160,6 +160,44 @@ fn a_failover_is_followed_while_it_is_written() -> Tested {
     until("another life again", || lives().is_some_and(|lives| Some(lives) != between));
     assert_eq!(store.health(LONG).status, Status::Up);
     add()?;
+    Ok(())
+}
+
+#[test]
+fn a_failover_over_tls_is_followed_as_users_of_both() -> Tested {
+    for tls in [SentinelTls::Servers, SentinelTls::Everywhere] {
+        let options = SentinelOptions {
+            password: Some("secret".into()),
+            sentinel_password: Some("watch".into()),
+            tls,
+            ..SentinelOptions::default()
+        };
+        let servers = RedisSentinel::start(&options)?;
+        for (all, user) in [(servers.servers().as_slice(), "app"), (servers.sentinels(), "watcher")] {
+            for server in all {
+                assert_eq!(server.cli(&["ACL", "SETUSER", user, "on", ">word", "~*", "&*", "+@all"])?, "OK");
+            }
+        }
+        let login =
+            || builder(&servers).username("app").password("word").sentinel_login(Some("watcher".into()), "word");
+        let trusting = || login().master_tls(true).ca_file(servers.ca().unwrap());
+        refused(login().master_tls(true).sentinel(NAME), ErrorKind::Unavailable, &["certificate", "`ca_file`"]);
+        refused(trusting().password("guess").sentinel(NAME), ErrorKind::Rejected, &["the master that"]);
+        refused(
+            trusting().sentinel_login(Some("watcher".into()), "guess").sentinel(NAME),
+            ErrorKind::Rejected,
+            &["no sentinel of `mymaster`"],
+        );
+        let store = trusting().sentinel(NAME)?;
+        done(&store, &[write("a", 1)]);
+        let first = address(servers.master().ok_or("no master")?);
+        servers.fail_over()?;
+        let second = address(servers.master().ok_or("no master")?);
+        assert_ne!(first, second);
+        until("the other is the master", || store.health(LONG).details.iter().any(|what| what.contains(&second)));
+        done(&store, &[write("a", 2)]);
+        assert_eq!(stands(&store, "a"), Some(2), "{tls:?}");
+    }
     Ok(())
 }
 

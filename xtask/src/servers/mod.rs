@@ -33,4 +33,4 @@ pub use postgres::Postgres;
 pub use process::Process;
 pub use proxy::{Fault, Proxy, Side};
 pub use redis::{AclUser, Listen, Redis, RedisOptions};
-pub use sentinel::{RedisSentinel, SentinelOptions};
+pub use sentinel::{RedisSentinel, SentinelOptions, SentinelTls};

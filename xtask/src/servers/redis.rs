@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::certificate::Certificate;
-use super::port::with_free_port;
+use super::port::{BUS_OFFSET, with_free_port};
 use super::process::{Process, Spec};
 use crate::error::Context;
 use crate::tools::Tool;
@@ -80,6 +80,7 @@ impl Redis {
         sentinel: Option<&str>,
     ) -> Result<Self> {
         let folder = TempDir::with_prefix("kvsync-redis-").context(|| "cannot make a temporary folder".to_owned())?;
+        let shared = certificate.clone();
         let certificate = match (options.listen, certificate) {
             (Listen::Tls, None) => Some(Certificate::create(folder.path())?),
             (Listen::Tls, shared) => shared,
@@ -87,7 +88,7 @@ impl Redis {
         };
         let start = |port| {
             Process::start(match sentinel {
-                Some(configuration) => sentinel_spec(configuration, folder.path(), port)?,
+                Some(lines) => sentinel_spec(lines, options.listen, shared.as_ref(), folder.path(), port)?,
                 None => spec(&options, folder.path(), port, certificate.as_ref())?,
             })
         };
@@ -241,10 +242,31 @@ fn spec(options: &RedisOptions, folder: &Path, port: u16, certificate: Option<&C
     })
 }
 
-/// A sentinel is a Redis server with a file that it writes itself.
-fn sentinel_spec(configuration: &str, folder: &Path, port: u16) -> Result<Spec> {
+/// A sentinel is a Redis server with a file that it writes itself. With a certificate it speaks TLS to masters and to
+/// other sentinels, whatever clients speak.
+fn sentinel_spec(
+    configuration: &str,
+    listen: Listen,
+    certificate: Option<&Certificate>,
+    folder: &Path,
+    port: u16,
+) -> Result<Spec> {
     let file = folder.join("sentinel.conf");
-    let text = format!("port {port}\nbind 127.0.0.1\ndir {}\n{configuration}\n", folder.display());
+    let ports = match (listen, certificate) {
+        (_, None) => format!("port {port}"),
+        (Listen::Tls, Some(_)) => format!("port 0\ntls-port {port}"),
+        // A port that is free has a second one that is.
+        (Listen::Tcp | Listen::Socket, Some(_)) => format!("port {port}\ntls-port {}", port + BUS_OFFSET),
+    };
+    let tls = certificate.map(|Certificate { authority, server, key }| {
+        let (authority, server, key) = (authority.display(), server.display(), key.display());
+        format!(
+            "tls-cert-file {server}\ntls-key-file {key}\ntls-ca-cert-file {authority}\ntls-auth-clients no\n\
+             tls-replication yes"
+        )
+    });
+    let (tls, folder_of) = (tls.unwrap_or_default(), folder.display());
+    let text = format!("{ports}\nbind 127.0.0.1\ndir {folder_of}\n{tls}\n{configuration}\n");
     std::fs::write(&file, text).context(|| format!("cannot write {}", file.display()))?;
     Ok(Spec {
         name: "redis-server --sentinel",

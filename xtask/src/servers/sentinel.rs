@@ -1,9 +1,14 @@
 //! A master with a replica, and three sentinels that watch over them.
 
+use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use super::redis::{Redis, RedisOptions};
+use tempfile::TempDir;
+
+use super::certificate::Certificate;
+use super::redis::{Listen, Redis, RedisOptions};
+use crate::error::Context;
 use crate::{Error, Result};
 
 const READY_DEADLINE: Duration = Duration::from_mins(5);
@@ -19,12 +24,26 @@ pub struct SentinelOptions {
     /// For how long a master has to be silent before it is taken for dead. A test in which nobody dies wants it
     /// long, so that a busy machine is not taken for a dead one.
     pub down_after: Duration,
+    /// Where TLS is spoken.
+    pub tls: SentinelTls,
+}
+
+/// Who speaks TLS, with one certificate for all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SentinelTls {
+    /// Nobody.
+    #[default]
+    Nowhere,
+    /// Master, replica and sentinels among each other; clients reach the sentinels without.
+    Servers,
+    /// Everybody.
+    Everywhere,
 }
 
 impl Default for SentinelOptions {
     /// No passwords, and nobody is taken for dead.
     fn default() -> Self {
-        Self { password: None, sentinel_password: None, down_after: Duration::from_hours(1) }
+        Self { password: None, sentinel_password: None, down_after: Duration::from_hours(1), tls: SentinelTls::Nowhere }
     }
 }
 
@@ -33,6 +52,9 @@ impl Default for SentinelOptions {
 pub struct RedisSentinel {
     servers: [Redis; 2],
     sentinels: Vec<Redis>,
+    certificate: Option<Certificate>,
+    /// The folder of the certificate.
+    _folder: TempDir,
 }
 
 impl RedisSentinel {
@@ -44,8 +66,17 @@ impl RedisSentinel {
     pub fn start(options: &SentinelOptions) -> Result<Self> {
         let mut settings = vec![("repl-diskless-sync-delay".to_owned(), "0".to_owned())];
         settings.extend(options.password.iter().map(|password| ("masterauth".to_owned(), password.clone())));
-        let server = RedisOptions { password: options.password.clone(), settings, ..RedisOptions::default() };
-        let servers = [Redis::start(server.clone())?, Redis::start(server)?];
+        let folder = TempDir::with_prefix("kvsync-redis-ca-").context(|| "cannot make a folder".to_owned())?;
+        let (listen, certificate) = match options.tls {
+            SentinelTls::Nowhere => (Listen::Tcp, None),
+            SentinelTls::Servers | SentinelTls::Everywhere => {
+                settings.push(("tls-replication".to_owned(), "yes".to_owned()));
+                (Listen::Tls, Some(Certificate::create(folder.path())?))
+            }
+        };
+        let server = RedisOptions { listen, password: options.password.clone(), settings, ..RedisOptions::default() };
+        let start = || Redis::start_with(server.clone(), certificate.clone(), None);
+        let servers = [start()?, start()?];
         let [master, replica] = &servers;
         let port = master.port().unwrap_or_default().to_string();
         replica.cli(&["REPLICAOF", "127.0.0.1", &port])?;
@@ -58,10 +89,12 @@ impl RedisSentinel {
         if let Some(password) = &options.sentinel_password {
             lines.extend([format!("requirepass {password}"), format!("sentinel sentinel-pass {password}")]);
         }
-        let sentinel = RedisOptions { password: options.sentinel_password.clone(), ..RedisOptions::default() };
-        let start = |_| Redis::start_with(sentinel.clone(), None, Some(&lines.join("\n")));
+        let listen = if options.tls == SentinelTls::Everywhere { Listen::Tls } else { Listen::Tcp };
+        let password = options.sentinel_password.clone();
+        let sentinel = RedisOptions { listen, password, ..RedisOptions::default() };
+        let start = |_| Redis::start_with(sentinel.clone(), certificate.clone(), Some(&lines.join("\n")));
         let sentinels = (0..SENTINELS).map(start).collect::<Result<_>>()?;
-        Ok(Self { servers, sentinels })
+        Ok(Self { servers, sentinels, certificate, _folder: folder })
     }
 
     /// What the sentinels call the master.
@@ -71,6 +104,12 @@ impl RedisSentinel {
     #[must_use]
     pub fn urls(&self) -> Vec<String> {
         self.sentinels.iter().map(Redis::url).collect()
+    }
+
+    /// The certificate of the authority, in PEM, where TLS is spoken.
+    #[must_use]
+    pub fn ca(&self) -> Option<&Path> {
+        self.certificate.as_ref().map(|certificate| certificate.authority.as_path())
     }
 
     /// The two servers: who is the master is the sentinels' to say.

@@ -26,6 +26,7 @@ pub struct Builder {
     username: Option<String>,
     password: Option<String>,
     sentinel_login: Option<(Option<String>, String)>,
+    master_tls: Option<bool>,
     client_name: String,
     connect_timeout: Duration,
     command_timeout: Duration,
@@ -44,6 +45,7 @@ impl Builder {
             username: None,
             password: None,
             sentinel_login: None,
+            master_tls: None,
             client_name: "kvsync".to_owned(),
             connect_timeout: Duration::from_secs(1),
             command_timeout: Duration::from_secs(2),
@@ -81,6 +83,12 @@ impl Builder {
     /// the default user.
     pub fn sentinel_login(self, username: Option<String>, password: impl Into<String>) -> Self {
         Self { sentinel_login: Some((username, password.into())), ..self }
+    }
+
+    /// Whether the master that [`sentinel`](Self::sentinel)s name is reached by TLS, where they are not reached the same way:
+    /// by default it is as their URLs say.
+    pub fn master_tls(self, tls: bool) -> Self {
+        Self { master_tls: Some(tls), ..self }
     }
 
     /// What `CLIENT LIST` calls the connections: `kvsync` by default, without spaces.
@@ -135,7 +143,7 @@ impl Builder {
             return Err(Error::new(ErrorKind::Config, message));
         };
         let (info, login) = self.parse(url)?;
-        let opener = self.opener(&info)?;
+        let opener = self.opener(is_tls(&info))?;
         let settings = self.settings(login)?;
         let node = Node::new(opener.client(info.addr().clone())?, Arc::clone(&settings));
         let name = format!("redis at {}", node.address);
@@ -158,7 +166,7 @@ impl Builder {
                 let message = "a redis cluster has the database 0 only; leave the number out of the URL";
                 return Err(Error::new(ErrorKind::Config, message));
             }
-            let opener = self.opener(&info)?;
+            let opener = self.opener(is_tls(&info))?;
             // The nodes that are found later are taken to be set up as the first.
             let (_, settings) = match &first {
                 Some(first) => first,
@@ -184,8 +192,9 @@ impl Builder {
     ///
     /// The URLs are those of sentinels, and so are the user and the password in them; those of the master are given
     /// by [`username`](Self::username) and [`password`](Self::password). The number of a database in the URLs is that
-    /// of the master's. With `rediss://` the sentinels and the master are all reached by TLS; their certificates have
-    /// to hold for the addresses that the sentinels name (see `sentinel announce-hostnames`).
+    /// of the master's. With `rediss://` the sentinels and the master are all reached by TLS, unless
+    /// [`master_tls`](Self::master_tls) says otherwise of the master; their certificates have to hold for the addresses
+    /// that the sentinels name (see `sentinel announce-hostnames`).
     ///
     /// # Errors
     ///
@@ -197,7 +206,7 @@ impl Builder {
         for url in &self.urls {
             let (info, _) = self.parse(url)?;
             let told = info.redis_settings();
-            let opener = self.opener(&info)?;
+            let opener = self.opener(is_tls(&info))?;
             let (username, password) = match &self.sentinel_login {
                 Some((username, password)) => (username.clone(), Some(password.clone())),
                 None => (told.username().map(str::to_owned), told.password().map(str::to_owned)),
@@ -214,7 +223,8 @@ impl Builder {
         let (Some(url), Some((_, database))) = (self.urls.first(), first) else {
             return Err(Error::new(ErrorKind::Config, "a master is found by the URL of one sentinel at least"));
         };
-        let opener = self.opener(&self.parse(url)?.0)?;
+        let sentinels_tls = is_tls(&self.parse(url)?.0);
+        let opener = self.opener(self.master_tls.unwrap_or(sentinels_tls))?;
         let (username, password) = (self.username.clone(), self.password.clone());
         let client_name = self.client_name.clone();
         let settings = self.settings(Login { username, password, database, client_name, primary_only: true })?;
@@ -268,8 +278,7 @@ impl Builder {
         Ok((info, login))
     }
 
-    fn opener(&self, info: &ConnectionInfo) -> Result<Opener> {
-        let tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+    fn opener(&self, tls: bool) -> Result<Opener> {
         let authority = match &self.ca_file {
             Some(path) if tls => Some(std::fs::read(path).map_err(|error| {
                 let message = format!("the certificate of the authority, {}, cannot be read", path.display());
@@ -285,6 +294,10 @@ impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder").field("prefix", &self.prefix).finish_non_exhaustive()
     }
+}
+
+fn is_tls(info: &ConnectionInfo) -> bool {
+    matches!(info.addr(), ConnectionAddr::TcpTls { .. })
 }
 
 /// Makes clients of redis-rs: how an address is reached, without any login.
