@@ -21,7 +21,7 @@ pub(crate) struct Placeholder {
 }
 
 /// Characters that no format begins with: kvsync's own keys do.
-const RESERVED: [char; 3] = ['@', '~', '!'];
+const RESERVED: [char; 4] = ['@', '~', '!', '='];
 
 impl Format {
     /// Takes a format apart and notes everything in its syntax that is wrong.

@@ -45,10 +45,12 @@ impl Clock for ManualClock {
     }
 }
 
+/// As long as for ever, where something is waited for: a year. Sums of a few of them, and with the time now, exist.
+pub(crate) const FOR_EVER: Duration = Duration::from_hours(365 * 24);
+
 /// When this much time has passed; a year is as long as for ever.
 pub(crate) fn from_now(long: Duration) -> Instant {
-    let now = Instant::now();
-    now.checked_add(long).unwrap_or_else(|| now + Duration::from_hours(365 * 24))
+    Instant::now() + long.min(FOR_EVER)
 }
 
 /// Milliseconds from the Unix epoch to this time; 0 for a time before it.

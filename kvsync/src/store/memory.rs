@@ -95,6 +95,9 @@ impl Reader for BTreeMap<Bytes, Bytes> {
         Ok(BTreeMap::get(self, key).cloned())
     }
 
+    /// Nothing is waited for.
+    fn prefetch(&self, _keys: &mut dyn Iterator<Item = Vec<u8>>) {}
+
     fn range(&self, between: Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
         let found = BTreeMap::range::<[u8], _>(self, between);
         let owned = |(key, value): (&Bytes, &Bytes)| (key.clone(), value.clone());

@@ -254,7 +254,7 @@ impl Relay {
                 if self.again.is_none() {
                     tracing::warn!(database = self.post.outbox.name(), %error, "the outbox cannot be asked");
                 }
-                self.again = Some(Instant::now() + self.waits.next().unwrap_or(self.shared.backoff.max));
+                self.again = Some(crate::clock::from_now(self.waits.next().unwrap_or(self.shared.backoff.max)));
                 self.post.see(|seen| seen.error = Some(Arc::new(error)));
             }
         }

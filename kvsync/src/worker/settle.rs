@@ -235,7 +235,7 @@ impl Unsettled {
         let Some(row) = held.rows.get_mut(&taken.home()) else { return };
         row.busy = false;
         row.attempts = attempts;
-        row.due = Instant::now() + after;
+        row.due = crate::clock::from_now(after);
         // A later commit is waited for until it was told that the row is refused.
         let told = stage != Stage::Refused || row.commits.1 == taken.commits.1;
         if row.version == taken.version && told {
@@ -256,7 +256,7 @@ impl Unsettled {
         for row in state.rows.values_mut().filter(|row| row.busy) {
             row.busy = false;
             row.attempts = row.attempts.saturating_add(1);
-            row.due = Instant::now() + after;
+            row.due = crate::clock::from_now(after);
         }
     }
 

@@ -118,7 +118,7 @@ impl Worker {
         }
         if !left.is_empty() {
             if self.parked.is_empty() || again {
-                self.due = Instant::now() + self.waits.next().unwrap_or(self.lane.shared.backoff.max);
+                self.due = crate::clock::from_now(self.waits.next().unwrap_or(self.lane.shared.backoff.max));
             }
             self.parked.append(&mut left);
         }

@@ -61,6 +61,7 @@ enum Fault {
     ScanCountsKeys,
     EpochFalls,
     EpochForgets,
+    UpWhenClosed,
     SweepsAll,
     SweepsRecords,
     SweepsNothing,
@@ -111,6 +112,7 @@ const FAULTS: &[(Fault, &str)] = &[
     (Fault::ScanCountsKeys, "what_is_removed_makes_a_scan_skip_nothing"),
     (Fault::EpochFalls, "the_epoch_only_rises"),
     (Fault::EpochForgets, "the_epoch_only_rises"),
+    (Fault::UpWhenClosed, "closing_twice_is_closing_once"),
     (Fault::SweepsAll, "a_sweep_takes_nothing_that_stands"),
     (Fault::SweepsRecords, "a_sweep_takes_a_record_when_nothing_late_can_come"),
     (Fault::SweepsNothing, "a_sweep_takes_what_has_expired_and_no_more"),
@@ -204,12 +206,14 @@ struct Sloppy {
     entries: Mutex<BTreeMap<String, Bytes>>,
     epoch: Mutex<u32>,
     flicker: AtomicBool,
+    closed: AtomicBool,
 }
 
 impl Sloppy {
     fn new(fault: Fault, up: bool) -> Self {
         let entries = Mutex::default();
-        Self { fault, up, entries, epoch: Mutex::default(), flicker: AtomicBool::new(false) }
+        let (epoch, flicker, closed) = Default::default();
+        Self { fault, up, entries, epoch, flicker, closed }
     }
 
     fn is(&self, fault: Fault) -> bool {
@@ -217,6 +221,9 @@ impl Sloppy {
     }
 
     fn reach(&self) -> Result<()> {
+        if self.is(Fault::UpWhenClosed) && self.closed.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Closed, "closed"));
+        }
         if self.up { Ok(()) } else { Err(Error::new(ErrorKind::Unavailable, "down on purpose")) }
     }
 
@@ -439,6 +446,7 @@ impl Store for Sloppy {
     }
 
     fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Relaxed);
         Ok(())
     }
 }

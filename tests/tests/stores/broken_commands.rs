@@ -2,19 +2,20 @@
 //! wrong.
 //!
 //! They are the store in memory behind a layer that distorts what is asked or answered, and a fault to
-//! choose. It is long because each fault is a line or a few within the one layer.
+//! choose; or two stores of two contracts that are one underneath. It is long because each fault is a line or a few within the one layer.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kvsync::store::conformance::{self, Harness, Stores, Verdict};
 use kvsync::store::data::{
-    Command, Condition, DataCapabilities, DataCommands, DataStore, Direction, LexRange, Operation, Outcome, Reads,
-    Reply, ScoreRange,
+    Command, Condition, DataCapabilities, DataCommands, DataStore, Direction, Entry, LexRange, Operation, Outcome,
+    Reads, Reply, ScoreRange,
 };
 use kvsync::store::{Health, MemoryStore, Status, Store};
 use kvsync::{Error, ErrorKind, Result};
@@ -52,6 +53,8 @@ faults! {
     SetKeepsTimeToLive => "a_set_takes_the_time_to_live_away",
     ExpiredIsPresent => "what_has_expired_is_absent_for_conditions",
     TakesNoTime => "a_time_to_live_of_nothing_is_refused",
+    LongTimeIsNone => "a_time_to_live_has_no_upper_end",
+    LongTimeIsRefused => "a_time_to_live_has_no_upper_end",
     CounterBeginsAtOne => "a_counter_begins_at_nothing",
     CounterLosesTimeToLive => "a_counter_keeps_its_time_to_live",
     CounterTakesAnyText => "a_counter_refuses_what_is_no_number",
@@ -66,6 +69,8 @@ faults! {
     SetOfAtMostAThousand => "a_set_of_many_members_is_read_whole",
     OtherKindsAreOverwritten => "set_commands_refuse_other_kinds",
     OtherKindsReadAsAbsent => "hash_commands_refuse_other_kinds",
+    SortedKindsAreOne => "sorted_set_commands_refuse_other_kinds",
+    NothingRefusesOtherKinds => "what_names_no_member_answers_nothing_whatever_stands_there",
     HSetReplacesTheHash => "fields_are_set_and_read",
     FirstOfAFieldNamedTwice => "of_a_field_named_twice_the_last_counts",
     HSetIfAbsentReplaces => "hset_if_absent_sets_a_field_once",
@@ -92,6 +97,8 @@ faults! {
     ValueLostOnNewScore => "a_score_of_a_field_is_moved_without_its_value",
     ZhIncrByCreates => "a_score_of_a_field_is_moved_without_its_value",
     ZhAddIfAbsentReplaces => "zh_add_if_absent_leaves_a_field_as_it_is",
+    ReplacedFieldsComeBack => "nothing_of_a_replaced_sorted_hash_comes_back",
+    ValuesStandBesideTheKey => "a_sorted_hash_is_in_no_other_keys_way",
     ZhLimitIsIgnored => "fields_are_found_as_members_are",
     BatchFailsAsAWhole => "a_command_that_fails_leaves_the_others_alone",
     BatchStopsAtAFailure => "a_command_that_fails_leaves_the_others_alone",
@@ -104,6 +111,7 @@ faults! {
     AtomicIgnoresConditions => "every_failed_condition_is_told_from_those_that_hold",
     AtomicTakesKeysForMembers => "conditions_are_looked_at_before_anything_is_written",
     AtomicWritesWhatFits => "a_wrong_kind_undoes_all",
+    AtomicTellsWrongKindsFirst => "a_failed_condition_is_told_before_a_wrong_kind",
     AtomicOneByOne => "racing_atomic_writes_are_whole",
     AtomicShowsHalves => "no_reader_sees_half_an_atomic_write",
     AtomicTakesAnyNumber => "too_many_operations_are_refused",
@@ -116,6 +124,8 @@ faults! {
     AbsentOnOutage => "an_unreachable_server_is_an_error_and_never_an_absence",
     DoneOnOutage => "an_unreachable_server_is_an_error_and_never_an_absence",
     RefusedOnOutage => "an_unreachable_server_is_an_error_and_never_an_absence",
+    UpWhenClosed => "a_store_whose_calls_are_closed_is_down",
+    ComesBackWhenAsked => "a_store_whose_calls_are_closed_is_down",
     UpOnOutage => "an_unreachable_server_is_an_error_and_never_an_absence",
 }
 
@@ -185,6 +195,9 @@ struct Wrong {
     right: MemoryStore,
     /// Held by every call but those of the faults that race.
     whole: Mutex<()>,
+    closed: AtomicBool,
+    /// The fields of sorted hashes that were replaced.
+    left: Mutex<BTreeMap<Bytes, Vec<Entry>>>,
     /// The keys that were given a time to live, with it and since when.
     ending: Mutex<BTreeMap<Bytes, (Instant, Duration)>>,
 }
@@ -201,11 +214,17 @@ impl Store for Wrong {
     }
 
     fn health(&self, _deadline: Duration) -> Health {
-        let up = self.up || self.fault == Fault::UpOnOutage;
+        let closed = match self.fault {
+            Fault::UpWhenClosed => false,
+            Fault::ComesBackWhenAsked => self.closed.swap(false, Ordering::Relaxed),
+            _ => self.closed.load(Ordering::Relaxed),
+        };
+        let up = (self.up || self.fault == Fault::UpOnOutage) && !closed;
         Health::new(if up { Status::Up } else { Status::Down }, Vec::new())
     }
 
     fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -219,6 +238,9 @@ impl DataStore for Wrong {
     fn run(&self, commands: &[Command], _reads: Reads) -> Vec<Result<Reply>> {
         if !self.up {
             return commands.iter().map(|command| self.outage(command)).collect();
+        }
+        if self.closed.load(Ordering::Relaxed) {
+            return commands.iter().map(|_| Err(Error::new(ErrorKind::Closed, "closed"))).collect();
         }
         let racing = matches!(self.fault, Fault::IncrementIsNotAtomic | Fault::SetIfEqualIsNotAtomic);
         let _whole = (!racing).then(|| self.whole.lock());
@@ -269,6 +291,11 @@ impl DataStore for Wrong {
             operations.iter().map(|operation| Operation::new(unconditional(operation.command()))).collect();
         match self.fault {
             Fault::AtomicStopsHalfway => return one_by_one(operations),
+            Fault::AtomicTellsWrongKindsFirst
+                if operations.iter().any(|one| self.is_of_another_kind(one.command())) =>
+            {
+                return Err(Error::new(ErrorKind::WrongType, "another kind"));
+            }
             Fault::AtomicTakesKeysForMembers => {
                 for (place, operation) in operations.iter().enumerate() {
                     let command = operation.command();
@@ -351,7 +378,8 @@ fn unconditional(command: &Command) -> Command {
 
 impl Wrong {
     fn new(fault: Fault, up: bool) -> Self {
-        Self { fault, up, right: MemoryStore::new(), whole: Mutex::default(), ending: Mutex::default() }
+        let (whole, closed, left, ending) = Default::default();
+        Self { fault, up, right: MemoryStore::new(), whole, closed, left, ending }
     }
 
     fn is(&self, fault: Fault) -> bool {
@@ -382,6 +410,11 @@ impl Wrong {
             _ => false,
         };
         (0..operations.len()).filter(|place| fails(&operations[*place])).collect()
+    }
+
+    /// Whether a set command is on what is no set.
+    fn is_of_another_kind(&self, command: &Command) -> bool {
+        matches!(command, Command::SAdd { key, .. } if self.right.smembers(key).is_err())
     }
 
     fn stands(&self, key: &Bytes) -> bool {
@@ -422,6 +455,9 @@ impl Wrong {
                 self.right.delete(key)?;
                 self.ask(command)
             }
+            Fault::SortedKindsAreOne if self.right.zcount(key, ..).is_ok() || self.right.zh_count(key, ..).is_ok() => {
+                MemoryStore::new().run(std::slice::from_ref(command), Reads::Latest).remove(0)
+            }
             Fault::OtherKindsReadAsAbsent if !command.writes() => {
                 MemoryStore::new().run(std::slice::from_ref(command), Reads::Latest).remove(0)
             }
@@ -433,6 +469,26 @@ impl Wrong {
     fn instead(&self, command: &Command) -> Option<Result<Reply>> {
         match (self.fault, command) {
             (Fault::SetRefusesOtherKinds, Command::Set { key, .. }) => self.right.get(key).err().map(Err),
+            (Fault::NothingRefusesOtherKinds, Command::SAdd { key, members }) if members.is_empty() => {
+                self.right.smembers(key).err().map(Err)
+            }
+            (Fault::LongTimeIsRefused, Command::Set { expires: Some(expires), .. }) => {
+                let refused = i64::try_from(expires.as_millis()).is_err();
+                refused.then(|| Err(Error::new(ErrorKind::Rejected, "not an integer")))
+            }
+            (Fault::ReplacedFieldsComeBack, Command::Set { key, .. }) => {
+                let fields = self.right.zh_range_by_score(key, .., None).ok()?;
+                self.left.lock().insert(key.clone(), fields);
+                None
+            }
+            (Fault::ReplacedFieldsComeBack, Command::ZhAdd { key, .. }) if !self.stands(key) => {
+                let left = self.left.lock().remove(key).unwrap_or_default();
+                let back = |Entry { field, value, score }: &Entry| self.right.zh_add(key, field, value, *score);
+                left.iter().find_map(|entry| back(entry).err()).map(Err)
+            }
+            (Fault::ValuesStandBesideTheKey, Command::Del { key, .. }) => {
+                self.right.delete([key, b"\0values".as_slice()].concat()).err().map(Err)
+            }
             (Fault::MGetFailsOnOtherKinds, Command::MGet { keys }) => {
                 keys.iter().find_map(|key| self.right.get(key).err()).map(Err)
             }
@@ -592,6 +648,10 @@ impl Wrong {
         let mut ending = self.ending.lock();
         match (self.fault, *expires) {
             (Fault::TakesNoTime, Some(time)) if time.is_zero() => *expires = None,
+            // As a number that wraps.
+            (Fault::LongTimeIsNone, Some(time)) if time.as_millis() >> 53 > 0 => {
+                *expires = Some(Duration::from_millis(1))
+            }
             (Fault::IgnoresTimeToLive, _) => *expires = None,
             (Fault::SetKeepsTimeToLive, None) => {
                 let left = ending.get(key).map(|(since, time)| time.saturating_sub(since.elapsed()));

@@ -195,6 +195,8 @@ impl Reader for State {
         Ok(self.1.get(key).cloned())
     }
 
+    fn prefetch(&self, _keys: &mut dyn Iterator<Item = Vec<u8>>) {}
+
     fn range(&self, (begin, end): Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
         let end = match end {
             Bound::Excluded(end) if self.0 == Fault::EndsAreIncluded => Bound::Included(end),
@@ -221,6 +223,8 @@ impl Reader for Live<'_> {
         Ok(self.0.entries.lock().get(key).cloned())
     }
 
+    fn prefetch(&self, _keys: &mut dyn Iterator<Item = Vec<u8>>) {}
+
     fn range(&self, between: Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
         State(self.0.fault, self.0.entries.lock().clone()).range(between, direction, limit)
     }
@@ -233,6 +237,8 @@ impl Reader for Behind<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         self.0.get(key)
     }
+
+    fn prefetch(&self, _keys: &mut dyn Iterator<Item = Vec<u8>>) {}
 
     fn range(&self, between: Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
         self.0.range(between, direction, limit)

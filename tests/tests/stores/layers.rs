@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use kvsync::Result;
 use kvsync::store::conformance::{Harness, Stores};
-use kvsync::store::data::{Command, DataCapabilities, DataStore, Operation, Outcome, Reads, Reply};
+use kvsync::store::data::{Command, DataCapabilities, DataCommands, DataStore, Operation, Outcome, Reads, Reply};
 use kvsync::store::layer::{Fault, Metered, NearCache, Odds, Prefix, Profiled, Retry, Traced};
 use kvsync::store::{Health, MemoryStore, Store as AnyStore, SyncStore};
 use kvsync_tests::wait::LONG;
+use libtest_mimic::Trial;
 
 use crate::Store;
 
@@ -34,6 +35,19 @@ pub(crate) fn stores() -> Vec<Store> {
         ("layer_behind_pointers", behind_pointers),
     ];
     layers.into_iter().map(|(name, up)| -> Store { (name, Ok(Arc::new(Layer(up)))) }).collect()
+}
+
+/// What the suite cannot ask of a layer.
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![Trial::test("layers::no_time_is_too_long", || {
+        let retry = Retry::new(memory()).deadline(Duration::MAX).pauses(Duration::MAX, Duration::MAX);
+        let cache = NearCache::new(retry, 1 << 20, Duration::MAX);
+        cache.set("key", "value")?;
+        if cache.eventual().get("key")?.as_deref() != Some(b"value".as_slice()) {
+            return Err("a cache for ever is read".into());
+        }
+        Ok(())
+    })]
 }
 
 struct Layer(Make);

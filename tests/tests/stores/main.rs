@@ -4,6 +4,7 @@
 //! matrix at the end ([`matrix`]), and a store whose server is missing is a failure.
 
 mod broken;
+mod broken_both;
 mod broken_commands;
 mod broken_engines;
 mod commands;
@@ -56,11 +57,15 @@ fn main() {
     let matrix = Matrix::default();
     let mut trials: Vec<Trial> = stores().into_iter().flat_map(|store| conforms(store, &matrix)).collect();
     trials.extend(broken::trials());
+    trials.extend(broken_both::trials());
     trials.extend(broken_commands::trials());
     trials.extend(broken_engines::trials());
     trials.extend(embedded::trials());
     trials.extend(dynamodb::trials());
     trials.extend(nats::trials());
+    trials.extend(redis::trials());
+    trials.extend(ordered::trials());
+    trials.extend(layers::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     if !arguments.list {
         println!("{}", if full.is_empty() { matrix.summary() } else { matrix.full() });

@@ -152,6 +152,7 @@
 //! }
 //! ```
 
+mod both;
 mod data;
 mod engines;
 mod ground;
@@ -235,6 +236,7 @@ pub struct Case {
 enum Run {
     Sync(fn(&dyn SyncStore) -> Result<(), String>),
     Data(fn(&dyn DataStore) -> Result<(), String>),
+    Both(fn(&dyn SyncStore, &dyn DataStore) -> Result<(), String>),
 }
 
 /// What a case asks of a store.
@@ -274,6 +276,10 @@ impl Case {
         Self { name, needs, run: Run::Data(run) }
     }
 
+    const fn both(name: &'static str, run: fn(&dyn SyncStore, &dyn DataStore) -> Result<(), String>) -> Self {
+        Self { name, needs: Needs::Nothing, run: Run::Both(run) }
+    }
+
     /// Whether the case can be asked of such a store; if not, why.
     ///
     /// # Errors
@@ -286,8 +292,9 @@ impl Case {
         match (&self.run, &stores.sync, &stores.data) {
             (Run::Sync(_), Some(store), _) => self.needs.of_rows(store.capabilities()),
             (Run::Data(_), _, Some(store)) => self.needs.of_data(store.data_capabilities()),
-            (Run::Sync(_), None, _) => Err("it takes no rows"),
-            (Run::Data(_), _, None) => Err("it runs no commands"),
+            (Run::Both(_), Some(_), Some(_)) => Ok(()),
+            (Run::Sync(_) | Run::Both(_), None, _) => Err("it takes no rows"),
+            (Run::Data(_) | Run::Both(_), _, None) => Err("it runs no commands"),
         }
     }
 
@@ -302,7 +309,8 @@ impl Case {
         let answer = match (&self.run, stores.sync, stores.data) {
             (Run::Sync(run), Some(store), _) => run(&*store),
             (Run::Data(run), _, Some(store)) => run(&*store),
-            (Run::Sync(_), None, _) | (Run::Data(_), _, None) => {
+            (Run::Both(run), Some(sync), Some(data)) => run(&*sync, &*data),
+            (Run::Sync(_) | Run::Both(_), None, _) | (Run::Data(_) | Run::Both(_), _, None) => {
                 Err("the store that is down keeps another contract than the one that is up".to_owned())
             }
         };
@@ -352,6 +360,7 @@ pub fn cases() -> impl Iterator<Item = &'static Case> {
     .into_iter()
     .flatten()
     .chain(data::cases())
+    .chain(both::CASES)
 }
 
 /// Runs all cases, each on a store of its own.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::ground::{Checked, check, put, same, scan, stands, steps, terms, version, write};
 use super::{Case, Needs};
 use crate::envelope::{Envelope, State};
+use crate::error::ErrorKind;
 use crate::key::Key;
 use crate::record::Order;
 use crate::store::{Cursor, Status, Step, SyncStore};
@@ -76,7 +77,19 @@ fn healthy(store: &dyn SyncStore) -> Checked {
 fn closed(store: &dyn SyncStore) -> Checked {
     steps(store, &[Step::Merge(Arc::new(put("home", 1, &[])))], &terms())?;
     store.close().map_err(|error| error.to_string())?;
-    store.close().map_err(|error| format!("the second close: {error}"))
+    store.close().map_err(|error| format!("the second close: {error}"))?;
+    // A store may go on. One that does not has to say so, and may not come back for being asked.
+    for _ in 0..2 {
+        let health = store.health(Duration::from_secs(10));
+        match store.epoch() {
+            Ok(_) => check!(health.status != Status::Down, "it answers and says: {:?}", health.details),
+            Err(error) => {
+                same!(error.kind(), ErrorKind::Closed, "a call after it was closed: {error}");
+                same!(health.status, Status::Down, "the health of what is closed: {:?}", health.details);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn outage(store: &dyn SyncStore) -> Checked {

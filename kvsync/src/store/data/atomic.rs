@@ -107,6 +107,27 @@ macro_rules! in_an_atomic_write {
 
 table!(in_an_atomic_write);
 
+/// The places of the conditions that do not hold, each looked at by `holds`. Where all that can be judged hold, one
+/// that is on another kind of value is the error.
+pub(crate) fn failed<'a>(
+    commands: impl Iterator<Item = &'a Command>,
+    mut holds: impl FnMut(&Command) -> Result<bool>,
+) -> Result<Vec<usize>> {
+    let (mut failed, mut wrong) = (Vec::new(), None);
+    for (place, command) in commands.enumerate() {
+        match holds(command) {
+            Ok(true) => {}
+            Ok(false) => failed.push(place),
+            Err(error) if error.kind() == ErrorKind::WrongType => wrong = wrong.or(Some(error)),
+            Err(error) => return Err(error),
+        }
+    }
+    match wrong {
+        Some(error) if failed.is_empty() => Err(error),
+        _ => Ok(failed),
+    }
+}
+
 /// Fails for operations that the store cannot do, or not as one: too many, over keys too far apart, two on
 /// the same string, member or field or of different kinds on one key, or one that it would refuse alone.
 ///

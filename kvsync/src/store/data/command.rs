@@ -14,9 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 /// One command on one key (`MGet`: on several). The names are Redis's where Redis has the command, and
 /// so is what each does; `ZH..` are the commands of sorted hashes, which Redis lacks.
 ///
-/// A command on a key that holds another kind of value fails and changes nothing; but a store may keep a
-/// sorted hash as a sorted set with values beside it, and take the commands of both on either. A set, hash, sorted set
-/// or sorted hash whose last member goes is gone itself; one that is not there reads as empty.
+/// A command on a key that holds another kind of value fails and changes nothing; a sorted set and a sorted hash are two
+/// kinds. One that names no member or field, and so does nothing, answers 0 whatever stands there. A set, hash, sorted
+/// set or sorted hash whose last member goes is gone itself; one that is not there reads as empty.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Command {
     /// The string under a key. Answers [`Reply::Value`](super::Reply::Value).
@@ -39,7 +39,8 @@ pub enum Command {
         value: Bytes,
         /// What has to hold for it.
         when: Condition,
-        /// How long it lives, in whole milliseconds; for ever without. A value of another time to live loses it.
+        /// How long it lives, in whole milliseconds; for ever without. A value of another time to live loses it. What is
+        /// longer than a store can count, a hundred million years or more, is as long as that.
         expires: Option<Duration>,
     },
     /// Removes a key of any kind. Answers [`Reply::Taken`](super::Reply::Taken): whether there was one.
@@ -506,6 +507,22 @@ impl Command {
             Some(Kind::Sorted | Kind::SortedHash) => self.elements().map_or(0, |members| members.len()),
             Some(Kind::String | Kind::Set | Kind::Hash) | None => 0,
         }
+    }
+
+    /// Whether it names no member or field to be added or removed. It answers
+    /// [`Reply::Count`](super::Reply::Count) of 0, whatever stands under its key.
+    #[must_use]
+    pub fn does_nothing(&self) -> bool {
+        let names_members = matches!(
+            self,
+            Self::SAdd { .. }
+                | Self::SRem { .. }
+                | Self::HSet { .. }
+                | Self::HDel { .. }
+                | Self::ZRem { .. }
+                | Self::ZhRem { .. }
+        );
+        names_members && self.elements().is_some_and(|named| named.is_empty())
     }
 
     /// Fails for what no store takes, and for what is beyond the limits of this one.

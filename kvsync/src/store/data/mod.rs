@@ -107,7 +107,10 @@ pub trait DataStore: Store {
     fn run(&self, commands: &[Command], reads: Reads) -> Vec<Result<Reply>>;
 
     /// Runs operations as one: all of them, or none when a condition fails. Conditions are looked at
-    /// before anything is written. No key may be written by two operations, unless they are
+    /// before anything is written, and one that fails is told before whatever else is wrong: where another operation is
+    /// on a wrong kind of value, or has a sum that is no number, the answer is [`Outcome::Refused`] all the same.
+    /// A condition on a wrong kind of value has not failed; it is
+    /// [`ErrorKind::WrongType`](crate::ErrorKind::WrongType) where none has. No key may be written by two operations, unless they are
     /// for one kind of values and name other members or fields.
     ///
     /// # Errors

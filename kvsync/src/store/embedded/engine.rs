@@ -57,6 +57,9 @@ impl Reader for State<'_> {
         self.data.get(key).map_err(|fault| fault.error(self.dir))
     }
 
+    /// Nothing is waited for.
+    fn prefetch(&self, _keys: &mut dyn Iterator<Item = Vec<u8>>) {}
+
     fn range(&self, between: Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
         self.data.range(between, direction == Direction::Reverse, limit).map_err(|fault| fault.error(self.dir))
     }

@@ -53,13 +53,13 @@ impl<S: Store> Prefix<S> {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] for a prefix that is empty, that begins with `@`, `~` or `!`, which kvsync's own keys
+    /// [`ErrorKind::Config`] for a prefix that is empty, that begins with `@`, `~`, `!` or `=`, which kvsync's own keys
     /// begin with, or that holds a brace: keys that share a `{tag}` would no longer share a slot of a cluster.
     pub fn new(prefix: impl Into<String>, store: S) -> Result<Self> {
         let prefix: String = prefix.into();
-        if prefix.is_empty() || prefix.starts_with(['@', '~', '!']) || prefix.contains(['{', '}']) {
+        if prefix.is_empty() || prefix.starts_with(['@', '~', '!', '=']) || prefix.contains(['{', '}']) {
             let message = format!(
-                "`{prefix}` is no prefix; take one such as `staging:`, not empty, without braces, and not beginning with `@`, `~` or `!`"
+                "`{prefix}` is no prefix; take one such as `staging:`, not empty, without braces, and not beginning with `@`, `~`, `!` or `=`"
             );
             return Err(Error::new(ErrorKind::Config, message));
         }

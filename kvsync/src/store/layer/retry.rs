@@ -10,6 +10,7 @@ use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bytes::Bytes;
 
 use super::passes_on;
+use crate::clock::FOR_EVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::record::Terms;
@@ -72,7 +73,7 @@ impl<S> Retry<S> {
     /// How long the first and the longest pause are, before chance is added.
     #[must_use]
     pub fn pauses(self, first: Duration, longest: Duration) -> Self {
-        Self { pauses: (first, longest), ..self }
+        Self { pauses: (first.min(FOR_EVER), longest.min(FOR_EVER)), ..self }
     }
 
     /// Answers each of `asked`; `again` says whether one that failed so may be repeated.

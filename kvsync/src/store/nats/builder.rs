@@ -15,10 +15,9 @@ use super::subject::{MAX_BUCKET, MAX_PREFIX, Subjects};
 use super::update::Turns;
 use super::{Inner, NatsStore};
 use crate::bridge::Bridge;
+use crate::clock::FOR_EVER;
 use crate::error::{Error, ErrorKind, Result};
 
-/// For ever, as far as clocks can add it up.
-const LONGEST: Duration = Duration::from_hours(24 * 365);
 /// Room for what goes with an entry: the name of a header and a revision.
 const HEADERS: usize = 128;
 
@@ -179,7 +178,7 @@ impl Builder {
     pub fn connect(mut self) -> Result<NatsStore> {
         self.check()?;
         for time in [&mut self.connect_timeout, &mut self.command_timeout, &mut self.retry_for] {
-            *time = (*time).min(LONGEST);
+            *time = (*time).min(FOR_EVER);
         }
         let servers = self.servers()?;
         let at =

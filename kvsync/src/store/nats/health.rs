@@ -8,12 +8,16 @@ use tokio::time::Instant;
 
 use super::Inner;
 use crate::bridge::Cut;
+use crate::clock::FOR_EVER;
 use crate::error::{Error, ErrorKind};
 use crate::store::{Health, Status};
 
 /// Asks within the deadline.
 pub(super) fn health(store: &Arc<Inner>, deadline: Duration) -> Health {
-    let inner = Arc::clone(store);
+    if let Err(closed) = store.open() {
+        return Health::new(Status::Down, vec![closed.to_string()]);
+    }
+    let (inner, deadline) = (Arc::clone(store), deadline.min(FOR_EVER));
     let asked = store.bridge.run(deadline, async move {
         // A moment before the caller's, so that the answer still reaches it.
         inner.client.info(Instant::now() + deadline.mul_f64(0.9)).await

@@ -227,9 +227,7 @@ impl Inner {
         cut: ErrorKind,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
-        if self.closed.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Closed, format!("{} was closed", self.name)));
-        }
+        self.open()?;
         match self.bridge.run(self.command_timeout + self.retry_for + GRACE, work) {
             Ok(answer) => answer,
             Err(Cut::Deadline) => Err(Error::new(cut, format!("{} did not answer in time", self.name))),
@@ -242,6 +240,13 @@ impl Inner {
                 Err(Error::new(ErrorKind::Config, message))
             }
         }
+    }
+
+    fn open(&self) -> Result<()> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, format!("{} was closed", self.name)));
+        }
+        Ok(())
     }
 
     /// When a write is given up that begins now.

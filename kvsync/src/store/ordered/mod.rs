@@ -105,7 +105,7 @@ pub trait Reader {
 
     /// Told of keys that [`get`](Self::get) will ask for, in about this order. An engine across a network begins to
     /// read them, so that the answers need not be waited for one by one; others have nothing to do.
-    fn prefetch(&self, _keys: &mut dyn Iterator<Item = Vec<u8>>) {}
+    fn prefetch(&self, keys: &mut dyn Iterator<Item = Vec<u8>>);
 
     /// At most `limit` entries between two keys, in the order of their keys or against it. The limit may be 0, for
     /// nothing, and [`usize::MAX`], for all: it says nothing about how much there is. The ends are never the wrong way
@@ -121,6 +121,10 @@ pub trait Reader {
 impl<R: Reader + ?Sized> Reader for &R {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         (**self).get(key)
+    }
+
+    fn prefetch(&self, keys: &mut dyn Iterator<Item = Vec<u8>>) {
+        (**self).prefetch(keys);
     }
 
     fn range(&self, between: Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
@@ -233,9 +237,11 @@ impl<E: Engine> Store for OrderedStore<E> {
 
 impl<E: Engine> DataStore for OrderedStore<E> {
     fn data_capabilities(&self) -> DataCapabilities {
-        let Limits { key, value, .. } = self.engine.limits();
+        let Limits { key, value, transaction, .. } = self.engine.limits();
+        // A value is written with what says its kind, its score and its end.
+        let value = value.min(transaction.saturating_sub(4 * key));
         // A key may double when it is escaped, and stands before each of its members.
-        DataCapabilities::new(key / 4, key / 2 - layout::OVERHEAD, value - layout::OVERHEAD)
+        DataCapabilities::new(key / 4, key / 2 - layout::OVERHEAD, value.saturating_sub(layout::OVERHEAD))
     }
 
     fn run(&self, commands: &[Command], _reads: Reads) -> Vec<Result<Reply>> {
@@ -259,12 +265,7 @@ pub(crate) fn run_one(entries: &mut dyn Writer, now: u64, command: &Command) -> 
 /// Runs operations as one, in a transaction, at a time. Where it fails, nothing of the transaction may be written.
 pub(crate) fn run_atomic(entries: &mut dyn Writer, now: u64, operations: &[Operation]) -> Result<Outcome> {
     let mut run = Run { entries, now };
-    let mut failed = Vec::new();
-    for (place, operation) in operations.iter().enumerate() {
-        if !run.holds(operation.command())? {
-            failed.push(place);
-        }
-    }
+    let failed = atomic::failed(operations.iter().map(Operation::command), |command| run.holds(command))?;
     if !failed.is_empty() {
         return Ok(Outcome::Refused(failed));
     }

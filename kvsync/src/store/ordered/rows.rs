@@ -21,7 +21,8 @@ const LEDGER: usize = 16 * 1024;
 
 impl<E: Engine> SyncStore for OrderedStore<E> {
     fn capabilities(&self) -> Capabilities {
-        let Limits { key, value, batch, .. } = self.engine().limits();
+        let Limits { key, value, transaction, batch } = self.engine().limits();
+        let value = value.min(transaction.saturating_sub(key));
         Capabilities::new(key - 1, value - LEDGER.min(value / 2), batch).with_whole_changes()
     }
 

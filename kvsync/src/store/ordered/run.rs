@@ -168,6 +168,9 @@ impl Run<'_> {
 
     /// A command that writes, or one that reads.
     pub(super) fn write(&mut self, command: &Command) -> Result<Reply> {
+        if command.does_nothing() {
+            return Ok(Reply::Count(0));
+        }
         match command {
             Command::Set { key, value, expires, .. } => {
                 let holds = self.holds(command)?;
@@ -272,9 +275,6 @@ impl Run<'_> {
     }
 
     fn put(&mut self, key: &[u8], kind: Kind, elements: BTreeMap<&Bytes, Bytes>) -> Result<Reply> {
-        if elements.is_empty() {
-            return self.state().is(key, kind).map(|_| Reply::Count(0));
-        }
         self.begin(key, kind)?;
         let place = Place::of(key);
         let mut new = 0;

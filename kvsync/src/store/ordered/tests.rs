@@ -38,6 +38,9 @@ impl Reader for Entries {
         Ok(self.0.get(key).cloned())
     }
 
+    /// Nothing is waited for.
+    fn prefetch(&self, _keys: &mut dyn Iterator<Item = Vec<u8>>) {}
+
     fn range(&self, between: Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
         let found = self.0.range::<[u8], _>(between).map(|(key, value)| (key.clone(), value.clone()));
         Ok(if direction == Direction::Forward {

@@ -14,6 +14,7 @@ use super::node::{Node, Settings};
 use super::sentinel::Sentinel;
 use super::servers::{Cluster, Servers};
 use super::{Inner, RedisStore, check};
+use crate::clock::FOR_EVER;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Configures a [`RedisStore`].
@@ -56,15 +57,18 @@ impl Builder {
         }
     }
 
-    /// What every key in Redis begins with; `kvsync:` by default. With a `{tag}` in it a cluster keeps all
+    /// What the key of every row begins with, and what the store keeps for itself; `kvsync:` by default. With a `{tag}` in it a cluster keeps all
     /// keys on one node.
     pub fn prefix(self, prefix: impl Into<String>) -> Self {
         Self { prefix: prefix.into(), ..self }
     }
 
     /// What the keys of [`DataCommands`](crate::store::data::DataCommands) begin with: by default the
-    /// [`prefix`](Self::prefix) and `=`. Without any, they stand in Redis as they are, beside those of other
-    /// programs.
+    /// [`prefix`](Self::prefix) and `=`, which no key of a row begins with. With an empty one, they stand in Redis as they
+    /// are, beside those of other programs; those that begin with the prefix are
+    /// [`Rejected`](crate::ErrorKind::Rejected), because rows stand there. One that is the prefix, or goes on from it
+    /// without `=`, is refused when the store connects. In a cluster a prefix with a {tag} and a data prefix have the same
+    /// one, or there are no sorted hashes.
     pub fn data_prefix(self, prefix: impl Into<String>) -> Self {
         Self { data_prefix: Some(prefix.into()), ..self }
     }
@@ -236,12 +240,23 @@ impl Builder {
     }
 
     fn into_inner(self, name: String, servers: Servers, settings: Arc<Settings>) -> Inner {
-        let data_prefix = self.data_prefix.unwrap_or_else(|| format!("{}=", self.prefix));
+        let data_prefix = self.data_prefix.unwrap_or_else(|| data_prefix(&self.prefix));
         let (prefix, batch, closed) = (self.prefix, self.batch.max(1), AtomicBool::new(false));
         Inner { name, prefix, data_prefix, batch, servers, settings, closed }
     }
 
     fn settings(&self, login: Login) -> Result<Arc<Settings>> {
+        if let Some(data) = self.data_prefix.as_deref().filter(|data| data.starts_with(&self.prefix)) {
+            let own = data_prefix(&self.prefix);
+            if !data.starts_with(&own) {
+                let message = format!(
+                    "data under `{data}` would stand among the rows, which begin with `{}`; take a data prefix that \
+                     begins otherwise, or with `{own}`",
+                    self.prefix
+                );
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+        }
         for (name, time) in [("connect_timeout", self.connect_timeout), ("command_timeout", self.command_timeout)] {
             if time.is_zero() {
                 return Err(Error::new(ErrorKind::Config, format!("the {name} of a redis store cannot be zero")));
@@ -249,9 +264,9 @@ impl Builder {
         }
         Ok(Arc::new(Settings {
             login,
-            connect_timeout: self.connect_timeout,
-            command_timeout: self.command_timeout,
-            retry_for: self.retry_for,
+            connect_timeout: self.connect_timeout.min(FOR_EVER),
+            command_timeout: self.command_timeout.min(FOR_EVER),
+            retry_for: self.retry_for.min(FOR_EVER),
             connections: self.connections,
         }))
     }
@@ -288,6 +303,11 @@ impl Builder {
         };
         Ok(Opener { tls, authority })
     }
+}
+
+/// Where data stand beside rows of this prefix: no key of a row begins with `=`.
+fn data_prefix(prefix: &str) -> String {
+    format!("{prefix}=")
 }
 
 impl fmt::Debug for Builder {

@@ -22,6 +22,9 @@ struct Told {
 
 /// Asks every server, all of them within the deadline.
 pub(super) fn health(store: &Inner, deadline: Duration) -> Health {
+    if let Err(closed) = store.open() {
+        return Health::new(Status::Down, vec![crate::Error::from(closed).to_string()]);
+    }
     let deadline = crate::clock::from_now(deadline);
     let nodes = store.servers.nodes();
     // Threads, because one server that hangs must not hide the others.

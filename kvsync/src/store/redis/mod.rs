@@ -35,10 +35,18 @@
 //! - For a user with an access list: `~kvsync:* +@read +@write +@scripting +@connection +info` (and
 //!   `+cluster` in a cluster), with your prefix; with `+config|get` health also tells what the settings lose.
 //!   The commands of [`DataCommands`](crate::store::data::DataCommands) need no others; a
-//!   [`data_prefix`](Builder::data_prefix) of your own needs its `~` too. On a
+//!   [`data_prefix`](Builder::data_prefix) of your own needs its `~` too, beside that of the prefix. On a
 //!   single server scripts reach keys that they find in records, which a proxy that shards by key cannot know:
 //!   connect to the servers themselves.
 //! - The clock of the server need not agree with ours: expiries are sent as durations.
+//!
+//! # Where things stand
+//!
+//! Rows stand under the [`prefix`](Builder::prefix), data under the [`data_prefix`](Builder::data_prefix), each value as
+//! the type that Redis has for it. A sorted hash is a list of one word under its key, and two keys that begin with the
+//! prefix and `!`, for scores and values, in the same slot. A SET over it, or the end of a string that replaced it, leaves
+//! these two where they are: they are never seen again, and go when a sorted hash begins anew under the key, or with a
+//! delete of it. A program that replaces sorted hashes by strings for good should delete them first.
 //!
 //! # Sentinels
 //!

@@ -156,11 +156,11 @@ fn run_of(info: &Value) -> String {
     .unwrap_or_else(|| "unknown".to_owned())
 }
 
-/// A key of ours, without the prefix; what begins with `!` is not for others.
+/// A key of a row, without the prefix. What begins with `!` is the store's own, with `=` the data's.
 fn own(store: &Inner, key: &Value) -> Option<Key> {
     let Value::BulkString(key) = key else { return None };
     let key = std::str::from_utf8(key).ok()?.strip_prefix(&store.prefix)?;
-    (!key.starts_with('!')).then(|| Key::new(key))
+    (!key.starts_with(['!', '='])).then(|| Key::new(key))
 }
 
 /// The text as a pattern that finds it and nothing else.

@@ -37,6 +37,8 @@ pub(super) enum Script {
     ZhRem,
     /// The value of a field of a sorted hash.
     ZhGet,
+    /// What the scores of a sorted hash say.
+    ZhScores,
     /// Adds to the score of a field of a sorted hash.
     ZhIncrBy,
     /// Fields of a sorted hash.
@@ -45,7 +47,7 @@ pub(super) enum Script {
     Atomic,
 }
 
-const SCRIPTS: [Script; 16] = [
+const SCRIPTS: [Script; 17] = [
     Script::Apply,
     Script::Merge,
     Script::Write,
@@ -59,6 +61,7 @@ const SCRIPTS: [Script; 16] = [
     Script::ZhAdd,
     Script::ZhRem,
     Script::ZhGet,
+    Script::ZhScores,
     Script::ZhIncrBy,
     Script::ZhRange,
     Script::Atomic,
@@ -79,9 +82,10 @@ impl Script {
             Self::Delete => include_str!("lua/delete.lua"),
             Self::ZhAdd => concat!(include_str!("lua/zh.lua"), include_str!("lua/zh_add.lua")),
             Self::ZhRem => concat!(include_str!("lua/zh.lua"), include_str!("lua/zh_rem.lua")),
-            Self::ZhGet => include_str!("lua/zh_get.lua"),
-            Self::ZhIncrBy => include_str!("lua/zh_incr_by.lua"),
-            Self::ZhRange => include_str!("lua/zh_range.lua"),
+            Self::ZhGet => concat!(include_str!("lua/zh.lua"), include_str!("lua/zh_get.lua")),
+            Self::ZhScores => concat!(include_str!("lua/zh.lua"), include_str!("lua/zh_scores.lua")),
+            Self::ZhIncrBy => concat!(include_str!("lua/zh.lua"), include_str!("lua/zh_incr_by.lua")),
+            Self::ZhRange => concat!(include_str!("lua/zh.lua"), include_str!("lua/zh_range.lua")),
             Self::Atomic => concat!(include_str!("lua/zh.lua"), include_str!("lua/atomic.lua")),
         }
     }

@@ -30,18 +30,18 @@ impl Draw<'_> {
     }
 
     /// Any command. Under the keys of equal scores all scores are 0, because the order of members of
-    /// others is unspecified; a sorted set and a sorted hash never share a key, because stores may take
-    /// the one for the other.
+    /// others is unspecified.
     pub(super) fn command(&mut self) -> Command {
         let [a, b, equal, equal_too] = Self::keys(self.prefix);
         let any = self.one(&[&a, &b, &equal, &equal_too]).clone();
         let are_equal = self.random.random();
+        let sorted = self.one(&if are_equal { [&equal, &equal_too] } else { [&a, &b] }).clone();
         match self.random.random_range(0..if self.redis { 22 } else { 33 }) {
             0..=5 => self.string(any),
             6..=8 => self.set(any),
             9..=12 => self.hash(any),
-            13..=21 => self.sorted(if are_equal { equal } else { a }, are_equal),
-            _ => self.sorted_hash(if are_equal { equal_too } else { b }, are_equal),
+            13..=21 => self.sorted(sorted, are_equal),
+            _ => self.sorted_hash(sorted, are_equal),
         }
     }
 
@@ -150,10 +150,10 @@ impl Draw<'_> {
         Bytes::from_static(self.one(MEMBERS))
     }
 
-    /// Some members, now and then one of them twice; of none, it is unspecified whether a store looks at
-    /// what stands under the key.
+    /// Some members, now and then one of them twice, or none, which Redis itself does not take.
     fn members(&mut self) -> Vec<Bytes> {
-        (0..self.random.random_range(1..=4)).map(|_| self.member()).collect()
+        let least = usize::from(self.redis);
+        (0..self.random.random_range(least..=4)).map(|_| self.member()).collect()
     }
 
     fn value(&mut self) -> Bytes {

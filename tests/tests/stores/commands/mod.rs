@@ -133,7 +133,6 @@ fn alike(wanted: &Result<Outcome>, found: &Result<Outcome>) -> bool {
         (Ok(Outcome::Refused(wanted)), Ok(Outcome::Refused(found))) => {
             !found.is_empty() && found.iter().all(|place| wanted.contains(place))
         }
-        (Ok(Outcome::Refused(_)), Err(error)) | (Err(error), Ok(Outcome::Refused(_))) => undone(error.kind()),
         (Err(wanted), Err(found)) => undone(wanted.kind()) && undone(found.kind()),
         (Ok(_), _) | (_, Ok(_)) => false,
     }

@@ -1,4 +1,4 @@
-//! Atomic writes.
+//! Atomic writes. It is long because a write takes every command, and each way to fail has to undo all of them.
 
 use super::{fails, ok};
 use crate::error::ErrorKind;
@@ -14,6 +14,7 @@ pub(super) const CASES: &[Case] = &[
     Case::data("every_failed_condition_is_told_from_those_that_hold", Needs::AtomicSlot, each),
     Case::data("conditions_are_looked_at_before_anything_is_written", Needs::AtomicSlot, before),
     Case::data("a_wrong_kind_undoes_all", Needs::AtomicSlot, wrong_kind),
+    Case::data("a_failed_condition_is_told_before_a_wrong_kind", Needs::AtomicSlot, refused_first),
     Case::data("what_a_command_refuses_an_atomic_write_refuses", Needs::AtomicSlot, refused_for_good),
     Case::data("an_overflow_undoes_all", Needs::AtomicSlot, overflow),
     Case::data("a_hundred_operations_are_portable", Needs::AtomicSlot, hundred),
@@ -186,6 +187,56 @@ fn wrong_kind(store: &dyn DataStore) -> Checked {
     fails(store.atomic_write(&write), ErrorKind::WrongType, "an atomic write with sadd on a string")?;
     same!(ok(store.get(key("first")), "a get")?, None, "what stood before it");
     same!(ok(store.get(key("last")), "a get")?, None, "what stood behind it");
+    Ok(())
+}
+
+/// A condition that failed, beside operations that are wrong in every other way, before and behind it.
+fn refused_first(store: &dyn DataStore) -> Checked {
+    ok(store.set(key("string"), "x"), "a set")?;
+    ok(store.set(key("counter"), i64::MAX.to_string()), "a set")?;
+    ok(store.sadd(key("set"), ["a"]), "sadd")?;
+    ok(store.zadd(key("sorted"), "a", f64::INFINITY), "zadd")?;
+    ok(store.zh_add(key("sorted hash"), "a", "x", f64::INFINITY), "zh_add")?;
+    let wrong: [(&str, ErrorKind, Add); 9] = [
+        ("sadd on a string", ErrorKind::WrongType, |write| write.sadd(key("string"), ["b"])),
+        ("incr_by on a set", ErrorKind::WrongType, |write| write.incr_by(key("set"), 1)),
+        ("set_if_equal on a set", ErrorKind::WrongType, |write| write.set_if_equal(key("set"), "a", "b")),
+        ("hset_if_absent on a string", ErrorKind::WrongType, |write| write.hset_if_absent(key("string"), "a", "b")),
+        ("zadd_if_absent on a set", ErrorKind::WrongType, |write| write.zadd_if_absent(key("set"), "b", 1.0)),
+        ("zh_add_if_absent on a sorted set", ErrorKind::WrongType, |write| {
+            write.zh_add_if_absent(key("sorted"), "b", "", 1.0)
+        }),
+        ("an overflow", ErrorKind::Rejected, |write| write.incr_by(key("counter"), 1)),
+        ("a sum that is no number", ErrorKind::Rejected, |write| write.zincr_by(key("sorted"), "a", f64::NEG_INFINITY)),
+        ("a field's sum that is no number", ErrorKind::Rejected, |write| {
+            write.zh_incr_by(key("sorted hash"), "a", f64::NEG_INFINITY)
+        }),
+    ];
+    for (what, kind, add) in wrong {
+        let mut alone = AtomicWrite::new();
+        alone.delete_if_present(key("first"));
+        alone.set_if_absent(key("last"), "x");
+        add(&mut alone);
+        ok(store.set(key("first"), "x"), "a set")?;
+        fails(store.atomic_write(&alone), kind, &format!("{what}, where no condition fails,"))?;
+        ok(store.delete(key("first")), "a delete")?;
+        let mut write = AtomicWrite::new();
+        let first = write.delete_if_present(key("first"));
+        add(&mut write);
+        same!(
+            ok(store.atomic_write(&write), &format!("a failed condition before {what}"))?,
+            Outcome::Refused(vec![first]),
+            "a failed condition before {what}"
+        );
+        let mut write = AtomicWrite::new();
+        add(&mut write);
+        let last = write.set_if_present(key("last"), "x");
+        same!(
+            ok(store.atomic_write(&write), &format!("a failed condition behind {what}"))?,
+            Outcome::Refused(vec![last]),
+            "a failed condition behind {what}"
+        );
+    }
     Ok(())
 }
 

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use super::{fails, ok};
 use crate::error::{ErrorKind, Result};
 use crate::store::Status;
-use crate::store::conformance::ground::{Checked, same};
+use crate::store::conformance::ground::{Checked, check, same};
 use crate::store::conformance::{Case, Needs};
 use crate::store::data::{
-    Command, Condition, DataCommands, DataStore, Direction, Kind, LexRange, Operation, Reads, Reply, ScoreRange,
+    Command, Condition, DataCommands, DataStore, Direction, Kind, LexRange, Operation, Outcome, Reads, Reply,
+    ScoreRange,
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -20,6 +21,8 @@ pub(super) const CASES: &[Case] = &[
     Case::data("hash_commands_refuse_other_kinds", Needs::Nothing, |store| refuse(store, Kind::Hash)),
     Case::data("sorted_set_commands_refuse_other_kinds", Needs::Nothing, |store| refuse(store, Kind::Sorted)),
     Case::data("sorted_hash_commands_refuse_other_kinds", Needs::Nothing, |store| refuse(store, Kind::SortedHash)),
+    Case::data("what_names_no_member_answers_nothing_whatever_stands_there", Needs::Nothing, of_nothing),
+    Case::data("a_store_whose_calls_are_closed_is_down", Needs::Nothing, closed),
     Case::data("an_unreachable_server_is_an_error_and_never_an_absence", Needs::Outage, unreachable),
 ];
 
@@ -79,9 +82,7 @@ fn every(key: &str) -> Vec<Command> {
 /// Commands of one kind on keys of all others.
 fn refuse(store: &dyn DataStore, kind: Kind) -> Checked {
     for stands in KINDS {
-        // Some stores keep a sorted hash beside a sorted set, under the same key.
-        let sorted = |kind| matches!(kind, Kind::Sorted | Kind::SortedHash);
-        if stands == kind || (sorted(stands) && sorted(kind)) {
+        if stands == kind {
             continue;
         }
         let key = format!("{stands:?}");
@@ -131,6 +132,59 @@ fn intact(store: &dyn DataStore, key: &str, kind: Kind) -> Checked {
         }
     };
     if stands { Ok(()) } else { Err(format!("the {kind:?} was changed by commands that are for other kinds")) }
+}
+
+/// Commands that add or remove nothing, alone, in a batch and in an atomic write.
+fn of_nothing(store: &dyn DataStore) -> Checked {
+    let of_nothing = |key: &str| {
+        let key = || Bytes::copy_from_slice(key.as_bytes());
+        [
+            Command::SAdd { key: key(), members: Vec::new() },
+            Command::SRem { key: key(), members: Vec::new() },
+            Command::HSet { key: key(), fields: Vec::new() },
+            Command::HDel { key: key(), fields: Vec::new() },
+            Command::ZRem { key: key(), members: Vec::new() },
+            Command::ZhRem { key: key(), fields: Vec::new() },
+        ]
+    };
+    let check = |key: &str| -> Checked {
+        for command in of_nothing(key) {
+            let reply = store.run(std::slice::from_ref(&command), Reads::Latest).pop();
+            same!(reply.and_then(Result::ok), Some(Reply::Count(0)), "{command:?}");
+            let operation = ok(Operation::new(command), "an operation")?;
+            let done = ok(store.run_atomic(std::slice::from_ref(&operation)), "an atomic write of nothing")?;
+            same!(done, Outcome::Done, "{operation:?}");
+        }
+        let replies = store.run(&of_nothing(key), Reads::Latest);
+        check!(replies.iter().all(|reply| matches!(reply, Ok(Reply::Count(0)))), "a batch of nothing: {replies:?}");
+        Ok(())
+    };
+    for stands in KINDS {
+        let key = format!("{stands:?}");
+        fill(store, &key, stands)?;
+        check(&key)?;
+        intact(store, &key, stands)?;
+    }
+    check("absent")?;
+    check!(!ok(store.delete("absent"), "a delete")?, "nothing made something");
+    Ok(())
+}
+
+/// A store may go on after it was closed; one that does not has to say so, and may not come back for being asked.
+fn closed(store: &dyn DataStore) -> Checked {
+    ok(store.set("key", "value"), "a set")?;
+    ok(store.close(), "closing")?;
+    for _ in 0..2 {
+        let health = store.health(Duration::from_secs(10));
+        match store.set("another", "value") {
+            Ok(()) => check!(health.status != Status::Down, "it answers and says: {:?}", health.details),
+            Err(error) => {
+                same!(error.kind(), ErrorKind::Closed, "a call after it was closed: {error}");
+                same!(health.status, Status::Down, "the health of what is closed: {:?}", health.details);
+            }
+        }
+    }
+    Ok(())
 }
 
 fn unreachable(store: &dyn DataStore) -> Checked {

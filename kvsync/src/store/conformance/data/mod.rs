@@ -33,7 +33,7 @@ pub(super) fn cases() -> impl Iterator<Item = &'static Case> {
 use crate::error::{ErrorKind, Result};
 
 /// The answer, or why the case failed.
-fn ok<T>(answer: Result<T>, what: &str) -> super::ground::Checked<T> {
+pub(super) fn ok<T>(answer: Result<T>, what: &str) -> super::ground::Checked<T> {
     answer.map_err(|error| format!("{what} failed: {error}"))
 }
 

@@ -1,15 +1,17 @@
 //! Sorted hashes.
 
 use std::ops::Bound;
+use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::strings::gone;
 use super::{fails, ok};
 use crate::error::ErrorKind;
 use crate::store::conformance::ground::{Checked, Dice, check, same};
 use crate::store::conformance::{Case, Needs};
 use crate::store::data::{
-    Command, DataCommands, DataStore, Direction, Entry, LexRange, Reads, Reply, ScoreRange, Scored,
+    AtomicWrite, Command, DataCommands, DataStore, Direction, Entry, LexRange, Reads, Reply, ScoreRange, Scored,
 };
 
 pub(super) const CASES: &[Case] = &[
@@ -20,6 +22,8 @@ pub(super) const CASES: &[Case] = &[
     Case::data("fields_are_found_as_members_are", Needs::Nothing, as_members),
     Case::data("a_score_of_a_field_is_moved_without_its_value", Needs::Nothing, increments),
     Case::data("an_emptied_sorted_hash_is_gone", Needs::Nothing, emptied),
+    Case::data("nothing_of_a_replaced_sorted_hash_comes_back", Needs::Nothing, replaced),
+    Case::data("a_sorted_hash_is_in_no_other_keys_way", Needs::Nothing, alone),
     Case::data("a_sorted_hash_takes_large_values", Needs::Nothing, large),
 ];
 
@@ -177,6 +181,89 @@ fn emptied(store: &dyn DataStore) -> Checked {
     check!(ok(store.delete("key"), "a delete")?, "a sorted hash was there");
     same!(ok(store.zh_get("key", "c"), "zh_get")?, None, "a field of what was deleted");
     same!(ok(store.zh_range_by_score("key", .., None), "a range")?, [], "what was deleted");
+    Ok(())
+}
+
+/// Whatever writes over a sorted hash, one that begins anew has nothing of it.
+fn replaced(store: &dyn DataStore) -> Checked {
+    type Replace = fn(&dyn DataStore) -> crate::Result<bool>;
+    let ways: [(&str, Replace); 5] = [
+        ("a set", |store| store.set("key", "string").map(|()| true)),
+        ("a set for a time", |store| store.set_for("key", "string", Duration::from_millis(1)).map(|()| true)),
+        ("a set where something stands", |store| store.set_if_present("key", "string")),
+        ("a delete", |store| store.delete("key")),
+        ("an atomic write", |store| {
+            let mut write = AtomicWrite::new();
+            write.set("key", "string");
+            store.atomic_write(&write).map(|outcome| outcome.is_done())
+        }),
+    ];
+    for (what, replace) in ways {
+        filled(store, &[entry("a", "old", 1.0), entry("b", "old", 2.0)])?;
+        check!(ok(replace(store), what)?, "{what} replaces a sorted hash");
+        if what == "a set for a time" {
+            gone(store, "key")?;
+        } else {
+            ok(store.delete("key"), "a delete")?;
+        }
+        same!(ok(store.zh_get("key", "a"), "zh_get")?, None, "a field after {what}");
+        same!(ok(store.zh_score("key", "a"), "zh_score")?, None, "a score after {what}");
+        same!(ok(store.zh_count("key", ..), "zh_count")?, 0, "the count after {what}");
+        same!(ok(store.zh_lex_count("key", ..), "zh_lex_count")?, 0, "the count after {what}");
+        same!(ok(store.zh_range_by_score("key", .., None), "a range")?, [], "the fields after {what}");
+        same!(ok(store.zh_incr_by("key", "a", 1.0), "zh_incr_by")?, None, "a score after {what}");
+        same!(ok(store.zh_rem("key", ["b"]), "zh_rem")?, 0, "what was there to be removed after {what}");
+        filled(store, &[entry("b", "new", 3.0)])?;
+        let found = ok(store.zh_range_by_score("key", .., None), "a range")?;
+        same!(found, [entry("b", "new", 3.0)], "the fields that were added after {what}");
+        same!(ok(store.zh_get("key", "a"), "zh_get")?, None, "a field that was not added after {what}");
+        // A sorted set in its place has members and nothing else.
+        ok(store.zh_rem("key", ["b"]), "zh_rem")?;
+        ok(store.zadd("key", "a", 1.0), "zadd")?;
+        fails(store.zh_get("key", "a"), ErrorKind::WrongType, "a field of a sorted set")?;
+        ok(store.delete("key"), "a delete")?;
+    }
+    Ok(())
+}
+
+/// Keys that a store may have made of the key of a sorted hash are those of whoever writes them.
+fn alone(store: &dyn DataStore) -> Checked {
+    let others = |key: &str| {
+        let behind = ["\0values", "\0", "\0scores", ":values", "values", "/values", "\u{1}"];
+        let before = ["!values:", "!scores:", "!values{", "values:", "{", "=", "!"];
+        let behind = behind.iter().map(|behind| format!("{key}{behind}"));
+        let before = before.iter().flat_map(|before| [format!("{before}{key}"), format!("{before}{key}}}")]);
+        behind.chain(before).collect::<Vec<_>>()
+    };
+    let intact = |others: &[String], what: &str| -> Checked {
+        let found = ok(store.mget(others), "mget")?;
+        for (other, found) in others.iter().zip(found) {
+            same!(found.as_deref(), Some(other.as_bytes()), "{other:?} after {what}");
+        }
+        Ok(())
+    };
+    for key in ["key", "{tag}key", "k{e}y"] {
+        let others = others(key);
+        for other in &others {
+            ok(store.set(other, other), "a set")?;
+        }
+        ok(store.zh_add(key, "field", "value", 1.0), "zh_add")?;
+        intact(&others, "a sorted hash began")?;
+        for other in &others {
+            ok(store.set(other, other), "a set")?;
+        }
+        same!(ok(store.zh_get(key, "field"), "zh_get")?.as_deref(), Some(b"value".as_slice()), "the field of {key:?}");
+        ok(store.set(key, "string"), "a set")?;
+        intact(&others, "a sorted hash was replaced")?;
+        ok(store.delete(key), "a delete")?;
+        intact(&others, "a delete")?;
+        ok(store.zh_add(key, "field", "value", 1.0), "zh_add")?;
+        for other in &others {
+            ok(store.delete(other), "a delete")?;
+        }
+        same!(ok(store.zh_get(key, "field"), "zh_get")?.as_deref(), Some(b"value".as_slice()), "the field of {key:?}");
+        ok(store.zh_rem(key, ["field"]), "zh_rem")?;
+    }
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use super::{fails, ok};
 use crate::error::ErrorKind;
 use crate::store::conformance::ground::{Checked, check, same};
 use crate::store::conformance::{Case, Needs};
-use crate::store::data::{AtomicWrite, DataCommands, DataStore};
+use crate::store::data::{AtomicWrite, Command, Condition, DataCommands, DataStore, Reads, Reply};
 
 pub(super) const CASES: &[Case] = &[
     Case::data("a_string_is_read_back", Needs::Nothing, set_and_get),
@@ -25,6 +25,7 @@ pub(super) const CASES: &[Case] = &[
     Case::data("what_has_expired_is_absent_for_conditions", Needs::Nothing, absent_again),
     Case::data("any_kind_takes_the_place_of_what_has_expired", Needs::Nothing, replaced_again),
     Case::data("a_time_to_live_of_nothing_is_refused", Needs::Nothing, no_time),
+    Case::data("a_time_to_live_has_no_upper_end", Needs::Nothing, long_time),
     Case::data("a_counter_begins_at_nothing", Needs::Nothing, counts),
     Case::data("a_counter_is_a_decimal_string", Needs::Nothing, decimal),
     Case::data("a_counter_keeps_its_time_to_live", Needs::Nothing, counter_expires),
@@ -153,7 +154,7 @@ fn many(store: &dyn DataStore) -> Checked {
 }
 
 /// Waits until a key is gone: a store's clock is its own. What lives too long fails the case.
-fn gone(store: &dyn DataStore, key: &str) -> Checked {
+pub(super) fn gone(store: &dyn DataStore, key: &str) -> Checked {
     let begun = Instant::now();
     loop {
         // What counts is when the store was asked: the machine may stand still before it answers.
@@ -176,6 +177,32 @@ fn expires(store: &dyn DataStore) -> Checked {
         "what is left"
     );
     check!(!ok(store.delete("short"), "a delete")?, "what has expired is not there to be deleted");
+    Ok(())
+}
+
+fn long_time(store: &dyn DataStore) -> Checked {
+    let years = |years: u64| Duration::from_secs(years * 365 * 24 * 60 * 60);
+    let millis = [1 << 53, (1 << 62) - 1, 1 << 62, (1 << 63) - 1, u64::MAX].map(Duration::from_millis);
+    for long in [years(1000), years(10_000_000), Duration::MAX].into_iter().chain(millis) {
+        ok(store.set_for("for", "1", long), &format!("a set for {long:?}"))?;
+        ok(store.incr_by("for", 1), "a counter with a long time to live")?;
+        same!(ok(store.get("for"), "a get")?.as_deref(), Some(b"2".as_slice()), "what was set for {long:?}");
+        check!(!ok(store.set_if_absent_for("for", "x", long), "a lease")?, "it is there, for {long:?}");
+        let mut write = AtomicWrite::new();
+        write.set_for("as one", "1", long);
+        let done = ok(store.atomic_write(&write), &format!("an atomic write of a set for {long:?}"))?;
+        check!(done.is_done(), "an atomic write of a set for {long:?}");
+        same!(ok(store.get("as one"), "a get")?.as_deref(), Some(b"1".as_slice()), "what was set for {long:?}");
+        let equal = Command::Set {
+            key: "for".into(),
+            value: "3".into(),
+            when: Condition::Equals("2".into()),
+            expires: Some(long),
+        };
+        let replies = store.run(&[equal], Reads::Latest);
+        check!(matches!(replies[..], [Ok(Reply::Taken(true))]), "a set if equal for {long:?}: {replies:?}");
+        same!(ok(store.get("for"), "a get")?.as_deref(), Some(b"3".as_slice()), "what was set for {long:?}");
+    }
     Ok(())
 }
 

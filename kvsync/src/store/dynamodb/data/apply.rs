@@ -29,6 +29,9 @@ pub(super) fn holds(draft: &Draft, command: &Command) -> Result<bool> {
 /// Runs a command on its key, of which everything it names was read.
 pub(super) fn apply(draft: &mut Draft, command: &Command, now: u64) -> Result<Reply> {
     use Kind::{Hash, Set, Sorted, SortedHash};
+    if command.does_nothing() {
+        return Ok(Reply::Count(0));
+    }
     match command {
         Command::Get { .. } => Ok(Reply::Value(draft.text()?.map(|text| text.value.clone()))),
         Command::Set { value, expires, .. } => {
@@ -119,10 +122,6 @@ fn increment(draft: &mut Draft, by: i64) -> Result<Reply> {
 }
 
 fn put<'a>(draft: &mut Draft, kind: Kind, elements: impl Iterator<Item = (&'a Bytes, Bytes)>) -> Result<Reply> {
-    let mut elements = elements.peekable();
-    if elements.peek().is_none() {
-        return draft.is(kind).map(|_| Reply::Count(0));
-    }
     let flat = draft.begin_flat(kind)?;
     let new = elements.filter(|(element, value)| flat.insert((*element).clone(), value.clone())).count();
     Ok(Reply::Count(u64::try_from(new).unwrap_or(u64::MAX)))

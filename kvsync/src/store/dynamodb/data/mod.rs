@@ -140,6 +140,9 @@ async fn many(call: &Call, keys: &[Bytes], consistent: bool) -> Result<Reply> {
 
 /// Runs a command, and again while others write what it has read.
 async fn one(call: &Call, command: &Command, consistent: bool) -> Result<Reply> {
+    if command.does_nothing() {
+        return Ok(Reply::Count(0));
+    }
     if range::is_range(command) {
         return range::range(call, command, consistent).await;
     }
@@ -186,13 +189,10 @@ async fn run_atomic(call: Call, operations: Vec<Operation>) -> Result<Outcome> {
     loop {
         let now = now();
         if let Some(mut drafts) = load(&call, &commands, true, now).await? {
-            let mut failed = Vec::new();
-            for (place, command) in commands.iter().enumerate() {
+            let failed = atomic::failed(commands.iter().copied(), |command| {
                 let draft = command.keys().first().and_then(|key| drafts.get(key));
-                if !draft.map_or(Ok(true), |draft| holds(draft, command))? {
-                    failed.push(place);
-                }
-            }
+                draft.map_or(Ok(true), |draft| holds(draft, command))
+            })?;
             if !failed.is_empty() {
                 return Ok(Outcome::Refused(failed));
             }

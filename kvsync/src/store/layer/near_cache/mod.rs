@@ -12,6 +12,7 @@ use bytes::Bytes;
 use self::coherent::Coherent;
 use self::command::{Data, Known, Tokens, answer, is_kept, learn};
 use super::in_steps;
+use crate::clock::FOR_EVER;
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::Key;
 use crate::record::Terms;
@@ -70,10 +71,11 @@ struct Shared<S> {
 
 impl<S> NearCache<S> {
     /// This store with a cache of at most `bytes` for rows and as many for commands, each entry for at most
-    /// `time_to_live`.
+    /// `time_to_live`, a year at most.
     #[must_use]
     pub fn new(store: S, bytes: u64, time_to_live: Duration) -> Self {
         let of_row = |key: &Key, value: &Option<Bytes>| key.as_str().len() + value.as_ref().map_or(0, Bytes::len);
+        let time_to_live = time_to_live.min(FOR_EVER);
         let rows = Coherent::new(bytes, time_to_live, of_row);
         let data = Coherent::new(bytes, time_to_live, Known::size);
         Self { shared: Arc::new(Shared { store, rows, data }), reads: Reads::Latest }

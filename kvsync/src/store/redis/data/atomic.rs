@@ -6,8 +6,8 @@ use super::super::error::Failure;
 use super::super::pipeline::{Patience, Request};
 use super::super::script::Script;
 use super::super::{Inner, strange};
+use super::request::{lifetime, slices};
 use super::{error, reply};
-use crate::clock::whole_millis;
 use crate::error::Result;
 use crate::store::data::{Command, Condition, DataCapabilities, Operation, Outcome, atomic};
 
@@ -16,6 +16,7 @@ pub(super) fn run(store: &Inner, operations: &[Operation], can: DataCapabilities
     atomic::check(operations, can, slot)?;
     let (mut keys, mut arguments) = (Vec::new(), Cmd::new());
     for operation in operations {
+        store.apart(operation.command())?;
         append(store, operation.command(), &mut keys, &mut arguments)?;
     }
     let Some(first) = keys.first() else { return Ok(Outcome::Done) };
@@ -46,14 +47,23 @@ fn append(store: &Inner, command: &Command, keys: &mut Vec<Vec<u8>>, to: &mut Cm
         to.arg(name).arg(arguments.len()).arg(arguments);
     };
     let key = command.keys().first().ok_or_else(strange)?;
-    keys.push(store.data_key(key));
-    if matches!(command, Command::Del { .. } | Command::ZhAdd { .. } | Command::ZhRem { .. } | Command::ZhIncrBy { .. })
-    {
-        keys.push(store.values_key(key)?);
+    match command {
+        Command::ZhAdd { .. } | Command::ZhRem { .. } | Command::ZhIncrBy { .. } => {
+            keys.extend(store.sorted_hash(key)?)
+        }
+        // Where there can be no sorted hash there is one key to be deleted, three times.
+        Command::Del { .. } => {
+            keys.extend(store.sorted_hash(key).unwrap_or_else(|_| [(); 3].map(|()| store.data_key(key))))
+        }
+        _ => keys.push(store.data_key(key)),
+    }
+    if command.does_nothing() {
+        add("nothing", &[]);
+        return Ok(());
     }
     match command {
         Command::Set { value, when, expires, .. } => {
-            let millis = expires.map(|expires| whole_millis(expires).to_string());
+            let millis = expires.map(|expires| lifetime(expires).to_string());
             let (name, stands) = match when {
                 Condition::Always => ("set", None),
                 Condition::Absent => ("setnx", None),
@@ -68,22 +78,22 @@ fn append(store: &Inner, command: &Command, keys: &mut Vec<Vec<u8>>, to: &mut Cm
         }
         Command::Del { must_exist, .. } => add(if *must_exist { "delxx" } else { "del" }, &[]),
         Command::IncrBy { by, .. } => add("incrby", &[by.to_string().as_bytes()]),
-        Command::SAdd { members, .. } => add("sadd", &super::request::slices(members)),
-        Command::SRem { members, .. } => add("srem", &super::request::slices(members)),
+        Command::SAdd { members, .. } => add("sadd", &slices(members)),
+        Command::SRem { members, .. } => add("srem", &slices(members)),
         Command::HSet { fields, .. } => {
             add("hset", &fields.iter().flat_map(|(field, value)| [&field[..], &value[..]]).collect::<Vec<_>>());
         }
         Command::HSetNx { field, value, .. } => add("hsetnx", &[field, value]),
-        Command::HDel { fields, .. } => add("hdel", &super::request::slices(fields)),
+        Command::HDel { fields, .. } => add("hdel", &slices(fields)),
         Command::ZAdd { member, score, if_absent, .. } => {
             add(if *if_absent { "zaddnx" } else { "zadd" }, &[score.to_string().as_bytes(), member]);
         }
-        Command::ZRem { members, .. } => add("zrem", &super::request::slices(members)),
+        Command::ZRem { members, .. } => add("zrem", &slices(members)),
         Command::ZIncrBy { member, by, .. } => add("zincrby", &[by.to_string().as_bytes(), member]),
         Command::ZhAdd { field, value, score, if_absent, .. } => {
             add(if *if_absent { "zhaddnx" } else { "zhadd" }, &[field, value, score.to_string().as_bytes()]);
         }
-        Command::ZhRem { fields, .. } => add("zhrem", &super::request::slices(fields)),
+        Command::ZhRem { fields, .. } => add("zhrem", &slices(fields)),
         Command::ZhIncrBy { field, by, .. } => add("zhincrby", &[by.to_string().as_bytes(), field]),
         _ => return Err(strange()),
     }

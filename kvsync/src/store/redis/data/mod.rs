@@ -1,7 +1,8 @@
 //! The commands of [`DataStore`]: those that Redis has are its own, the others are scripts.
 //!
-//! A sorted hash is two keys: a sorted set under its own name, which has the scores and says what is
-//! there, and a hash beside it, in the same slot, which has the values.
+//! A sorted hash is three keys of one slot. Under its own name stands a list of one word, a type that no other kind of
+//! value has here, so that the commands of every other kind refuse it by themselves. Its scores and its values stand
+//! among the store's own keys, which begin with the prefix and `!`: no key of a user's reaches them.
 
 mod atomic;
 mod reply;
@@ -31,7 +32,7 @@ impl DataStore for RedisStore {
     fn run(&self, commands: &[Command], _reads: Reads) -> Vec<Result<Reply>> {
         let (store, can) = (&*self.inner, self.data_capabilities());
         let planned: Vec<Result<Vec<Request>>> =
-            commands.iter().map(|command| command.check(can).and_then(|()| request::of(store, command))).collect();
+            commands.iter().map(|command| request::of(store, command, can)).collect();
         let lengths: Vec<Result<usize>> =
             planned.iter().map(|requests| requests.as_ref().map(Vec::len).map_err(Clone::clone)).collect();
         let requests: Vec<Request> = planned.into_iter().flatten().flatten().collect();
@@ -57,19 +58,38 @@ impl Inner {
         [self.data_prefix.as_bytes(), key].concat()
     }
 
-    /// Where the values of a sorted hash are: beside the key, in the same slot.
-    fn values_key(&self, key: &[u8]) -> Result<Vec<u8>> {
-        const VALUES: &[u8] = b"\0values";
-        let full = self.data_key(key);
-        if has_tag(&full) || !self.is_cluster() {
-            return Ok([&full, VALUES].concat());
+    /// Fails for a key under which rows stand, which a data prefix shorter than that of the rows could reach.
+    fn apart(&self, command: &Command) -> Result<()> {
+        let own = |key: &[u8]| {
+            let rest = self.prefix.as_bytes().strip_prefix(self.data_prefix.as_bytes());
+            rest.is_some_and(|rest| key.starts_with(rest))
+        };
+        match command.keys().iter().find(|key| own(key)) {
+            None => Ok(()),
+            Some(key) => {
+                let (key, prefix) = (key.escape_ascii(), &self.prefix);
+                let message = format!("the key `{key}` would stand among the rows, which begin with `{prefix}`");
+                Err(Error::new(ErrorKind::Rejected, message))
+            }
         }
-        if full.contains(&b'}') {
-            let message =
-                "a sorted hash in a cluster, under a key with `}` and without a {tag}; give it one, or leave `}` out";
-            return Err(Error::new(ErrorKind::Rejected, message));
+    }
+
+    /// The keys of a sorted hash, in one slot: its own, that of its scores, and that of its values.
+    fn sorted_hash(&self, key: &[u8]) -> Result<[Vec<u8>; 3]> {
+        let own = self.data_key(key);
+        let prefix = self.prefix.as_bytes();
+        // Told apart, because an untagged key in braces may be a tagged key of somebody's.
+        let as_it_is = has_tag(&own) || !self.is_cluster();
+        let part = |name: &[u8]| {
+            if as_it_is { [prefix, name, b":", &own].concat() } else { [prefix, name, b"{", &own, b"}"].concat() }
+        };
+        let (scores, values) = (part(b"!scores"), part(b"!values"));
+        if self.servers.slot(&scores) == self.servers.slot(&own) {
+            return Ok([own, scores, values]);
         }
-        Ok([b"{", full.as_slice(), b"}", VALUES].concat())
+        let message = "a sorted hash in a cluster, under a key with `}` and without a {tag}, or with another {tag} than \
+                       the prefix of the rows; give it that one, or leave the braces out";
+        Err(Error::new(ErrorKind::Rejected, message))
     }
 }
 

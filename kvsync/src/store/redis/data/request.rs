@@ -11,27 +11,32 @@ use super::super::pipeline::Request;
 use super::super::script::Script;
 use crate::clock::whole_millis;
 use crate::error::Result;
-use crate::store::data::{Command, Condition, Direction, LexRange, ScoreRange};
+use crate::store::data::{Command, Condition, DataCapabilities, Direction, LexRange, ScoreRange};
 
 /// The requests of a command: one, or one a key where keys are in several slots, or none where Redis refuses
 /// to do nothing.
-pub(super) fn of(store: &Inner, command: &Command) -> Result<Vec<Request>> {
+pub(super) fn of(store: &Inner, command: &Command, can: DataCapabilities) -> Result<Vec<Request>> {
+    command.check(can)?;
+    store.apart(command)?;
+    if command.does_nothing() {
+        return Ok(Vec::new());
+    }
     let plain = |name: &str, key: &Bytes| {
         let mut request = cmd(name);
         request.arg(store.data_key(key));
         request
     };
     let script = |script: Script, key: &Bytes| -> Result<Cmd> {
-        let (key, values) = (store.data_key(key), store.values_key(key)?);
-        let mut call = script.call(2, key.len() + values.len());
-        call.arg(key).arg(values);
+        let keys = store.sorted_hash(key)?;
+        let mut call = script.call(3, keys.iter().map(Vec::len).sum());
+        call.arg(&keys);
         Ok(call)
     };
     let request = match command {
         Command::Get { key } => plain("GET", key),
         Command::MGet { keys } => return Ok(reads_many(store, command, keys)),
         Command::Set { key, value, when, expires } => set(&store.data_key(key), value, when, *expires),
-        Command::Del { key, .. } => match store.values_key(key) {
+        Command::Del { key, .. } => match store.sorted_hash(key) {
             Ok(_) => script(Script::Delete, key)?,
             // No sorted hash can stand there.
             Err(_) => plain("UNLINK", key),
@@ -60,17 +65,24 @@ pub(super) fn of(store: &Inner, command: &Command) -> Result<Vec<Request>> {
             request
         }
         Command::ZRem { key, members } => plain("ZREM", key).arg(slices(members)).take(),
-        Command::ZScore { key, member: field } | Command::ZhScore { key, field } => {
-            plain("ZSCORE", key).arg(&field[..]).take()
-        }
+        Command::ZScore { key, member } => plain("ZSCORE", key).arg(&member[..]).take(),
+        Command::ZhScore { key, field } => script(Script::ZhScores, key)?.arg("ZSCORE").arg(&field[..]).take(),
         Command::ZIncrBy { key, member, by } => plain("ZINCRBY", key).arg(*by).arg(&member[..]).take(),
-        Command::ZCount { key, scores } | Command::ZhCount { key, scores } => {
+        Command::ZCount { key, scores } => {
             let (min, max) = score_ends(scores);
             plain("ZCOUNT", key).arg(min).arg(max).take()
         }
-        Command::ZLexCount { key, members: range } | Command::ZhLexCount { key, fields: range } => {
-            let (min, max) = lex_ends(range);
+        Command::ZhCount { key, scores } => {
+            let (min, max) = score_ends(scores);
+            script(Script::ZhScores, key)?.arg("ZCOUNT").arg(min).arg(max).take()
+        }
+        Command::ZLexCount { key, members } => {
+            let (min, max) = lex_ends(members);
             plain("ZLEXCOUNT", key).arg(min).arg(max).take()
+        }
+        Command::ZhLexCount { key, fields } => {
+            let (min, max) = lex_ends(fields);
+            script(Script::ZhScores, key)?.arg("ZLEXCOUNT").arg(min).arg(max).take()
         }
         Command::ZRangeByScore { key, scores, direction, limit } => {
             let (name, arguments) = by_score(scores, *direction, *limit);
@@ -95,14 +107,11 @@ pub(super) fn of(store: &Inner, command: &Command) -> Result<Vec<Request>> {
             script(Script::ZhRange, key)?.arg(name).arg(arguments).take()
         }
     };
-    if does_nothing(command) {
-        return Ok(Vec::new());
-    }
     Ok(vec![whole(store, command, &request)])
 }
 
 fn set(key: &[u8], value: &Bytes, when: &Condition, expires: Option<Duration>) -> Cmd {
-    let expires = expires.map(whole_millis);
+    let expires = expires.map(lifetime);
     if let Condition::Equals(stands) = when {
         let mut call = Script::SetIfEqual.call(1, key.len() + value.len());
         return call.arg(key).arg(&stands[..]).arg(&value[..]).arg(expires).take();
@@ -120,23 +129,16 @@ fn set(key: &[u8], value: &Bytes, when: &Condition, expires: Option<Duration>) -
     request
 }
 
+/// A time to live in milliseconds. Redis adds it to the time now, in 63 bits.
+pub(super) fn lifetime(expires: Duration) -> u64 {
+    const LONGEST: u64 = 1 << 62;
+    whole_millis(expires).min(LONGEST)
+}
+
 fn whole(store: &Inner, command: &Command, request: &Cmd) -> Request {
     let slot = command.keys().first().and_then(|key| store.servers.slot(&store.data_key(key)));
     let (writes, once) = (command.writes(), !command.repeats());
     Request { slot, command: request.get_packed_command(), writes, once }
-}
-
-/// Redis has no command for adding or removing nothing.
-fn does_nothing(command: &Command) -> bool {
-    match command {
-        Command::SAdd { members: elements, .. }
-        | Command::SRem { members: elements, .. }
-        | Command::HDel { fields: elements, .. }
-        | Command::ZRem { members: elements, .. }
-        | Command::ZhRem { fields: elements, .. } => elements.is_empty(),
-        Command::HSet { fields, .. } => fields.is_empty(),
-        _ => false,
-    }
 }
 
 fn reads_many(store: &Inner, command: &Command, keys: &[Bytes]) -> Vec<Request> {

@@ -1,5 +1,5 @@
--- Deletes KEYS[1], and KEYS[2], where the values of a sorted hash are. Whether there was anything.
+-- Deletes KEYS[1], and what a sorted hash there has or has left. Whether there was anything.
 
 local stood = redis.call('UNLINK', KEYS[1])
-redis.call('UNLINK', KEYS[2])
+redis.call('UNLINK', KEYS[2], KEYS[3])
 return stood

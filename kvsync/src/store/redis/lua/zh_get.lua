@@ -1,4 +1,3 @@
 -- The value of the field ARGV[1].
 
-if not redis.call('ZSCORE', KEYS[1], ARGV[1]) then return false end
-return redis.call('HGET', KEYS[2], ARGV[1])
+return redis.call('HGET', of(KEYS[1], KEYS[3]), ARGV[1])

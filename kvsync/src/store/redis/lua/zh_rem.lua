@@ -1,3 +1,3 @@
 -- ARGV: fields. How many were there.
 
-return remove(KEYS[1], KEYS[2], ARGV)
+return remove(KEYS[1], KEYS[2], KEYS[3], ARGV)
