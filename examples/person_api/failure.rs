@@ -75,6 +75,10 @@ impl From<DieselError> for Failure {
                 Self::Taken(format!("the {column} is taken"))
             }
             DieselError::DatabaseError(DatabaseErrorKind::ClosedConnection, _) => Self::Unavailable(error.into()),
+            // Another process has been writing for longer than SQLite was told to wait.
+            DieselError::DatabaseError(_, what) if what.message().contains("database is locked") => {
+                Self::Unavailable(error.into())
+            }
             _ => Self::Internal(error.into()),
         }
     }

@@ -20,40 +20,47 @@ mod store_url;
 mod users;
 
 use std::error::Error;
-use std::time::Duration;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::app::App;
 
-/// How long requests that are under way may take once the service was told to end.
+/// How long it may take to end, once the service was told to: half of it for requests that are under way, what is left
+/// for the store.
 const GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let listen = std::env::var("KVSYNC_LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
     let app = App::open(&store_url::from_env())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(serve(&app, &listen))?;
-    runtime.shutdown_timeout(GRACE);
+    let ends = runtime.block_on(serve(&app, &listen))?;
+    // Whoever still waits for a store was cut off.
+    runtime.shutdown_background();
     // What was committed is written to the store before the process ends.
-    println!("{}", app.kv.shutdown(GRACE));
+    println!("{}", app.kv.shutdown(ends.saturating_duration_since(Instant::now())));
     Ok(())
 }
 
-async fn serve(app: &App, listen: &str) -> Result<(), Box<dyn Error>> {
-    let listener = TcpListener::bind(listen).await?;
+/// Serves until it is told to end. Returns when the process has to have ended.
+async fn serve(app: &App, listen: &str) -> Result<Instant, Box<dyn Error>> {
+    let taken = |error| format!("KVSYNC_LISTEN: {listen} cannot be listened on: {error}");
+    let listener = TcpListener::bind(listen).await.map_err(taken)?;
     println!("listening on http://{}", listener.local_addr()?);
     let served = axum::serve(listener, app.router()).with_graceful_shutdown(told_to_end());
+    let ends = OnceLock::new();
     let patience = async {
         told_to_end().await;
-        tokio::time::sleep(GRACE).await;
+        ends.get_or_init(|| Instant::now() + GRACE);
+        tokio::time::sleep(GRACE / 2).await;
     };
     tokio::select! {
         served = served => served?,
-        () = patience => eprintln!("requests that took longer than {GRACE:?} were cut off"),
+        () = patience => eprintln!("requests that took longer than {:?} were cut off", GRACE / 2),
     }
-    Ok(())
+    Ok(*ends.get_or_init(|| Instant::now() + GRACE))
 }
 
 /// Waits for ctrl-c or SIGTERM.

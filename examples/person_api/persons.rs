@@ -28,8 +28,7 @@ pub struct Content {
 
 /// 201, or 409 when the id is taken.
 pub async fn create(State(app): State<App>, Json(person): Json<Person>) -> Result<impl IntoResponse, Failure> {
-    let fits = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-    if person.id.is_empty() || person.id.len() > 100 || !person.id.chars().all(fits) {
+    if !is_id(&person.id) {
         return Err(Failure::Invalid("an id has 1 to 100 letters of a-z, A-Z, 0-9, `-`, `_`, `.`"));
     }
     check(&person.content)?;
@@ -46,6 +45,7 @@ pub async fn create(State(app): State<App>, Json(person): Json<Person>) -> Resul
 
 /// 200, or 404.
 pub async fn read(State(app): State<App>, Path(id): Path<String>) -> Result<impl IntoResponse, Failure> {
+    known(&id)?;
     blocking(move || {
         let content = app.data.get_as::<Content, MessagePack>(key(&id))?.ok_or(Failure::Missing)?;
         Ok(Json(Person { id, content }))
@@ -59,6 +59,7 @@ pub async fn update(
     Path(id): Path<String>,
     Json(content): Json<Content>,
 ) -> Result<impl IntoResponse, Failure> {
+    known(&id)?;
     check(&content)?;
     blocking(move || {
         let there = app.data.set_if_present(key(&id), MessagePack::encode(&content)?)?;
@@ -69,7 +70,18 @@ pub async fn update(
 
 /// 204, or 404.
 pub async fn delete(State(app): State<App>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
+    known(&id)?;
     blocking(move || if app.data.delete(key(&id))? { Ok(StatusCode::NO_CONTENT) } else { Err(Failure::Missing) }).await
+}
+
+/// Nobody has an id that is none. A store has limits of its own, and would refuse one that is too long.
+fn known(id: &str) -> Result<(), Failure> {
+    if is_id(id) { Ok(()) } else { Err(Failure::Missing) }
+}
+
+fn is_id(id: &str) -> bool {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
+    !id.is_empty() && id.len() <= 100 && id.chars().all(fits)
 }
 
 fn check(content: &Content) -> Result<(), Failure> {

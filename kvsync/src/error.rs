@@ -11,7 +11,10 @@ use std::sync::Arc;
 pub enum ErrorKind {
     /// The store or the database did not answer, or answered that it cannot serve now. A retry helps.
     Unavailable,
-    /// A write was cut off before its answer: it may or may not have happened. Repeating it is harmless.
+    /// A write was cut off before its answer: it may or may not have happened. Repeat it only where doing it twice is
+    /// as doing it once: `set`, `delete`, `sadd`, `hset`, `zadd`, and all that kvsync itself writes for rows. `incr_by`,
+    /// `zincr_by` and atomic writes may have been done already: read first what stands there. A repeated
+    /// `set_if_absent` may find what the first one wrote.
     UnknownOutcome,
     /// The server understood and said no: wrong password, no right, value too large. A retry does not help.
     Rejected,
@@ -97,7 +100,9 @@ impl Error {
         self.inner.kind
     }
 
-    /// Whether the same call may succeed later without anyone changing anything.
+    /// Whether the same call may succeed later without anyone changing anything. That it may be repeated is not said:
+    /// after [`ErrorKind::UnknownOutcome`] it may have been done already, and an `incr_by` or an atomic write would be done
+    /// twice. The layer `Retry` repeats what may be repeated.
     #[must_use]
     pub fn is_retryable(&self) -> bool {
         matches!(

@@ -69,19 +69,39 @@
 //!   put their own parts together.
 //! - [`envelope`] and [`record`]: the bytes that are stored, for those who read them from elsewhere.
 //!
+//! # From async code
+//!
+//! Every call blocks its thread: Diesel's, and those of kvsync and its stores. In an async program let
+//! `tokio::task::spawn_blocking`, or what your runtime has in its place, run whole units of work, transaction and fetch
+//! together; the example `person_api` does so. Threads of any runtime may call: stores whose clients are asynchronous
+//! (DynamoDB, NATS) have a thread with a runtime of their own, and need none of yours.
+//!
+//! | | blocks for |
+//! |---|---|
+//! | a write through the connection | the database; where the queue is full, for [`Builder::overflow_block`] after COMMIT |
+//! | `fetch`, `lookup` and their like | a round trip, a second one for pointers; at most what the store's timeouts allow |
+//! | commands of [`DataCommands`](store::data::DataCommands) | the same; writes with their retries |
+//! | `flush`, `wait`, `health`, `shutdown` | the deadline that they are given |
+//! | connecting a store | its timeouts, seconds by default |
+//! | dropping the last [`KvSync`] | [`Builder::drop_deadline`] at most |
+//! | backfill, verify, repair | as long as they take: give them a thread |
+//!
+//! A task that is cancelled does not cancel a call that has begun.
+//!
 //! # Features
 //!
 //! | feature | what it adds | default |
 //! |---|---|---|
 //! | `sqlite`, `postgres` | capture on that database | |
 //! | `r2d2` | connections from a pool | |
-//! | `redis` | Redis, single server and Cluster | yes |
+//! | `redis` | Redis, single server, Cluster and Sentinel | yes |
 //! | `redis-tls` | `rediss://`, with rustls and ring | |
 //! | `embedded` | a store on disk, in the process (fjall) | |
 //! | `nats` | NATS JetStream: a key-value bucket; a collection under one key of data is one entry there | |
 //! | `near-cache` | a layer: what was read lately, in the memory of the process (moka) | |
 //! | `metrics` | a layer: counts, errors, times and bytes of a store, to the `metrics` facade | |
 //! | `dynamodb` | a store in a table of Amazon DynamoDB | |
+//! | `foundationdb` | a store in FoundationDB; it links that database's client library | |
 //! | `json`, `bson` | these codecs | |
 //! | `uuid` | `Uuid` as a part of a key | |
 //! | `cli` | the command line that a program of yours mounts | |

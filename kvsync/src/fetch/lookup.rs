@@ -15,7 +15,7 @@ pub enum Lookup<T> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Miss {
-    /// Nothing is stored under the key: it was never synced, has expired, or was evicted.
+    /// Nothing is stored under the key: it was never synced, has expired, was evicted, or is longer than the store takes.
     NotStored,
     /// A row stands here, but its newest content is not known to the store yet.
     Masked,

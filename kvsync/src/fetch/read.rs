@@ -118,8 +118,15 @@ impl Reader {
     }
 
     fn entries(&self, store: &dyn SyncStore, keys: &[Key]) -> Result<Vec<Entry>> {
-        let stored = store.get_many(keys)?;
-        stored.into_iter().zip(keys).map(|(bytes, key)| self.entry(bytes, key)).collect()
+        let can = store.capabilities();
+        if keys.iter().all(|key| can.takes(key)) {
+            let stored = store.get_many(keys)?;
+            return stored.into_iter().zip(keys).map(|(bytes, key)| self.entry(bytes, key)).collect();
+        }
+        // Where no entry can stand, the store would refuse the whole call.
+        let taken: Vec<Key> = keys.iter().filter(|key| can.takes(key)).cloned().collect();
+        let mut stored = if taken.is_empty() { Vec::new() } else { store.get_many(&taken)? }.into_iter();
+        keys.iter().map(|key| self.entry(if can.takes(key) { stored.next().flatten() } else { None }, key)).collect()
     }
 
     fn entry(&self, bytes: Option<Bytes>, key: &Key) -> Result<Entry> {

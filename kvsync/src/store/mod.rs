@@ -155,6 +155,11 @@ impl Capabilities {
     pub const fn with_expiry(self) -> Self {
         Self { expires: true, ..self }
     }
+
+    /// Whether it is within the limit. Nothing stands under a key beyond it.
+    pub(crate) fn takes(&self, key: &Key) -> bool {
+        key.as_str().len() <= self.max_key
+    }
 }
 
 /// One step of the protocol, atomic on its key (`Apply`: as a whole).

@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 pub(crate) use self::job::{Beaten, Job};
 use crate::clock::{Clock, millis, whole_millis};
+use crate::envelope::State;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::record::Terms;
-use crate::store::{Outcome, Step, SyncStore};
+use crate::store::{Capabilities, Outcome, Step, SyncStore};
 use crate::version::Version;
 
 use super::config::Retention;
@@ -49,7 +50,7 @@ impl Applier {
     /// to a later round.
     pub(crate) fn round(&mut self, jobs: &mut [&mut Job]) -> Round {
         let mut round = Round::default();
-        let whole = self.store.capabilities().whole_changes;
+        let (can, terms) = (self.store.capabilities(), self.terms());
         let mut steps = Vec::with_capacity(jobs.len() + self.confirms.len());
         let mut owners = Vec::with_capacity(steps.capacity());
         for (home, released) in self.confirms.drain(..) {
@@ -57,12 +58,14 @@ impl Applier {
             owners.push(usize::MAX);
         }
         for (owner, job) in jobs.iter_mut().enumerate() {
-            if let Some(delta) = job.begin() {
-                steps.push(if whole && !job.apart { Step::Apply(delta) } else { Step::Merge(delta) });
+            let Some(delta) = job.begin() else { continue };
+            if can.takes(&delta.home) {
+                steps.push(if can.whole_changes && !job.apart { Step::Apply(delta) } else { Step::Merge(delta) });
                 owners.push(owner);
+            } else {
+                job.homeless(self.too_long(&delta.home, can), &terms);
             }
         }
-        let terms = self.terms();
         for (owner, answer) in owners.into_iter().zip(self.execute(&steps, &terms, &mut round)) {
             if let Some(job) = jobs.get_mut(owner) {
                 job.merged(answer, &terms);
@@ -84,10 +87,15 @@ impl Applier {
 
     /// The second leg: everything that is to stand under a key that is not a record.
     fn write(&mut self, jobs: &mut [&mut Job], round: &mut Round) {
-        let terms = self.terms();
+        let (can, terms) = (self.store.capabilities(), self.terms());
         let (mut steps, mut owners) = (Vec::new(), Vec::new());
         for (owner, job) in jobs.iter_mut().enumerate() {
             for write in job.take_writes(&terms) {
+                // Nothing can stand there that would have to go.
+                if write.head.state != State::Value && !can.takes(&write.key) {
+                    job.wrote(write, Ok(Outcome::Written), &terms);
+                    continue;
+                }
                 steps.push(Step::Write(write));
                 owners.push(owner);
             }
@@ -98,6 +106,13 @@ impl Applier {
                 job.wrote(write, answer, &terms);
             }
         }
+    }
+
+    fn too_long(&self, home: &Key, can: Capabilities) -> Error {
+        let (length, most, store) = (home.as_str().len(), can.max_key, self.store.name());
+        let message =
+            format!("the key `{home}` takes {length} bytes, {store} takes at most {most}; its row is not stored");
+        Error::new(ErrorKind::Rejected, message)
     }
 
     /// Asks the store, in calls as large as it likes them. Once a whole call has failed, the rest is

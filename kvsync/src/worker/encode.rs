@@ -52,8 +52,8 @@ impl Encoder {
     pub(crate) fn certain_at(&self, change: &Change, home: &Key, terms: &Terms) -> Result<Encoded> {
         guarded(change.schema, || match &change.row {
             Row::Live(row) => self.put(change, home, &**row),
-            Row::Hidden(row) => Ok(Self::delete(change, home, &**row, false, terms)),
-            Row::Deleted { row, live } => Ok(Self::delete(change, home, &**row, *live, terms)),
+            Row::Hidden(row) => Ok(self.delete(change, home, &**row, false, terms)),
+            Row::Deleted { row, live } => Ok(self.delete(change, home, &**row, *live, terms)),
             Row::Absent(unknown) => {
                 Ok(Encoded { form: absent_form(change, home, unknown, terms), left_out: Vec::new() })
             }
@@ -83,11 +83,11 @@ impl Encoder {
         let mut left_out = Vec::new();
         let mut keys = Vec::with_capacity(schema.keys.len());
         for (key, pointer) in keys_of(schema, row, &change.scope) {
-            if key.as_str().len() > self.capabilities.max_key {
+            if self.capabilities.takes(&key) {
+                keys.push(Listed { key, pointer });
+            } else {
                 let error = self.too_large("the key", &key, key.as_str().len(), self.capabilities.max_key);
                 left_out.push((key, Arc::new(error)));
-            } else {
-                keys.push(Listed { key, pointer });
             }
         }
         let size =
@@ -114,8 +114,10 @@ impl Encoder {
         Ok(Encoded { form: Form::Registers(keys.into_iter().map(write).collect()), left_out })
     }
 
-    fn delete(change: &Change, home: &Key, row: &dyn Model, gone: bool, terms: &Terms) -> Encoded {
+    fn delete(&self, change: &Change, home: &Key, row: &dyn Model, gone: bool, terms: &Terms) -> Encoded {
         let keys = keys_of(change.schema, row, &change.scope).map(|(key, _)| key);
+        // What the store cannot hold was never written there.
+        let keys = keys.filter(|key| self.capabilities.takes(key));
         let form = if change.schema.has_mutable_key() {
             let gone = if gone { keys.map(|key| (key, change.version)).collect() } else { Vec::new() };
             Form::Row(Delta { home: home.clone(), version: change.version, content: Content::Delete, gone })

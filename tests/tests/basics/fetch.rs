@@ -2,14 +2,14 @@
 
 use std::process::Command;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kvsync::codec::{Codec, MessagePack};
 use kvsync::envelope::{Head, State, Value};
 use kvsync::record::{Content, Delta, Listed, Order, Terms, Write};
 use kvsync::store::memory::MemoryStore;
-use kvsync::store::{Outcome, Step, SyncStore};
-use kvsync::{ErrorKind, Key, KvSync, Lookup, Miss, Scope, Syncable, Version};
+use kvsync::store::{Capabilities, Cursor, Health, Outcome, Page, Step, Store, SyncStore};
+use kvsync::{Error, ErrorKind, Key, KvSync, Lookup, Miss, Scope, Syncable, Version};
 use kvsync_tests::Tested;
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +107,53 @@ fn run(store: &MemoryStore, step: Step) -> Outcome {
 fn write(store: &MemoryStore, key: &str, version: Version, state: State, expires_at: u64, value: Value) {
     let head = Head { version, state, expires_at };
     run(store, Step::Write(Write { key: Key::new(key), head, value, order: Order::Slot }));
+}
+
+/// A store that refuses keys of more than 30 bytes, and every call that has one.
+#[derive(Debug)]
+struct Narrow(MemoryStore);
+
+impl Store for Narrow {
+    fn name(&self) -> &'static str {
+        "narrow"
+    }
+
+    fn health(&self, deadline: Duration) -> Health {
+        self.0.health(deadline)
+    }
+
+    fn close(&self) -> kvsync::Result<()> {
+        Ok(())
+    }
+}
+
+impl SyncStore for Narrow {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::new(30, 1 << 20, 64)
+    }
+
+    fn execute(&self, steps: &[Step], terms: &Terms) -> Vec<kvsync::Result<Outcome>> {
+        self.0.execute(steps, terms)
+    }
+
+    fn get_many(&self, keys: &[Key]) -> kvsync::Result<Vec<Option<bytes::Bytes>>> {
+        if keys.iter().any(|key| key.as_str().len() > 30) {
+            return Err(Error::new(ErrorKind::Rejected, "a key is too long"));
+        }
+        self.0.get_many(keys)
+    }
+
+    fn scan(&self, prefix: &str, cursor: Option<Cursor>, limit: usize) -> kvsync::Result<Page> {
+        self.0.scan(prefix, cursor, limit)
+    }
+
+    fn epoch(&self) -> kvsync::Result<u32> {
+        self.0.epoch()
+    }
+
+    fn raise_epoch(&self, epoch: u32) -> kvsync::Result<u32> {
+        self.0.raise_epoch(epoch)
+    }
 }
 
 fn kv() -> (MemoryStore, KvSync) {
@@ -295,6 +342,20 @@ fn strict_is_right_whatever_was_evicted() -> Tested {
         run(&store, ending(&moved, 3));
         assert_eq!(User::fetch_strict_by_uuid(&kv, "u-2")?, Some(moved.clone()), "{evicted}");
     }
+    Ok(())
+}
+
+#[test]
+fn under_a_key_longer_than_the_store_takes_nothing_is_stored() -> Tested {
+    let store = MemoryStore::new();
+    run(&store, Step::Apply(Arc::new(delta(&ann(), 1))));
+    let kv = KvSync::builder().store(Narrow(store)).build()?;
+    let long = "u".repeat(50);
+    assert_eq!(User::lookup_by_uuid(&kv, &long)?, Lookup::Unknown(Miss::NotStored));
+    assert_eq!(User::fetch_by_uuid(&kv, &long)?, None);
+    assert_eq!(User::fetch_strict_by_uuid(&kv, &long)?, None);
+    let many = User::fetch_many_by_uuid(&kv, [long.as_str(), "u-1", "u-2", "u-1"])?;
+    assert_eq!(many, [None, Some(ann()), None, Some(ann())]);
     Ok(())
 }
 

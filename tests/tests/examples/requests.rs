@@ -18,10 +18,11 @@ pub fn trials() -> Vec<Trial> {
     };
     let of_users =
         |store: &'static str| Trial::test(format!("person_api::{store}::users"), move || told(users_on(store)));
-    let alone: [(&str, Case); 3] = [
+    let alone: [(&str, Case); 4] = [
         ("what_it_stored_is_there_when_it_starts_again", restart),
         ("a_store_that_is_down_is_told", outage),
         ("a_store_that_nobody_knows_is_refused", unknown),
+        ("an_address_that_is_taken_is_named", taken),
     ];
     let alone = alone.map(|(name, test)| Trial::test(format!("person_api::{name}"), move || told(test())));
     let persons = ["memory", "embedded", "redis", "cluster", "dynamodb", "nats"].map(of_persons);
@@ -55,6 +56,8 @@ fn persons(store: &str) -> Tested {
     let ann = json!({"id": id, "name": "Ann", "age": 41});
 
     assert_eq!(service.ask("GET", &path, "")?.status, 404);
+    // Longer than some stores take.
+    assert_eq!(service.ask("GET", &format!("/persons/{}", "x".repeat(5000)), "")?.status, 404);
     let created = service.ask("POST", "/persons", &ann.to_string())?;
     assert_eq!((created.status, created.header("location"), &created.body), (201, Some(&*path), &ann));
     let again = service.ask("POST", "/persons", &ann.to_string())?;
@@ -111,6 +114,9 @@ fn users(store: &str) -> Tested {
     assert_eq!((&user["username"], &user["email"]), (&ann["username"], &ann["email"]));
     assert_eq!(service.ask("GET", &path, "")?.body, user);
     assert_eq!(service.ask("GET", &format!("/users?username={name}"), "")?.body, user);
+
+    // Longer than some stores take.
+    assert_eq!(service.ask("GET", &format!("/users?username={}", "x".repeat(3000)), "")?.status, 404);
 
     let again = json!({"username": ann["username"], "email": "other@example.com"});
     let again = service.ask("POST", "/users", &again.to_string())?;
@@ -193,6 +199,13 @@ fn outage() -> Tested {
     until("it is well", || service.ask("GET", "/health", "").is_ok_and(|health| health.status == 200));
     service.end()?;
     Ok(())
+}
+
+fn taken() -> Tested {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?.to_string();
+    let said = Service::refused(&address)?;
+    if said.contains("KVSYNC_LISTEN") && said.contains(&address) { Ok(()) } else { Err(said.into()) }
 }
 
 fn unknown() -> Tested {

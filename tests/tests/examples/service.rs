@@ -38,6 +38,19 @@ impl Service {
         Ok(service)
     }
 
+    /// What it says when it does not start for this address.
+    pub fn refused(listen: &str) -> Tested<String> {
+        let output = Command::new(program()?)
+            .env("KVSYNC_STORE", "memory:")
+            .env("KVSYNC_LISTEN", listen)
+            .env_remove("KVSYNC_DIR")
+            .output()?;
+        if output.status.success() {
+            return Err("it started".into());
+        }
+        Ok(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+
     /// Asks it.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> Tested<Answer> {
         ask(&self.address, method, path, body)

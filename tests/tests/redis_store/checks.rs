@@ -106,6 +106,20 @@ fn rights() -> Tested {
         assert_eq!(server.cli(&less.split(' ').collect::<Vec<_>>())?, "OK");
         refused(plain(&server.url()).connect(), ErrorKind::Rejected, &[says, "ACL SETUSER app"]);
     }
+    // A right that was taken since is told, too.
+    let health = |without: &str| -> Tested<_> {
+        let less = format!("{advised} {without}");
+        assert_eq!(server.cli(&less.split(' ').collect::<Vec<_>>())?, "OK");
+        Ok(store.health(LONG))
+    };
+    for (without, says) in [("-@write", "it may not run"), ("-@scripting", "lacks rights")] {
+        let health = health(without)?;
+        assert_eq!(health.status, Status::Degraded, "{health:?}");
+        assert!(
+            health.details.iter().any(|told| told.contains(says) && told.contains("ACL SETUSER app")),
+            "{health:?}"
+        );
+    }
     // Without `INFO` the store works, and its health says what it cannot know.
     let less = format!("{advised} -info");
     assert_eq!(server.cli(&less.split(' ').collect::<Vec<_>>())?, "OK");

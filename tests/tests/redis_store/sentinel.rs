@@ -34,12 +34,13 @@ fn who_cannot_be_asked_or_does_not_know_is_told() -> Tested {
     })?;
     let first = address(&servers.sentinels()[0]);
     refused(builder(&servers).sentinel("other"), ErrorKind::Config, &["know no master `other`", &first]);
-    refused(builder(&servers).sentinel(NAME), ErrorKind::Rejected, &["the master that", "wants a password"]);
+    refused(builder(&servers).sentinel(NAME), ErrorKind::Rejected, &["the master that", "builder", "wants a password"]);
+    refused(RedisStore::connect(servers.urls()[0].clone()), ErrorKind::Config, &["is a sentinel", ".sentinel(master)"]);
     let login = |word: &str| builder(&servers).password("secret").sentinel_login(None, word);
     refused(
         login("guess").sentinel(NAME),
         ErrorKind::Rejected,
-        &["no sentinel of `mymaster`", "user name and password"],
+        &["no sentinel of `mymaster`", "`sentinel_login`", "user name and password"],
     );
     refused(
         RedisStore::builder([env::redis_url()?]).sentinel(NAME),

@@ -285,3 +285,57 @@ fn a_change_written_by_hand_returns_the_error() {
     rig.store.fail(|_| Some(refused()));
     assert_eq!(rig.pipeline.apply_now(&[put(3, user(1, "a@x", "Bob"))]).unwrap_err().kind(), ErrorKind::Rejected);
 }
+
+#[test]
+fn a_key_too_long_leaves_nothing_behind_when_its_row_is_deleted() {
+    for whole in [false, true] {
+        let capabilities = Capabilities::new(40, 1 << 20, 64);
+        let rig =
+            Rig::with(TestStore::with(if whole { capabilities.with_whole_changes() } else { capabilities }), |_| {});
+        rig.store.fail(|step| (key_of(step).len() > 40).then(refused));
+        let long = "x".repeat(50);
+        rig.write([put(1, user(1, &long, "Ann")), put(2, Session { id: 1, token: long.clone() })]);
+        rig.write([delete(3, user(1, &long, "Ann")), delete(4, Session { id: 1, token: long })]);
+        let record = rig.store.record("user:id:1").unwrap();
+        assert!(!record.alive && record.dirty.is_empty(), "{record:?}");
+        assert_eq!(rig.store.state("session:id:1"), Some(State::Tombstone));
+        assert!(rig.pipeline.dirty_tables().is_empty());
+        rig.ended();
+    }
+}
+
+#[test]
+fn a_ledger_that_lists_a_key_too_long_is_mended() {
+    let store = TestStore::with(Capabilities::new(40, 1 << 20, 64));
+    let gone = vec![(kvsync::Key::new("x".repeat(50)), v(1))];
+    let delta =
+        kvsync::record::Delta { home: kvsync::Key::new("user:id:1"), version: v(1), content: Content::Delete, gone };
+    let terms = kvsync::record::Terms { now: 1, left: 1_000_000, dead: 1_000_000 };
+    kvsync::store::SyncStore::execute(&store.memory, &[Step::Merge(delta.into())], &terms).remove(0).unwrap();
+    assert_eq!(store.record("user:id:1").unwrap().dirty.len(), 1);
+    let rig = Rig::with(store, |_| {});
+    rig.store.fail(|step| (key_of(step).len() > 40).then(refused));
+    rig.write([put(2, user(1, "a@x", "Ann"))]);
+    let store = Arc::clone(&rig.store);
+    rig.ended();
+    assert_eq!(store.record("user:id:1").unwrap().dirty.len(), 0);
+}
+
+#[test]
+fn a_row_whose_own_key_is_too_long_sends_readers_to_the_database_and_holds_nothing_up() {
+    let rig = Rig::with(TestStore::with(Capabilities::new(12, 1 << 20, 64)), |_| {});
+    rig.store.fail(|step| (key_of(step).len() > 12).then(refused));
+    let (short, long) = (user(7, "e", "Ann"), user(1_234_567, "e", "Ann"));
+    rig.write([put(1, short.clone())]);
+    rig.database.insert(long.clone());
+    let token = rig.publish([delete(2, short.clone()), put(3, long.clone())]);
+    let error = rig.pipeline.wait(&token, LONG).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Rejected, "{error}");
+    until("masked", || rig.store.state("user:email:e") == Some(State::Unknown));
+    until("let go of", || rig.pipeline.health().stores[0].unsettled == 0);
+    // What was read again has a version of the database's.
+    rig.write([delete(2_000_000, long), put(2_000_001, short.clone())]);
+    assert_eq!(rig.store.get("user:email:e"), Some(short));
+    assert!(rig.pipeline.dirty_tables().is_empty());
+    rig.ended();
+}

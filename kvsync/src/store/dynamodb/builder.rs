@@ -17,9 +17,11 @@ use super::call::Effect;
 use super::layout::Layout;
 use super::plain::PlainTable;
 use super::{DynamoDbStore, Inner, Settings, table};
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, Cut};
 use crate::error::{Error, ErrorKind, Result};
 
+/// How long DynamoDB may be out of reach before a table is created.
+const REACH: Duration = Duration::from_secs(10);
 /// How long a table may take to become active.
 const CREATION: Duration = Duration::from_mins(2);
 
@@ -124,9 +126,11 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// When rights are missing, when the table has other keys, and when DynamoDB cannot be reached.
+    /// When rights are missing, when the table has other keys, and when DynamoDB cannot be reached for ten seconds.
     pub fn create_table(&self) -> Result<()> {
         let inner = self.clone().inner()?;
+        let reach = REACH.max(self.command_timeout);
+        inner.call(Effect::Reads, reach, |call| async move { table::reach(&call).await })?;
         let budget = CREATION.saturating_add(self.command_timeout);
         inner.call(Effect::Writes, budget, |call| async move {
             table::create(&call).await?;
@@ -149,6 +153,7 @@ impl Builder {
                 return Err(Error::new(ErrorKind::Config, format!("the {name} of a dynamodb store cannot be zero")));
             }
         }
+        self.check()?;
         let bridge = Bridge::shared()?;
         let name = match &self.endpoint {
             Some(endpoint) => format!("dynamodb table {} at {endpoint}", self.table),
@@ -158,12 +163,30 @@ impl Builder {
         let (layout, table, wait) = (Layout::new(&self.prefix), self.table.clone(), self.connect_timeout);
         let client = match self.client.clone() {
             Some(client) => client,
-            None => bridge
-                .run(wait.saturating_add(Duration::from_secs(10)), self.load())
-                .map_err(|_| Error::new(ErrorKind::Unavailable, "the AWS configuration was not found in time"))??,
+            None => bridge.run(wait.saturating_add(Duration::from_secs(10)), self.load()).map_err(unloaded)??,
         };
         let (removes, closed) = (AtomicBool::new(false), AtomicBool::new(false));
         Ok(Arc::new(Inner { name, table, layout, client, bridge, settings, removes, closed }))
+    }
+
+    fn check(&self) -> Result<()> {
+        let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
+        let name = &self.table;
+        let named = |byte: u8| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte);
+        let is_name = (3..=255).contains(&name.len()) && name.bytes().all(named);
+        if !is_name && !name.starts_with("arn:") {
+            return wrong(format!("`{name}` is no name of a table; take 3 to 255 letters, digits, `_`, `.` and `-`"));
+        }
+        let Some(endpoint) = &self.endpoint else { return Ok(()) };
+        if endpoint.contains('@') {
+            return wrong("the endpoint names a user; give credentials by `Builder::credentials`".to_owned());
+        }
+        if !is_endpoint(endpoint) {
+            return wrong(format!(
+                "`{endpoint}` is no endpoint of dynamodb; write `http://host:port` or `https://host`"
+            ));
+        }
+        Ok(())
     }
 
     /// The client, by the standard chains for region and credentials.
@@ -198,8 +221,61 @@ impl Builder {
     }
 }
 
+fn is_endpoint(url: &str) -> bool {
+    let Some((scheme, rest)) = url.split_once("://") else { return false };
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    // An address in brackets has colons of its own.
+    let (host, port) = match authority.rsplit_once(':').filter(|(_, port)| !port.ends_with(']')) {
+        Some((host, port)) => (host, Some(port)),
+        None => (authority, None),
+    };
+    let is_host = !host.is_empty() && !host.contains(|letter: char| letter.is_whitespace() || letter.is_control());
+    let is_host = is_host && (host.starts_with('[') || !host.contains(':'));
+    matches!(scheme, "http" | "https") && is_host && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
+fn unloaded(cut: Cut) -> Error {
+    let message = match cut {
+        Cut::Deadline => "the AWS configuration was not found in time",
+        Cut::Panic => "the AWS configuration cannot be loaded; is `AWS_ENDPOINT_URL` a URL?",
+        Cut::OwnThread => "a dynamodb store cannot be opened on a thread of another",
+    };
+    Error::new(ErrorKind::Unavailable, message)
+}
+
 impl fmt::Debug for Builder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Builder").field("table", &self.table).field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_url_with_a_host() {
+        for url in
+            ["http://127.0.0.1:8000", "https://dynamodb.eu-west-1.amazonaws.com/", "http://[::1]:8000", "http://[::1]"]
+        {
+            assert!(is_endpoint(url), "{url}");
+        }
+        for url in
+            ["", "::::", "127.0.0.1:8000", "localhost", "http://", "http://:80", "ftp://h", "http://a b", "http://h:x"]
+        {
+            assert!(!is_endpoint(url), "{url}");
+            let error = DynamoDbStore::builder("table").endpoint(url).connect().unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        }
+        let error = DynamoDbStore::builder("table").endpoint("http://me:secret@host").connect().unwrap_err();
+        assert!(error.kind() == ErrorKind::Config && !error.to_string().contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_no_table_can_have_is_told_before_anything_is_asked() {
+        for name in ["", "ab", "a table", "a/b", &"x".repeat(256)] {
+            let error = DynamoDbStore::builder(name).endpoint("http://127.0.0.1:1").connect().unwrap_err();
+            assert!(error.kind() == ErrorKind::Config && error.to_string().contains("name"), "{error}");
+        }
     }
 }

@@ -18,14 +18,26 @@ const GRACE: Duration = Duration::from_secs(1);
 const FIRST: Duration = Duration::from_millis(4);
 const LONGEST: Duration = Duration::from_millis(400);
 
+/// How many items fit in one answer, however large they are: it has 16 MB at most, an item 400 KB.
+const AN_ANSWER: usize = 40;
+
 /// A call under way.
 #[derive(Clone)]
 pub(super) struct Call {
     pub(super) store: Arc<Inner>,
-    /// When it has to have ended.
+    deadline: Deadline,
+}
+
+/// When a call has to have ended.
+#[derive(Debug, Clone, Copy)]
+struct Deadline {
     until: Instant,
     /// From when on nothing is tried again.
     patient_until: Instant,
+    /// What it is put off to at most, where answers keep coming.
+    last: Instant,
+    /// What it is put off by.
+    budget: Duration,
 }
 
 /// An answer.
@@ -75,6 +87,21 @@ impl Inner {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
+        self.call_about(1, effect, budget, work)
+    }
+
+    /// The same of a call that reads this many items: it may take as much longer as the answers are more.
+    pub(super) fn call_about<T, F>(
+        self: &Arc<Self>,
+        items: usize,
+        effect: Effect,
+        budget: Duration,
+        work: impl FnOnce(Call) -> F,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
         use crate::bridge::Cut;
         if self.is_closed() {
             return Err(Error::new(ErrorKind::Closed, format!("{} was closed", self.name)));
@@ -82,9 +109,16 @@ impl Inner {
         // What is tried last has its time, too.
         let last = if effect == Effect::Writes { self.settings.command_timeout } else { Duration::ZERO };
         let patience = budget.saturating_sub(last);
-        let (until, patient_until) = (crate::clock::from_now(budget), crate::clock::from_now(patience));
-        let call = Call { store: Arc::clone(self), until, patient_until };
-        let answer = self.bridge.run(budget.saturating_add(GRACE), work(call));
+        let more = u32::try_from(items.div_ceil(AN_ANSWER).saturating_sub(1)).unwrap_or(u32::MAX);
+        let longest = budget.saturating_add(self.settings.command_timeout.saturating_mul(more));
+        let deadline = Deadline {
+            until: crate::clock::from_now(budget),
+            patient_until: crate::clock::from_now(patience),
+            last: crate::clock::from_now(longest),
+            budget,
+        };
+        let call = Call { store: Arc::clone(self), deadline };
+        let answer = self.bridge.run(longest.saturating_add(GRACE), work(call));
         answer.unwrap_or_else(|cut| {
             let (kind, what) = match (cut, effect) {
                 (Cut::OwnThread, _) => (ErrorKind::Rejected, "cannot be asked from its own thread"),
@@ -116,7 +150,8 @@ impl Call {
     /// One that nobody waits for.
     pub(super) fn lasting(store: &Arc<Inner>, time: Duration) -> Self {
         let until = crate::clock::from_now(time);
-        Self { store: Arc::clone(store), until, patient_until: until }
+        let deadline = Deadline { until, patient_until: until, last: until, budget: time };
+        Self { store: Arc::clone(store), deadline }
     }
 
     /// Sends a request, and again after failures that may pass while there is time.
@@ -134,8 +169,8 @@ impl Call {
             let timeout = self.store.settings.command_timeout.min(self.left());
             let (failure, said) = match tokio::time::timeout(timeout, request()).await {
                 Ok(Ok(output)) => return Ok(Answer { output }),
-                Ok(Err(error)) => (Failure::of(&error, &self.store.table), error.into_service_error_if_any()),
-                Err(_) => (Failure::late(), None),
+                Ok(Err(error)) => (Failure::of(&error, &self.store.name), error.into_service_error_if_any()),
+                Err(_) => (Failure::late(&self.store.name), None),
             };
             in_doubt |= failure.in_doubt && effect == Effect::Writes;
             if !(failure.passes && self.pause(&mut tries).await) {
@@ -149,7 +184,7 @@ impl Call {
         let most = FIRST.saturating_mul(1 << tries.0.min(16)).min(LONGEST);
         tries.0 = tries.0.saturating_add(1);
         let pause = most.mul_f64(rand::rng().random_range(0.0..1.0));
-        if pause >= self.patient_until.saturating_duration_since(Instant::now()) {
+        if pause >= self.deadline.patient_until.saturating_duration_since(Instant::now()) {
             return false;
         }
         tokio::time::sleep(pause).await;
@@ -157,7 +192,20 @@ impl Call {
     }
 
     fn left(&self) -> Duration {
-        self.until.saturating_duration_since(Instant::now())
+        self.deadline.until.saturating_duration_since(Instant::now())
+    }
+
+    /// The call as it goes on after an answer that brought something.
+    pub(super) fn renewed(&self) -> Self {
+        Self { store: Arc::clone(&self.store), deadline: self.deadline.renewed(Instant::now()) }
+    }
+}
+
+impl Deadline {
+    fn renewed(self, now: Instant) -> Self {
+        let by = now.checked_add(self.budget).map_or(self.last, |until| until.min(self.last));
+        let put_off = by.saturating_duration_since(self.until);
+        Self { until: self.until + put_off, patient_until: self.patient_until + put_off, ..self }
     }
 }
 
@@ -171,5 +219,26 @@ impl<E> ServiceError<E> for SdkError<E> {
             Self::ServiceError(service) => Some(service.into_err()),
             _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deadline_begins_anew_with_what_comes_and_ends_all_the_same() {
+        let (begun, second) = (Instant::now(), Duration::from_secs(1));
+        let deadline = Deadline {
+            until: begun + 3 * second,
+            patient_until: begun + second,
+            last: begun + 9 * second,
+            budget: 3 * second,
+        };
+        let renewed = deadline.renewed(begun + 2 * second);
+        assert_eq!((renewed.until, renewed.patient_until), (begun + 5 * second, begun + 3 * second));
+        assert_eq!(renewed.renewed(begun + 8 * second).until, begun + 9 * second);
+        let fixed = Deadline { last: deadline.until, ..deadline };
+        assert_eq!(fixed.renewed(begun + 2 * second).until, deadline.until);
     }
 }

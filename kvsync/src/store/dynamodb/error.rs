@@ -27,35 +27,42 @@ impl Failure {
     }
 
     /// No answer came in time.
-    pub(super) fn late() -> Self {
-        Self { passes: true, in_doubt: true, ..Self::new(ErrorKind::Unavailable, "dynamodb did not answer in time") }
+    pub(super) fn late(at: &str) -> Self {
+        Self {
+            passes: true,
+            in_doubt: true,
+            ..Self::new(ErrorKind::Unavailable, format!("{at} did not answer in time"))
+        }
     }
 
-    pub(super) fn of<E>(error: &SdkError<E>, table: &str) -> Self
+    /// Why a request to the table of this name failed.
+    pub(super) fn of<E>(error: &SdkError<E>, at: &str) -> Self
     where
         E: ProvideErrorMetadata + StdError + 'static,
     {
+        let status = error.raw_response().map(|raw| raw.status().as_u16());
         let own = match error {
             SdkError::ConstructionFailure(_) => {
-                Self::new(ErrorKind::Config, "the request to dynamodb cannot be made; are region and endpoint right?")
+                let message = format!("the request to {at} cannot be made; are region and endpoint right?");
+                Self::new(ErrorKind::Config, message)
             }
-            SdkError::TimeoutError(_) => Self::late(),
-            SdkError::DispatchFailure(_) => Self::of_network(error),
+            SdkError::TimeoutError(_) => Self::late(at),
+            SdkError::DispatchFailure(_) => Self::of_network(error, at),
             SdkError::ServiceError(service) => {
-                let status = service.raw().status().as_u16();
                 let said = service.err();
-                judge(said.code().unwrap_or_default(), said.message().unwrap_or_default(), status, table)
+                let (code, said) = (said.code().unwrap_or_default(), said.message().unwrap_or_default());
+                judge(code, said, status.unwrap_or_default(), at)
             }
-            _ => Self {
-                passes: true,
-                in_doubt: true,
-                ..Self::new(ErrorKind::Unavailable, "dynamodb answered something that is no answer; is it a proxy?")
-            },
+            _ => {
+                let status = status.map_or_else(String::new, |status| format!(" with HTTP status {status}"));
+                let message = format!("{at} answered{status} what is no answer of dynamodb; is it a proxy?");
+                Self { passes: true, in_doubt: true, ..Self::new(ErrorKind::Unavailable, message) }
+            }
         };
         Self { source: Some(chain(error)), ..own }
     }
 
-    fn of_network(error: &(dyn StdError + 'static)) -> Self {
+    fn of_network(error: &(dyn StdError + 'static), at: &str) -> Self {
         let refused = |error: &io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
         let text = chain(error);
         if find::<io::Error>(error).is_none() && text.contains("redential") {
@@ -66,13 +73,13 @@ impl Failure {
         }
         // Of anything but a refused connection it cannot be told whether the request had been sent.
         let in_doubt = !find::<io::Error>(error).is_some_and(refused);
-        let message = "dynamodb cannot be reached; is the endpoint right, and is there a network?";
+        let message = format!("{at} cannot be reached; is the endpoint right, and is there a network?");
         Self { passes: true, in_doubt, ..Self::new(ErrorKind::Unavailable, message) }
     }
 
     /// Why a transaction was not done, by the reasons that it names for each of its actions. `None` where
     /// conditions failed, which says that others wrote in between.
-    pub(super) fn of_transaction(canceled: &TransactionCanceledException) -> Option<Self> {
+    pub(super) fn of_transaction(canceled: &TransactionCanceledException, at: &str) -> Option<Self> {
         let mut own = None;
         for reason in canceled.cancellation_reasons() {
             let said = reason.message().unwrap_or_default();
@@ -83,9 +90,10 @@ impl Failure {
                     passes: true,
                     ..Self::new(ErrorKind::Contention, "another transaction on the same items was under way")
                 },
-                "ThrottlingError" | "ProvisionedThroughputExceeded" => throttled(),
+                "ThrottlingError" | "ProvisionedThroughputExceeded" => throttled(at),
                 "ItemCollectionSizeLimitExceeded" => collection_is_full(),
-                other => Self::new(ErrorKind::Rejected, format!("dynamodb refused a transaction: {other} {said}")),
+                "ValidationError" => invalid(said, at),
+                other => Self::new(ErrorKind::Rejected, format!("{at} refused a transaction: {other} {said}")),
             };
             if !failure.passes {
                 return Some(failure);
@@ -130,7 +138,7 @@ pub(super) fn foreign(what: &str) -> Error {
 }
 
 /// What an error reply means.
-fn judge(code: &str, said: &str, status: u16, table: &str) -> Failure {
+fn judge(code: &str, said: &str, status: u16, at: &str) -> Failure {
     use ErrorKind::{Config, Contention, Rejected, Unavailable};
     match code {
         "ConditionalCheckFailedException" => Failure::new(Contention, "what stood in dynamodb had changed"),
@@ -145,40 +153,59 @@ fn judge(code: &str, said: &str, status: u16, table: &str) -> Failure {
         | "ThrottlingException"
         | "RequestLimitExceeded"
         | "Throttling"
-        | "LimitExceededException" => throttled(),
-        "ResourceNotFoundException" => Failure::new(
-            Config,
-            format!("dynamodb has no table `{table}` here; create it (`Builder::create_table`), or check the region"),
-        ),
-        "ItemCollectionSizeLimitExceededException" => collection_is_full(),
-        "ValidationException" if said.contains("size") => {
-            Failure::new(Rejected, format!("dynamodb takes no item of more than 400 KB: {said}"))
+        | "LimitExceededException" => throttled(at),
+        "ResourceNotFoundException" => {
+            Failure::new(Config, format!("{at} is not there; create it (`Builder::create_table`), or check the region"))
         }
-        "ValidationException" => Failure::new(
-            Rejected,
-            format!("dynamodb refused a request; has the table `{table}` the right keys? {said}"),
-        ),
+        "ItemCollectionSizeLimitExceededException" => collection_is_full(),
+        "ValidationException" => invalid(said, at),
         "AccessDeniedException" => {
-            Failure::new(Rejected, format!("these AWS credentials lack a right on the table `{table}`: {said}"))
+            Failure::new(Rejected, format!("these AWS credentials lack a right on {at}: {said}"))
         }
         "UnrecognizedClientException"
         | "InvalidSignatureException"
         | "MissingAuthenticationTokenException"
         | "IncompleteSignatureException"
-        | "ExpiredTokenException" => {
-            Failure::new(Rejected, format!("dynamodb does not take these credentials: {said}"))
+        | "ExpiredTokenException" => Failure::new(Rejected, format!("{at} does not take these credentials: {said}")),
+        _ if status >= 500 => {
+            Failure { passes: true, in_doubt: true, ..Failure::new(Unavailable, replied(code, said, status, at)) }
         }
-        _ if status >= 500 => Failure {
-            passes: true,
-            in_doubt: true,
-            ..Failure::new(Unavailable, format!("dynamodb failed: {code} {said}"))
-        },
-        _ => Failure::new(Rejected, format!("dynamodb refused: {code} {said}")),
+        _ => Failure::new(Rejected, replied(code, said, status, at)),
     }
 }
 
-fn throttled() -> Failure {
-    let message = "dynamodb has no capacity left for this table or key; raise it, or spread the keys";
+/// What is said of an answer that nothing else is known of.
+fn replied(code: &str, said: &str, status: u16, at: &str) -> String {
+    if code.is_empty() && said.is_empty() {
+        return format!("{at} answered with HTTP status {status} and no word of dynamodb's; is it a proxy?");
+    }
+    format!("{at} answered with HTTP status {status}: {code} {said}")
+}
+
+/// What was wrong with a request, which dynamodb says in words alone.
+fn invalid(said: &str, at: &str) -> Failure {
+    let lower = said.to_lowercase();
+    let has = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let what = if has(&["transaction"]) && has(&["size"]) {
+        "takes no transaction of more than 4 MB"
+    } else if has(&["item size", "maximum allowed size"]) {
+        "takes no item of more than 400 KB"
+    } else if has(&["tablename", "table name"]) {
+        "has no name of a table"
+    } else if has(&["empty string value", "empty binary value"]) {
+        "takes no empty key"
+    } else if has(&["size of hashkey", "size of rangekey"]) {
+        "takes no key of more than 2048 bytes"
+    } else if has(&["schema", "missing the key", "type mismatch for key"]) {
+        "refused a request; has the table the keys of this store?"
+    } else {
+        "refused a request"
+    };
+    Failure::new(ErrorKind::Rejected, format!("{at} {what}: {said}"))
+}
+
+fn throttled(at: &str) -> Failure {
+    let message = format!("{at} has no capacity left for the table or a key; raise it, or spread the keys");
     Failure { passes: true, ..Failure::new(ErrorKind::Unavailable, message) }
 }
 
@@ -219,12 +246,12 @@ mod tests {
 
     #[test]
     fn a_conflict_is_contention_and_no_failed_condition() {
-        let conflict = Failure::of_transaction(&canceled(&["None", "TransactionConflict"])).unwrap();
+        let conflict = Failure::of_transaction(&canceled(&["None", "TransactionConflict"]), "t").unwrap();
         assert_eq!((conflict.kind, conflict.passes, conflict.in_doubt), (ErrorKind::Contention, true, false));
-        assert!(Failure::of_transaction(&canceled(&["None", "ConditionalCheckFailed"])).is_none());
-        let throttled = Failure::of_transaction(&canceled(&["ThrottlingError"])).unwrap();
+        assert!(Failure::of_transaction(&canceled(&["None", "ConditionalCheckFailed"]), "t").is_none());
+        let throttled = Failure::of_transaction(&canceled(&["ThrottlingError"]), "t").unwrap();
         assert_eq!((throttled.kind, throttled.passes), (ErrorKind::Unavailable, true));
-        let full = Failure::of_transaction(&canceled(&["TransactionConflict", "ItemCollectionSizeLimitExceeded"]));
+        let full = Failure::of_transaction(&canceled(&["TransactionConflict", "ItemCollectionSizeLimitExceeded"]), "t");
         assert_eq!(full.unwrap().kind, ErrorKind::Rejected, "what never passes is told first");
     }
 
@@ -237,5 +264,24 @@ mod tests {
         assert_eq!(kind("ValidationException", 400).kind, ErrorKind::Rejected);
         assert_eq!(kind("AccessDeniedException", 400).kind, ErrorKind::Rejected);
         assert!(!kind("SomethingNew", 400).passes);
+    }
+
+    #[test]
+    fn what_was_wrong_is_told_by_its_own_reason() {
+        for (said, told) in [
+            ("Item size has exceeded the maximum allowed size", "400 KB"),
+            ("Transaction request cannot exceed the size of 4194304 bytes", "4 MB"),
+            ("Value 'a b' at 'tableName' failed to satisfy constraint", "name of a table"),
+            ("The AttributeValue for a key attribute cannot contain an empty string value. Key: pk", "empty key"),
+            ("Size of hashkey has exceeded the maximum size limit of2048 bytes", "2048 bytes"),
+            ("The provided key element does not match the schema", "right keys"),
+            ("Invalid KeyConditionExpression", "dynamodb table t refused a request: Invalid"),
+        ] {
+            let told = told.replace("right keys", "keys of this store");
+            let text = judge("ValidationException", said, 400, "dynamodb table t").message;
+            assert!(text.contains(&told) && text.ends_with(said), "{text}");
+        }
+        let text = judge("", "", 403, "dynamodb table t at http://h").message;
+        assert!(text.contains("dynamodb table t at http://h") && text.contains("403"), "{text}");
     }
 }

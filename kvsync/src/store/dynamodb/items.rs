@@ -56,6 +56,7 @@ impl Call {
         }
         let wanted: Vec<&Place> = places.iter().collect::<BTreeSet<_>>().into_iter().collect();
         let mut found = std::collections::BTreeMap::new();
+        let mut call = self.clone();
         for chunk in wanted.chunks(READS) {
             let keys = chunk.iter().map(|place| place.key()).collect();
             let ask = KeysAndAttributes::builder().set_keys(Some(keys)).consistent_read(consistent);
@@ -63,15 +64,26 @@ impl Call {
             while let Some(ask) = left.take() {
                 let request =
                     || self.store.client.batch_get_item().request_items(&self.store.table, ask.clone()).send();
-                let output = self.send(Effect::Reads, request).await?.output;
+                let output = call.send(Effect::Reads, request).await?.output;
+                let before = found.len();
                 for item in output.responses.into_iter().flatten().flat_map(|(_, items)| items) {
                     found.insert(Place::of(&item)?, item);
                 }
                 // What the server had no capacity for, or what is beyond 16 MB.
                 left = output.unprocessed_keys.into_iter().flatten().map(|(_, ask)| ask).next();
                 left = left.filter(|left| !left.keys().is_empty());
-                if left.is_some() && !self.pause(&mut tries).await {
-                    return Err(Error::new(ErrorKind::Unavailable, "dynamodb left keys unread, for want of capacity"));
+                if found.len() > before {
+                    (call, tries) = (call.renewed(), Tries::default());
+                }
+                if let Some(left) = &left
+                    && !call.pause(&mut tries).await
+                {
+                    let (left, name) = (left.keys().len(), &self.store.name);
+                    let message = format!(
+                        "{name} left {left} keys unread until the time was up, for want of capacity or because they are \
+                         large; raise the capacity, or ask for fewer at once"
+                    );
+                    return Err(Error::new(ErrorKind::Unavailable, message));
                 }
             }
         }
@@ -171,7 +183,7 @@ impl Call {
                 return Err(refused.into());
             };
             // Canceled is not done, also where an earlier try was in doubt: it had the same token.
-            match Failure::of_transaction(canceled) {
+            match Failure::of_transaction(canceled, &self.store.name) {
                 None => return Ok(Written::Lost(None)),
                 Some(failure) if failure.passes && self.pause(&mut tries).await => {}
                 Some(failure) => return Err(failure.into()),
@@ -249,10 +261,8 @@ impl Call {
                 let output = self.send(Effect::Writes, request).await?.output;
                 left = output.unprocessed_items.into_iter().flatten().flat_map(|(_, left)| left).collect();
                 if !left.is_empty() && !self.pause(&mut tries).await {
-                    return Err(Error::new(
-                        ErrorKind::Unavailable,
-                        "dynamodb left items unwritten, for want of capacity",
-                    ));
+                    let message = format!("{} left items unwritten, for want of capacity", self.store.name);
+                    return Err(Error::new(ErrorKind::Unavailable, message));
                 }
             }
         }

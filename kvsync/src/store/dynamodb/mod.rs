@@ -92,7 +92,7 @@
 //!
 //! A key has 2047 bytes less the prefix, a member or field 1008, a value or entry 391 KB; a set or hash about 100 MB; a
 //! sorted set or hash 10 GB, index included, which DynamoDB allows for one hash key. A transaction of
-//! DynamoDB has 100 items and 4 MB. So an atomic write, or one `zrem`, touches
+//! DynamoDB has 100 items and 4 MB, names of attributes included. So an atomic write, or one `zrem`, touches
 //! [100 entries](crate::store::data::DataCapabilities::max_entries) at most: a string, set or hash is one, a sorted one is
 //! one and one more for each member named.
 //!
@@ -227,13 +227,13 @@ impl SyncStore for DynamoDbStore {
 
     fn execute(&self, steps: &[Step], terms: &Terms) -> Vec<Result<Outcome>> {
         let (own, terms) = (steps.to_vec(), *terms);
-        let answers = self.inner.write(|call| rows::execute(call, own, terms));
+        let answers = self.inner.write_about(own.len(), |call| rows::execute(call, own, terms));
         answers.unwrap_or_else(|error| steps.iter().map(|_| Err(error.clone())).collect())
     }
 
     fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>> {
         let keys = keys.to_vec();
-        self.inner.read(|call| rows::get_many(call, keys))
+        self.inner.read_about(keys.len(), |call| rows::get_many(call, keys))
     }
 
     /// One request of a scan that goes through the whole table, whatever the prefix: a page may be empty and have a
@@ -262,7 +262,16 @@ impl Inner {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        self.call(Effect::Reads, self.budget(Effect::Reads), work)
+        self.read_about(1, work)
+    }
+
+    /// Reads this many items.
+    fn read_about<T, F>(self: &Arc<Self>, items: usize, work: impl FnOnce(call::Call) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.call_about(items, Effect::Reads, self.budget(Effect::Reads), work)
     }
 
     fn write<T, F>(self: &Arc<Self>, work: impl FnOnce(call::Call) -> F) -> Result<T>
@@ -270,7 +279,16 @@ impl Inner {
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
     {
-        self.call(Effect::Writes, self.budget(Effect::Writes), work)
+        self.write_about(1, work)
+    }
+
+    /// Writes, after this many items were read.
+    fn write_about<T, F>(self: &Arc<Self>, items: usize, work: impl FnOnce(call::Call) -> F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T>> + Send + 'static,
+    {
+        self.call_about(items, Effect::Writes, self.budget(Effect::Writes), work)
     }
 
     /// Fails for a key that DynamoDB does not take.

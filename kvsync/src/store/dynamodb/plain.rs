@@ -8,8 +8,8 @@ use aws_sdk_dynamodb::types::AttributeValue;
 use super::Inner;
 use super::call::Effect;
 use super::error::foreign;
-use super::layout::Attributes;
-use crate::error::Result;
+use super::layout::{Attributes, MAX_HASH};
+use crate::error::{Error, ErrorKind, Result};
 
 /// A table whose items are a partition key and a string, `pk` and `value`: the form in which the DynamoDB driver of the
 /// Go framework `GoFr` keeps its strings, and many programs of their own. It shares such a table with them, and has
@@ -47,10 +47,10 @@ impl PlainTable {
     ///
     /// # Errors
     ///
-    /// When DynamoDB does not answer or refuses, and [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where the item
-    /// has no string `value`.
+    /// When DynamoDB does not answer or refuses, as it does a key that is empty or longer than 2048 bytes, and
+    /// [`ErrorKind::Corrupt`](crate::ErrorKind::Corrupt) where the item has no string `value`.
     pub fn get(&self, key: &str) -> Result<Option<String>> {
-        let key = self.key(key);
+        let key = self.key(key)?;
         let found = self.inner.read(|call| async move {
             let request = || {
                 let get = call.store.client.get_item().table_name(&call.store.table);
@@ -72,7 +72,7 @@ impl PlainTable {
     /// When DynamoDB does not answer or refuses; [`ErrorKind::UnknownOutcome`](crate::ErrorKind::UnknownOutcome) where it
     /// may have been written.
     pub fn set(&self, key: &str, value: &str) -> Result<()> {
-        let mut item = self.key(key);
+        let mut item = self.key(key)?;
         item.insert("value".to_owned(), AttributeValue::S(value.to_owned()));
         self.inner.write(|call| async move {
             let request = || {
@@ -91,7 +91,7 @@ impl PlainTable {
     ///
     /// As [`set`](Self::set).
     pub fn delete(&self, key: &str) -> Result<()> {
-        let key = self.key(key);
+        let key = self.key(key)?;
         self.inner.write(|call| async move {
             let request = || {
                 let delete = call.store.client.delete_item().table_name(&call.store.table);
@@ -102,8 +102,12 @@ impl PlainTable {
         })
     }
 
-    fn key(&self, key: &str) -> Attributes {
-        [(self.partition_key.clone(), AttributeValue::S(key.to_owned()))].into()
+    fn key(&self, key: &str) -> Result<Attributes> {
+        if key.is_empty() || key.len() > MAX_HASH {
+            let message = format!("a key of {} bytes; dynamodb takes 1 to {MAX_HASH}", key.len());
+            return Err(Error::new(ErrorKind::Rejected, message));
+        }
+        Ok([(self.partition_key.clone(), AttributeValue::S(key.to_owned()))].into())
     }
 }
 

@@ -42,7 +42,7 @@ pub(super) async fn create(call: &Call) -> Result<()> {
     let mut tries = Tries::default();
     while describe(call).await?.table_status() != Some(&TableStatus::Active) {
         if !call.pause(&mut tries).await {
-            let message = format!("the table `{}` is still being created", call.store.table);
+            let message = format!("{} is still being created", call.store.name);
             return Err(Error::new(ErrorKind::Unavailable, message));
         }
     }
@@ -59,6 +59,14 @@ pub(super) async fn create(call: &Call) -> Result<()> {
         // Another process may have enabled it since, which is refused the second time.
         Err(_) if removes(call).await == Some(true) => Ok(()),
         Err(refused) => Err(refused.into()),
+    }
+}
+
+/// Fails where DynamoDB does not answer at all.
+pub(super) async fn reach(call: &Call) -> Result<()> {
+    match describe(call).await {
+        Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
+        _ => Ok(()),
     }
 }
 

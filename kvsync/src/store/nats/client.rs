@@ -29,6 +29,8 @@ use crate::error::{Error, ErrorKind, Result};
 const REFUSALS: usize = 64;
 /// Longer than any question takes.
 const LONGEST: Duration = Duration::from_hours(24);
+/// What the refusal of a subscription says; answers are all that we subscribe to.
+const SUBSCRIPTION: &str = "for Subscription to";
 /// A revision that no stream reaches.
 const NEVER: u64 = 1 << 62;
 /// What marks an entry as removed.
@@ -66,11 +68,20 @@ struct Signals {
     refusals: VecDeque<Arc<str>>,
 }
 
+impl Signals {
+    /// Why no answer will be heard while this connection lasts, if it is so.
+    fn deaf(&self) -> Option<Arc<str>> {
+        self.refusals.iter().find(|refusal| refusal.contains(SUBSCRIPTION)).map(Arc::clone)
+    }
+}
+
 /// Why a question has no answer.
 enum Cut {
     Late,
     Ended,
     Forbidden(Arc<str>),
+    /// We may ask, and not hear the answers.
+    Deaf(Arc<str>),
 }
 
 impl Client {
@@ -213,6 +224,10 @@ impl Client {
             Ok(Err(error)) => Err(error::publishing(error, &self.bucket.name)),
             Err(cut @ Cut::Forbidden(_)) => Err(Refused::Failed(self.unanswered(cut))),
             Err(Cut::Late | Cut::Ended) => Err(Refused::Unknown(error::cut_off(&self.bucket.name))),
+            Err(cut @ Cut::Deaf(_)) => {
+                let unknown = error::cut_off(&self.bucket.name);
+                Err(Refused::Unknown(unknown.with_source(self.unanswered(cut))))
+            }
         }
     }
 
@@ -257,9 +272,15 @@ impl Client {
     /// Waits for an answer until the deadline, and while the connection stands and nothing was forbidden.
     async fn answer<T>(&self, subject: &str, until: Instant, asked: impl Future<Output = T>) -> Result<T, Cut> {
         let mut signals = self.signals.clone();
-        let before = signals.borrow_and_update().ended;
+        let (before, deaf) = {
+            let told = signals.borrow_and_update();
+            (told.ended, told.deaf())
+        };
         let quoted = format!("\"{subject}\"");
         let cut = async move {
+            if let Some(refusal) = deaf {
+                return Cut::Deaf(refusal);
+            }
             loop {
                 if signals.changed().await.is_err() {
                     return pending().await;
@@ -267,6 +288,9 @@ impl Client {
                 let told = signals.borrow_and_update();
                 if let Some(refusal) = told.refusals.iter().find(|refusal| refusal.contains(&quoted)) {
                     return Cut::Forbidden(Arc::clone(refusal));
+                }
+                if let Some(refusal) = told.deaf() {
+                    return Cut::Deaf(refusal);
                 }
                 if told.ended != before {
                     return Cut::Ended;
@@ -314,7 +338,14 @@ impl Client {
                 Error::new(ErrorKind::Unavailable, message)
             }
             Cut::Forbidden(refusal) => {
-                let message = format!("the user of the bucket {bucket} may not do this: {}", refusal.to_lowercase());
+                let message = format!("the user of the bucket {bucket} may not do this: {refusal}");
+                Error::new(ErrorKind::Rejected, message)
+            }
+            Cut::Deaf(refusal) => {
+                let message = format!(
+                    "the user of the bucket {bucket} may not subscribe to answers; let it, or give the prefix that it may \
+                     subscribe to (`inbox_prefix`): {refusal}"
+                );
                 Error::new(ErrorKind::Rejected, message)
             }
         }

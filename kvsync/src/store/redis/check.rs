@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use redis::{Value, cmd};
+use redis::{Cmd, Value, cmd};
 
 use super::error::Failure;
 use super::pipeline::{Patience, Request};
@@ -14,6 +14,11 @@ use crate::error::{Error, ErrorKind, Result};
 pub(super) fn one(store: &Inner) -> Result<()> {
     if let Some(info) = info(store)? {
         let says = |line: &str| info.lines().any(|other| other.trim_end() == line);
+        if says("redis_mode:sentinel") {
+            let message =
+                format!("{} is a sentinel; use `RedisStore::builder(sentinels).sentinel(master)`", store.name);
+            return Err(Error::new(ErrorKind::Config, message));
+        }
         if says("cluster_enabled:1") {
             let message = format!("{} is a node of a cluster; use `RedisStore::cluster`", store.name);
             return Err(Error::new(ErrorKind::Config, message));
@@ -69,28 +74,38 @@ fn rights(store: &Inner) -> Result<()> {
     let mut connection = node.open(deadline)?;
     script::load(&mut connection, &node.address, deadline).map_err(lacks)?;
     node.keep(connection);
+    let slot = store.servers.slot(&store.epoch_key());
+    let request = Request { slot, command: question(store).get_packed_command(), writes: false, once: false };
+    match store.run(&[request], Patience::Long).pop() {
+        Some(Ok(Value::Array(missing))) => {
+            lacking(store, &missing).map_or(Ok(()), |message| Err(Error::new(ErrorKind::Rejected, message)))
+        }
+        Some(Err(failure)) => Err(lacks(failure)),
+        Some(Ok(_)) | None => Err(strange()),
+    }
+}
+
+/// Asks what the user may not do.
+pub(super) fn question(store: &Inner) -> Cmd {
     let key = store.epoch_key();
     let mut command = Script::Rights.call(1, key.len());
     command.arg(&key);
-    let slot = store.servers.slot(&key);
-    let request = Request { slot, command: command.get_packed_command(), writes: false, once: false };
-    let missing = match store.run(&[request], Patience::Long).pop() {
-        Some(Ok(Value::Array(missing))) => missing,
-        Some(Err(failure)) => return Err(lacks(failure)),
-        Some(Ok(_)) | None => return Err(strange()),
-    };
-    let names: Vec<String> = missing
-        .into_iter()
-        .filter_map(|name| if let Value::BulkString(name) = name { String::from_utf8(name).ok() } else { None })
-        .collect();
-    if names.is_empty() {
-        return Ok(());
-    }
-    let message = format!("{}; it may not run {} on these keys", advice(store), names.join(", "));
-    Err(Error::new(ErrorKind::Rejected, message))
+    command
 }
 
-fn advice(store: &Inner) -> String {
+/// What follows from the answer, if anything is missing.
+pub(super) fn lacking(store: &Inner, missing: &[Value]) -> Option<String> {
+    let name =
+        |name: &Value| if let Value::BulkString(name) = name { String::from_utf8(name.clone()).ok() } else { None };
+    let names: Vec<String> = missing.iter().filter_map(name).collect();
+    if names.is_empty() {
+        return None;
+    }
+    Some(format!("{}; it may not run {} on these keys", advice(store), names.join(", ")))
+}
+
+/// What gives a user its rights.
+pub(super) fn advice(store: &Inner) -> String {
     let user = store.settings.login.username.as_deref().unwrap_or("default");
     let cluster = if store.is_cluster() { " +cluster" } else { "" };
     format!(

@@ -98,6 +98,10 @@ impl Failure {
         }
         let message = match what {
             Some(what) => format!("redis at {address} {what}"),
+            None if error.code() == "NOPERM" => format!(
+                "redis at {address} refused: NOPERM {detail}; `ACL SETUSER` with `+@read +@write +@scripting +@connection +info` \
+                 and the keys of the store gives the user its rights"
+            ),
             None => format!("redis at {address} refused: {} {detail}", error.code()),
         };
         Self { kind, cure, message, source: Some(error.clone().into()) }

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use redis::{Value, cmd};
 
-use super::Inner;
 use super::facts::Facts;
 use super::node::Node;
 use super::sentinel::Sentinel;
 use super::servers::Servers;
+use super::{Inner, check};
 use crate::store::{Health, Status};
 
 /// What one server reports.
@@ -59,9 +59,8 @@ pub(super) fn health(store: &Inner, deadline: Duration) -> Health {
 fn ask(store: &Inner, node: &Arc<Node>, deadline: Instant) -> Told {
     let setting = |name: &str| cmd("CONFIG").arg("GET").arg(name).take();
     let mut questions = vec![cmd("INFO"), setting("appendfsync"), setting("save"), setting("min-replicas-to-write")];
-    if store.is_cluster() {
-        questions.push(cmd("CLUSTER").arg("INFO").take());
-    }
+    // In a cluster the question belongs to a node of its own.
+    questions.push(if store.is_cluster() { cmd("CLUSTER").arg("INFO").take() } else { check::question(store) });
     let answers = match node.ask(&questions, deadline) {
         Ok(answers) => answers,
         Err(failure) => return Told::down(crate::Error::from(failure).to_string()),
@@ -71,6 +70,18 @@ fn ask(store: &Inner, node: &Arc<Node>, deadline: Instant) -> Told {
     let mut secret = None;
     for (question, answer) in (0..).zip(answers) {
         let of_config = (1..4).contains(&question);
+        if question == 4 && !store.is_cluster() {
+            // Of a server that knows no script of ours, or has no time for one, nothing is known.
+            let lacking = match &answer {
+                Value::Array(missing) => check::lacking(store, missing),
+                Value::ServerError(error) if error.code() == "NOPERM" => Some(check::advice(store)),
+                _ => None,
+            };
+            if let Some(what) = lacking {
+                told.found(Status::Degraded, what);
+            }
+            continue;
+        }
         match answer {
             Value::BulkString(text) => facts.learn(&String::from_utf8_lossy(&text)),
             Value::VerbatimString { text, .. } => facts.learn(&text),

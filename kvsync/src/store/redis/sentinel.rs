@@ -160,7 +160,10 @@ fn ask(
         }
     }
     Err(match (refused, ignorant.as_slice(), silent) {
-        (Some(refused), _, _) => refused.about(&format!("the master that the sentinels of `{name}` name")),
+        (Some(refused), _, _) => {
+            let login = if refused.kind == ErrorKind::Rejected { ", whose login is that of the builder" } else { "" };
+            refused.about(&format!("the master that the sentinels of `{name}` name{login}"))
+        }
         (None, [_, ..], _) => {
             let message = format!(
                 "the sentinels at {} know no master `{name}`; is it what `sentinel monitor` calls it?",
@@ -168,7 +171,10 @@ fn ask(
             );
             Failure::new(ErrorKind::Config, Cure::None, message)
         }
-        (None, [], Some(silent)) => silent.about(&format!("no sentinel of `{name}` answers; the last that was asked")),
+        (None, [], Some(silent)) => {
+            let login = if silent.kind == ErrorKind::Rejected { ", whose login is `sentinel_login`" } else { "" };
+            silent.about(&format!("no sentinel of `{name}` answers; the last that was asked{login}"))
+        }
         (None, [], None) => {
             let message = format!("there was no time to ask a sentinel of `{name}`");
             Failure::new(ErrorKind::Unavailable, Cure::Wait, message)

@@ -71,11 +71,14 @@ pub(crate) struct Compared {
 }
 
 /// The keys of a row, its record's first. Keys that the store cannot hold are left out, as they are when the
-/// row is written.
+/// row is written; all of them where it cannot hold the record's.
 pub(crate) fn places(schema: &Schema, row: &dyn Model, scope: &Scope, max_key: usize) -> Vec<Place> {
     let keeps_record = schema.has_mutable_key();
     let home = if keeps_record { schema.home() } else { None };
     let record = keeps_record.then(|| Place { index: home, key: row.home().within(scope), role: Role::Record });
+    if record.as_ref().is_some_and(|place| place.key.as_str().len() > max_key) {
+        return Vec::new();
+    }
     let role = if keeps_record { Role::Slot } else { Role::Register };
     let others = (0..schema.keys.len())
         .filter(|index| home != Some(*index))

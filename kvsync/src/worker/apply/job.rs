@@ -22,8 +22,8 @@ pub(crate) struct Job {
     /// Whether the record is written apart from the other keys, also where the store takes whole changes: it has
     /// refused this one because of what stands under one of the keys.
     pub(super) apart: bool,
-    /// Whether the store refuses the record for good, so that the other keys are masked at least.
-    given_up: bool,
+    /// What becomes of it where the record cannot be written at all, so that the other keys are masked at least.
+    given_up: Option<Fate>,
     /// The change as it was before it was written as unknown.
     told: Option<Arc<Delta>>,
     superseded: bool,
@@ -72,7 +72,7 @@ impl Job {
             stage,
             refusals: 0,
             apart: false,
-            given_up: false,
+            given_up: None,
             told: None,
             superseded: false,
             beaten: Beaten::Fairly,
@@ -146,13 +146,27 @@ impl Job {
         self.refusals += 1;
         self.error = Some(error);
         if self.refusals > REFUSALS || (strange && apart) {
-            self.given_up = true;
+            self.given_up = Some(Fate::Failed);
             let told = self.told.take();
-            self.stage = Stage::Registers(masks(told.as_ref().unwrap_or(delta), terms));
+            let told = told.as_ref().unwrap_or(delta);
+            self.stage = Stage::Registers(masks(told, told.version.previous(), terms));
         } else if !strange && matches!(delta.content, Content::Put { .. }) {
             self.told = Some(Arc::clone(delta));
             self.stage = Stage::Merge(Arc::new(Delta { content: Content::Unknown, ..(**delta).clone() }));
         }
+    }
+
+    /// The store takes no key as long as the record's: no such row ever stood there, and none can. Readers of the
+    /// other keys of one that should are sent to the database.
+    pub(super) fn homeless(&mut self, error: Error, terms: &Terms) {
+        let Stage::Merge(delta) = &self.stage else { return };
+        let delta = Arc::clone(delta);
+        self.stage = if matches!(delta.content, Content::Put { .. }) {
+            (self.error, self.given_up) = (Some(Arc::new(error)), Some(Fate::Masked));
+            Stage::Registers(masks(&delta, delta.version, terms))
+        } else {
+            Stage::Project { delta, merged_at: terms.now, writes: Vec::new(), released: Vec::new() }
+        };
     }
 
     /// The writes that are left, unless the merge that told them is so old that a tombstone written
@@ -175,7 +189,7 @@ impl Job {
 
     /// Takes the answer to a write.
     pub(super) fn wrote(&mut self, write: Write, answer: Result<Outcome, Arc<Error>>, terms: &Terms) {
-        if matches!((&answer, &self.stage), (Ok(Outcome::Superseded), Stage::Registers(_))) && !self.given_up {
+        if matches!((&answer, &self.stage), (Ok(Outcome::Superseded), Stage::Registers(_))) && self.given_up.is_none() {
             self.beaten = Beaten::Unclear(write.head.version.epoch());
         }
         let fate = match answer {
@@ -200,7 +214,7 @@ impl Job {
     /// What to write in place of what the store refused, if anything.
     fn write_refused(&mut self, write: Write, error: Arc<Error>, terms: &Terms) -> Option<Write> {
         self.refusals += 1;
-        if !self.given_up {
+        if self.given_up.is_none() {
             self.error = Some(error);
         }
         if self.refusals > REFUSALS {
@@ -233,8 +247,10 @@ impl Job {
             Stage::Merge(_) => None,
             Stage::Project { writes, .. } | Stage::Registers(writes) if !writes.is_empty() => None,
             Stage::Registers(_) => {
-                self.fate = Some(if self.given_up || of_keys(Fate::Failed) {
+                self.fate = Some(if of_keys(Fate::Failed) {
                     Fate::Failed
+                } else if let Some(fate) = self.given_up {
+                    fate
                 } else if of_keys(Fate::Masked) {
                     Fate::Masked
                 } else if of_keys(Fate::Written) || of_keys(Fate::Released) {
@@ -268,11 +284,10 @@ impl Job {
 }
 
 /// Masks for the keys under which a row stands, or stood, whose record cannot be written: what was there before the
-/// change is not true any more. Below the change's version, so that the change itself heals them.
-fn masks(delta: &Delta, terms: &Terms) -> Vec<Write> {
+/// change is not true any more. Below the version of a change that may yet be written, so that it heals them itself.
+fn masks(delta: &Delta, version: Version, terms: &Terms) -> Vec<Write> {
     let live = if let Content::Put { keys, .. } = &delta.content { keys.as_slice() } else { &[] };
     let keys = live.iter().map(|listed| &listed.key).chain(delta.gone.iter().map(|(key, _)| key));
-    let version = delta.version.previous();
     let head = Head { version, state: State::Unknown, expires_at: terms.now.saturating_add(terms.left) };
     keys.map(|key| Write { key: key.clone(), head, value: Value::none(), order: Order::Slot }).collect()
 }

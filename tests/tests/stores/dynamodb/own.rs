@@ -32,12 +32,14 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("strings_of_another_program_are_read_and_written", plain),
         ("stores_that_know_nothing_of_each_other_lose_nothing", strangers),
     ];
-    let stubs: [(&str, Alone); 5] = [
+    let stubs: [(&str, Alone); 7] = [
         ("a_conflict_of_transactions_is_contention", conflict),
         ("unprocessed_keys_are_asked_for_again", unprocessed),
         ("an_answer_that_was_lost_is_no_second_increment", lost_answer),
         ("an_increment_that_was_written_over_before_it_was_known_is_in_doubt", in_doubt),
         ("throttling_is_lived_through", throttled),
+        ("what_is_no_dynamodb_is_named_with_its_status", proxy),
+        ("nobody_waits_for_a_table_where_nothing_listens", nobody),
     ];
     let named = |name: &str| format!("dynamodb::{name}");
     let on_server = trials.into_iter().map(|(name, test)| {
@@ -73,7 +75,7 @@ fn items(url: &str, name: &str) -> Vec<Value> {
 fn missing(url: &str) {
     let error = super::patient(url, "nobody-made-this").connect().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
-    assert!(error.to_string().contains("`nobody-made-this`") && error.to_string().contains("create"), "{error}");
+    assert!(error.to_string().contains("nobody-made-this") && error.to_string().contains("create"), "{error}");
     // One that goes while the store is open is told the same way.
     let store = store(url, "removed");
     ask(url, "DeleteTable", &json!({ "TableName": table("removed") }));
@@ -214,6 +216,10 @@ fn plain(url: &str) {
     assert_eq!(plain.get("b").unwrap().as_deref(), Some(""));
     ask(url, "PutItem", &json!({ "TableName": table("plain"), "Item": { "pk": { "S": "c" }, "value": { "N": "1" } } }));
     assert_eq!(plain.get("c").unwrap_err().kind(), ErrorKind::Corrupt);
+    for key in ["", &"x".repeat(2049)] {
+        assert_eq!(plain.get(key).unwrap_err().kind(), ErrorKind::Rejected);
+        assert_eq!(plain.set(key, "one").unwrap_err().kind(), ErrorKind::Rejected);
+    }
     plain.delete("a").unwrap();
     plain.delete("a").unwrap();
     assert_eq!(plain.get("a").unwrap(), None);
@@ -347,4 +353,23 @@ fn throttled() {
     });
     let keys = [Key::new("a"), Key::new("b")];
     assert_eq!(store.get_many(&keys).unwrap(), [None, None]);
+}
+
+fn proxy() {
+    for status in [301, 403, 404] {
+        let url = stub(move |_, _| Some((status, json!("<html>"))));
+        let error = super::builder(&url, "any").command_timeout(LONG).retry_for(Duration::ZERO).connect().unwrap_err();
+        let text = error.to_string();
+        let told = ["table any", &url, &status.to_string()].into_iter().all(|part| text.contains(part));
+        assert!(told, "{text}");
+    }
+}
+
+fn nobody() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    // Two minutes are for a table that is being made.
+    let error = super::builder(&url, "any").create_table().unwrap_err();
+    assert!(error.kind() == ErrorKind::Unavailable && error.to_string().contains(&url), "{error}");
 }

@@ -97,6 +97,7 @@ pub(super) fn a_server_that_cannot_store_or_will_not_let_us_is_told() -> Tested 
         { user: reader, password: secret, permissions: {
             publish: { deny: ["$KV.>"] }
         } }
+        { user: deaf, password: secret, permissions: { subscribe: ["answers.>"] } }
         { user: nobody, password: secret, permissions: { publish: { deny: ["$JS.>"] } } }
     ] }"#;
     let server = Nats::start(&NatsOptions { settings: settings.into(), ..NatsOptions::default() })?;
@@ -106,8 +107,11 @@ pub(super) fn a_server_that_cannot_store_or_will_not_let_us_is_told() -> Tested 
     store.set("key", "value")?;
     for user in ["reader", "nobody"] {
         let refusal = builder(&server).user_and_password(user, "secret").connect();
-        refused(refusal, ErrorKind::Rejected, "permissions violation for publish");
+        refused(refusal, ErrorKind::Rejected, "Permissions Violation for Publish");
     }
+    let deaf = builder(&server).user_and_password("deaf", "secret");
+    refused(deaf.clone().connect(), ErrorKind::Rejected, "`inbox_prefix`");
+    assert_eq!(deaf.inbox_prefix("answers").connect()?.get("key")?.as_deref(), Some(b"value".as_slice()));
     Ok(())
 }
 

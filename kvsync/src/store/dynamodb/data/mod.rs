@@ -46,11 +46,11 @@ impl DataStore for DynamoDbStore {
             .filter(|(_, checked)| checked.is_ok())
             .map(|(command, _)| command.clone())
             .collect();
-        let count = ran.len();
+        let (count, keys) = (ran.len(), ran.iter().map(|command| command.keys().len()).sum());
         let answers = if ran.iter().any(Command::writes) {
-            self.inner.write(|call| run(call, ran, reads))
+            self.inner.write_about(keys, |call| run(call, ran, reads))
         } else {
-            self.inner.read(|call| run(call, ran, reads))
+            self.inner.read_about(keys, |call| run(call, ran, reads))
         };
         let answers = answers.unwrap_or_else(|error| vec![Err(error); count]);
         let mut answers = answers.into_iter();
@@ -68,7 +68,7 @@ impl DataStore for DynamoDbStore {
             return Ok(Outcome::Done);
         }
         let operations = operations.to_vec();
-        self.inner.write(|call| run_atomic(call, operations))
+        self.inner.write_about(operations.len(), |call| run_atomic(call, operations))
     }
 }
 
