@@ -24,3 +24,13 @@ pub(crate) fn redis_cluster() -> Result<Vec<String>> {
 pub(crate) fn postgres() -> Result<String> {
     address("KVSYNC_POSTGRES_URL")
 }
+
+/// A NATS server with `JetStream`.
+pub(crate) fn nats() -> Result<String> {
+    address("KVSYNC_NATS_URL")
+}
+
+/// The endpoint of DynamoDB.
+pub(crate) fn dynamodb() -> Result<String> {
+    address("KVSYNC_DYNAMODB_URL")
+}

@@ -41,6 +41,8 @@ pub(crate) const ALL: &[Row] = &[
     row("bare-million", "a million keys written and read on disk, against fjall", stores::million),
     row("bare-redis", "Redis against redis-rs", stores::single),
     row("bare-cluster", "Redis Cluster against redis-rs", stores::cluster),
+    row("bare-nats", "NATS against async-nats", stores::nats),
+    row("bare-dynamodb", "DynamoDB, here dynoxide, against the AWS SDK", stores::dynamodb),
     row("layers", "what each layer costs a get, over the store in memory", layers::costs),
     row("near-cache", "a hit in the near cache against moka", layers::near_cache),
     row("lag", "from COMMIT to readable at half of that load", lag::run),
