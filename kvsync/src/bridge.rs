@@ -1,34 +1,51 @@
-//! The bridge to clients that are asynchronous: a named thread that drives one runtime for its whole life.
+//! The bridge to clients that are asynchronous: one runtime for the whole life of their connections.
 //!
 //! Stores and transports are synchronous, their callers block. A client that is asynchronous needs a runtime
-//! that lives as long as its connections do, whoever calls it, also from a thread of another runtime. This
-//! thread has it. All such clients of a process share one: what they do is to wait for a network.
+//! that lives as long as its connections do, whoever calls it, also from a thread of another runtime. All such
+//! clients of a process share one.
+//!
+//! Whoever calls drives the runtime meanwhile: to hand each call to another thread and back costs as much as a
+//! server nearby takes to answer. When nobody has called for a moment, a named thread drives what goes on beside,
+//! until the next one calls. Where several call at once, one of them drives for all. Who calls on a thread of another
+//! runtime must not drive this one: the thread does it for them.
 
+use std::cell::Cell;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle, ThreadId};
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::runtime::{Builder, Handle, Runtime};
-use tokio::sync::oneshot;
+use tokio::sync::Notify;
 
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long the end of the bridge waits for what cannot be cancelled, such as a lookup of a name.
 const LINGER: Duration = Duration::from_secs(1);
 
+/// How long nobody has called when the thread drives again.
+const QUIET: Duration = Duration::from_millis(5);
+
 /// The bridge of this process, as long as somebody holds it.
 static SHARED: Mutex<Weak<Bridge>> = Mutex::new(Weak::new());
 
-/// A thread with a runtime. When the last one who holds it lets go, what still runs on it is cancelled, and
-/// the thread is joined.
+thread_local! {
+    /// Whether this thread drives a bridge, and would wait for itself if it called one.
+    static DRIVES: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A runtime and the thread that drives it between calls. When the last one who holds it lets go, what still runs on
+/// it is cancelled, and the thread is joined.
 #[derive(Debug)]
 pub(crate) struct Bridge {
-    runtime: Handle,
-    driver: ThreadId,
-    stop: Option<oneshot::Sender<()>>,
+    /// Nothing only at its end: the thread shuts it down, which has to hold it alone then.
+    runtime: Option<Arc<Runtime>>,
+    handle: Handle,
+    turns: Arc<Turns>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -39,8 +56,24 @@ pub(crate) enum Cut {
     Deadline,
     /// It panicked. A write may have been done.
     Panic,
-    /// It was never begun: it was asked for on the bridge's own thread, which it would have blocked.
+    /// It was never begun: it was asked for by what runs on the bridge itself, which it would have blocked.
     OwnThread,
+}
+
+/// What callers and the thread tell each other, so that one of them drives.
+#[derive(Debug, Default)]
+struct Turns {
+    /// How many calls have begun and ended.
+    calls: AtomicU64,
+    /// Whether the thread drives, or waits to.
+    thread_drives: AtomicBool,
+    /// A caller is there, or the end: the thread lets go.
+    let_go: Notify,
+    /// How many wait for what the thread drives for them. It lets go for nobody until they have their answers.
+    handed: AtomicUsize,
+    /// Something was begun that no caller waits for.
+    needed: AtomicBool,
+    stop: AtomicBool,
 }
 
 impl Bridge {
@@ -64,12 +97,15 @@ impl Bridge {
             let message = "the system gave no thread for the clients that are asynchronous; raise its limits";
             Error::new(ErrorKind::Unavailable, message).with_source(error)
         };
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(no_thread)?;
+        let runtime = Arc::new(Builder::new_current_thread().enable_all().build().map_err(no_thread)?);
         let handle = runtime.handle().clone();
-        let (stop, stopped) = oneshot::channel();
-        let drive = move || drive(runtime, stopped);
+        let turns = Arc::new(Turns::default());
+        let drive = {
+            let (runtime, turns) = (Arc::clone(&runtime), Arc::clone(&turns));
+            move || turns.drive(runtime)
+        };
         let thread = thread::Builder::new().name("kvsync-bridge".to_owned()).spawn(drive).map_err(no_thread)?;
-        Ok(Self { runtime: handle, driver: thread.thread().id(), stop: Some(stop), thread: Some(thread) })
+        Ok(Self { runtime: Some(runtime), handle, turns, thread: Some(thread) })
     }
 
     /// Runs a future on the bridge and blocks until it has ended, or was cancelled at its deadline.
@@ -82,15 +118,39 @@ impl Bridge {
         deadline: Duration,
         work: impl Future<Output = T> + Send + 'static,
     ) -> Result<T, Cut> {
-        if thread::current().id() == self.driver {
+        if DRIVES.get() {
             return Err(Cut::OwnThread);
         }
+        match &self.runtime {
+            // A thread of another runtime must not drive this one.
+            Some(runtime) if Handle::try_current().is_err() => self.turns.call(runtime, deadline, work),
+            _ => self.hand_over(deadline, work),
+        }
+    }
+
+    /// Runs a future on the bridge, and waits for nothing: for what goes on beside the calls.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.handle.spawn(work);
+        self.turns.needed.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// Has the thread run a future, and waits for its answer.
+    fn hand_over<T: Send + 'static>(
+        &self,
+        deadline: Duration,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Cut> {
         let (answer, answered) = mpsc::sync_channel(1);
-        let task = self.runtime.spawn(async move {
+        let task = self.handle.spawn(async move {
             // Nobody listens any more once the deadline has passed.
             let _ = answer.send(work.await);
         });
-        answered.recv_timeout(deadline).map_err(|missing| match missing {
+        self.turns.handed.fetch_add(1, Ordering::SeqCst);
+        self.wake();
+        let answer = answered.recv_timeout(deadline);
+        self.turns.handed.fetch_sub(1, Ordering::SeqCst);
+        answer.map_err(|missing| match missing {
             RecvTimeoutError::Timeout => {
                 task.abort();
                 Cut::Deadline
@@ -99,36 +159,79 @@ impl Bridge {
         })
     }
 
-    /// Runs a future on the bridge, and waits for nothing: for what goes on beside the calls.
-    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        self.runtime.spawn(work);
+    /// Has the thread look at once whether it has to drive.
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            thread.thread().unpark();
+        }
+    }
+}
+
+impl Turns {
+    /// Drives the runtime until a future has ended.
+    fn call<T>(&self, runtime: &Runtime, deadline: Duration, work: impl Future<Output = T>) -> Result<T, Cut> {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        // The thread may begin to drive just now: then it does until the next call, which is slower and no more.
+        if self.thread_drives.load(Ordering::Relaxed) && self.handed.load(Ordering::SeqCst) == 0 {
+            self.let_go.notify_one();
+        }
+        DRIVES.set(true);
+        let ended =
+            catch_unwind(AssertUnwindSafe(|| runtime.block_on(async { tokio::time::timeout(deadline, work).await })));
+        DRIVES.set(false);
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        match ended {
+            Ok(answer) => answer.map_err(|_| Cut::Deadline),
+            Err(_) => Err(Cut::Panic),
+        }
+    }
+
+    /// Drives whenever nobody calls, until the end.
+    fn drive(&self, runtime: Arc<Runtime>) {
+        DRIVES.set(true);
+        while !self.stop.load(Ordering::Acquire) {
+            self.thread_drives.store(true, Ordering::Relaxed);
+            runtime.block_on(self.let_go.notified());
+            self.thread_drives.store(false, Ordering::Relaxed);
+            self.wait_for_quiet();
+        }
+        // Whoever told it to stop has let go of the runtime before.
+        if let Some(runtime) = Arc::into_inner(runtime) {
+            runtime.shutdown_timeout(LINGER);
+        }
+    }
+
+    /// Waits until no call has begun or ended for a moment, or somebody waits for the thread.
+    fn wait_for_quiet(&self) {
+        loop {
+            let before = self.calls.load(Ordering::Relaxed);
+            thread::park_timeout(QUIET);
+            let quiet = self.calls.load(Ordering::Relaxed) == before;
+            let waited_for = self.handed.load(Ordering::SeqCst) > 0 || self.needed.swap(false, Ordering::Acquire);
+            if waited_for || quiet || self.stop.load(Ordering::Acquire) {
+                return;
+            }
+        }
     }
 }
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            // It may have ended by itself.
-            let _ = stop.send(());
-        }
-        let own = thread::current().id() == self.driver;
-        if let Some(thread) = self.thread.take().filter(|_| !own)
-            && thread.join().is_err()
-        {
+        self.runtime = None;
+        self.turns.stop.store(true, Ordering::Release);
+        self.turns.let_go.notify_one();
+        let Some(thread) = self.thread.take() else { return };
+        thread.thread().unpark();
+        let own = thread.thread().id() == thread::current().id();
+        if !own && thread.join().is_err() {
             tracing::error!("the thread kvsync-bridge panicked");
         }
     }
 }
 
-fn drive(runtime: Runtime, stopped: oneshot::Receiver<()>) {
-    // Ends by the word, and also when the bridge is gone without one.
-    let _ = runtime.block_on(stopped);
-    runtime.shutdown_timeout(LINGER);
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use tokio::sync::oneshot;
 
     use super::*;
 
@@ -159,11 +262,69 @@ mod tests {
     }
 
     #[test]
-    fn its_own_thread_is_not_blocked() {
+    fn many_call_at_once_also_from_another_runtime() {
+        let bridge = Bridge::start().unwrap();
+        let bridge = &bridge;
+        thread::scope(|scope| {
+            for caller in 0..8 {
+                let calls = move || {
+                    for call in 0..200 {
+                        let (ask, asked) = oneshot::channel();
+                        bridge.spawn(async move { ask.send(caller * 1000 + call).unwrap() });
+                        let answer = bridge.run(LONG, async { asked.await.unwrap() });
+                        assert_eq!(answer, Ok(caller * 1000 + call));
+                    }
+                };
+                scope.spawn(move || match caller % 2 {
+                    0 => calls(),
+                    _ => Builder::new_current_thread().build().unwrap().block_on(async { calls() }),
+                });
+            }
+        });
+    }
+
+    #[test]
+    fn a_call_goes_on_while_others_come_and_go() {
+        let bridge = Bridge::start().unwrap();
+        let bridge = &bridge;
+        thread::scope(|scope| {
+            scope.spawn(|| (0..20_000).for_each(|_| assert_eq!(bridge.run(LONG, async {}), Ok(()))));
+            let sleeps = || bridge.run(LONG, async { tokio::time::sleep(Duration::from_millis(1)).await });
+            let other = Builder::new_current_thread().build().unwrap();
+            for _ in 0..50 {
+                assert_eq!(sleeps(), Ok(()));
+                assert_eq!(other.block_on(async { sleeps() }), Ok(()));
+            }
+        });
+    }
+
+    #[test]
+    fn what_goes_on_beside_goes_on_when_the_callers_have_left() {
+        let bridge = Bridge::start().unwrap();
+        let (told, heard) = mpsc::channel();
+        let beside = async move {
+            for beat in 0..3 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                told.send(beat).unwrap();
+            }
+        };
+        // It begins on a caller's thread.
+        bridge.run(LONG, async { drop(tokio::spawn(beside)) }).unwrap();
+        for beat in 0..3 {
+            assert_eq!(heard.recv_timeout(LONG), Ok(beat));
+        }
+    }
+
+    #[test]
+    fn what_runs_on_it_is_not_blocked_by_it() {
         let bridge = Arc::new(Bridge::start().unwrap());
         let inner = Arc::clone(&bridge);
-        let asked = bridge.run(LONG, async move { inner.run(LONG, async {}) });
+        let asked = Arc::clone(&inner);
+        let asked = bridge.run(LONG, async move { asked.run(LONG, async {}) });
         assert_eq!(asked, Ok(Err(Cut::OwnThread)));
+        let (told, heard) = mpsc::channel();
+        bridge.spawn(async move { told.send(inner.run(LONG, async {})).unwrap() });
+        assert_eq!(heard.recv_timeout(LONG), Ok(Err(Cut::OwnThread)));
     }
 
     #[test]
