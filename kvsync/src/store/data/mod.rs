@@ -31,7 +31,7 @@
 //!
 //! | | memory, embedded | Redis | DynamoDB | NATS | FoundationDB |
 //! |---|---|---|---|---|---|
-//! | a command | no network; on disk one journal entry for what writes | 1 round trip | 1 request to set or get a string, else 2 to 4 | 1 round trip to read, 2 to write | 1 transaction |
+//! | a command | no network; on disk one journal entry for what writes | 1 round trip | 1 request to set or get a string, else 2 to 4 | 1 round trip to read or `set`, 2 to write | 1 transaction |
 //! | a batch | one lock, or journal entry, for 100 commands | one pipeline to each node | its keys side by side, strings read 100 a request | its keys side by side | 1 transaction for 100 commands |
 //! | an atomic write | as a command | one script | its commands, at double price | 2 round trips | 1 transaction |
 //! | a member or field of a large set or hash | reads and writes that alone | that alone | a page of 32 KB | **the whole collection** | that alone |

@@ -177,10 +177,15 @@ impl Client {
         }
     }
 
+    /// Whether [`eventual`](Self::eventual) is cheaper than [`latest`](Self::latest), and may lag.
+    pub(super) fn is_direct(&self) -> bool {
+        self.direct.load(Ordering::Relaxed)
+    }
+
     /// What stands at a subject, as any server that keeps the bucket has it.
     pub(super) async fn eventual(&self, subject: &str, until: Instant) -> Result<Stands> {
         // A bucket without direct reads has nobody who would say so.
-        if !self.direct.load(Ordering::Relaxed) {
+        if !self.is_direct() {
             return self.latest(subject, until).await;
         }
         let full = format!("$JS.API.DIRECT.GET.{}.{subject}", self.bucket.stream());
@@ -204,15 +209,20 @@ impl Client {
         }
     }
 
-    /// Writes an entry, or marks it as removed, if the revision at the subject is still this one. Returns the new one.
+    /// Writes an entry, or marks it as removed, if the revision at the subject is still this one, or whatever stands
+    /// there. Returns the new one.
     pub(super) async fn write(
         &self,
         subject: &str,
-        revision: u64,
+        revision: Option<u64>,
         value: Option<Bytes>,
         until: Instant,
     ) -> Result<u64, Refused> {
-        let message = PublishMessage::build().expected_last_subject_sequence(revision);
+        let message = PublishMessage::build();
+        let message = match revision {
+            Some(revision) => message.expected_last_subject_sequence(revision),
+            None => message,
+        };
         let message = match value {
             Some(value) => message.payload(value),
             None => message.header(OPERATION, "DEL"),
@@ -234,7 +244,7 @@ impl Client {
     /// Whether we may write: by a write that cannot win.
     pub(super) async fn probe(&self, subject: &str, until: Instant) -> Result<()> {
         self.latest(subject, until).await?;
-        match self.write(subject, NEVER, None, until).await {
+        match self.write(subject, Some(NEVER), None, until).await {
             // A full bucket can be read, and what is removed makes room.
             Ok(_) | Err(Refused::Conflict | Refused::Full(_)) => Ok(()),
             Err(Refused::Failed(error) | Refused::Unknown(error)) => Err(error),

@@ -18,7 +18,8 @@
 //! - **A failure is an error.** A write that was sent and not answered may have been done. What may be done twice is
 //!   done again; a command that may not, such as an increment, is
 //!   [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome). A late copy of a write changes nothing: its revision has
-//!   passed.
+//!   passed. Only a plain `set` asks for no revision, as in Redis: a copy of one whose connection broke, and that still
+//!   lies in the buffers of a server, may come after what was written since.
 //! - **Readings ask the leader** of the bucket's stream, with [`Reads::Eventual`]
 //!   any server that keeps it, which may lag. On one server, or while a cluster has one leader, what was acknowledged
 //!   before is seen. NATS has no reading that waits for a quorum: a leader that was cut off from the others
@@ -39,8 +40,8 @@
 //!
 //! # Costs and limits
 //!
-//! - A step or command that writes is two round trips, one that reads is one; those of a call run side by side, those
-//!   on one key in one write.
+//! - A step or command that writes is two round trips, one that reads is one, and so is a plain `set`; those of a call
+//!   run side by side, those on one key in one write.
 //! - A command on a set, hash, sorted set or sorted hash reads and writes **the whole of it**, whatever it asks for. It
 //!   has to fit into the server's `max_payload` (1 MB unless it was raised), or is
 //!   [`Rejected`](crate::ErrorKind::Rejected). Keep collections small here, or give many writers many keys.

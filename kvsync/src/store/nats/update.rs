@@ -1,10 +1,11 @@
-//! The one way in which anything is written: read, decide, and write if the revision is still that one.
+//! The ways in which anything is written: read, decide, and write if the revision is still that one; and, where nothing
+//! is to be decided, write.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::client::{Client, Stands};
@@ -20,6 +21,11 @@ pub(super) struct Turns(Vec<Mutex<()>>);
 impl Turns {
     pub(super) fn new() -> Self {
         Self((0..TURNS).map(|_| Mutex::new(())).collect())
+    }
+
+    async fn take(&self, subject: &str, terms: &Terms) -> Result<Option<MutexGuard<'_, ()>>> {
+        let Some(turn) = self.of(subject) else { return Ok(None) };
+        timeout_at(terms.until, turn.lock()).await.map(Some).map_err(|_| busy(subject))
     }
 
     fn of(&self, subject: &str) -> Option<&Mutex<()>> {
@@ -60,21 +66,16 @@ pub(super) async fn update<T>(
     terms: &Terms,
     mut decide: impl FnMut(Option<&Bytes>) -> Result<(Next, T)>,
 ) -> Result<T> {
-    let busy = || {
-        let message =
-            format!("others never stopped writing `{subject}`; try again, or spread the writes over more keys");
-        Error::new(ErrorKind::Contention, message)
-    };
-    let turn = turns.of(subject);
-    let _turn = match turn {
-        Some(turn) => Some(timeout_at(terms.until, turn.lock()).await.map_err(|_| busy())?),
-        None => None,
-    };
+    let busy = || busy(subject);
+    let _turn = turns.take(subject, terms).await?;
     // A write that may have been done outlives every later failure: that one did nothing, but this one may have.
     let (mut unknown, mut attempt) = (None, 0);
+    let mut may_lag = client.is_direct();
     loop {
-        let failed = match attempt_once(client, subject, terms, &mut decide).await {
+        let lags = std::mem::take(&mut may_lag);
+        let failed = match attempt_once(client, subject, terms, lags, &mut decide).await {
             Ok(answer) => return Ok(answer),
+            Err(Refused::Conflict) if lags => continue,
             Err(Refused::Conflict) => busy(),
             Err(Refused::Unknown(error)) if !terms.repeats => return Err(error),
             Err(Refused::Unknown(error)) => {
@@ -93,30 +94,57 @@ pub(super) async fn update<T>(
     }
 }
 
+/// Writes an entry over whatever stands there, once.
+pub(super) async fn put(
+    client: &Client,
+    turns: &Turns,
+    subject: &str,
+    terms: &Terms,
+    entry: Bytes,
+) -> Result<u64, Refused> {
+    let _turn = turns.take(subject, terms).await.map_err(Refused::Failed)?;
+    client.write(subject, None, Some(entry), client.soon(terms.until)).await
+}
+
+/// Reads, decides and writes. A reading that lags decides on nothing: a write by its revision is refused, and where
+/// nothing is to be written the leader is asked.
 async fn attempt_once<T>(
     client: &Client,
     subject: &str,
     terms: &Terms,
+    lags: bool,
     decide: &mut impl FnMut(Option<&Bytes>) -> Result<(Next, T)>,
 ) -> Result<T, Refused> {
-    let Stands { revision, value } = client.latest(subject, client.soon(terms.until)).await.map_err(Refused::Failed)?;
-    let (next, answer) = decide(value.as_ref()).map_err(Refused::Failed)?;
+    let until = client.soon(terms.until);
+    let read = if lags { client.eventual(subject, until).await } else { client.latest(subject, until).await };
+    let Stands { revision, value } = read.map_err(Refused::Failed)?;
+    let (next, answer) = match decide(value.as_ref()) {
+        Ok(decided) => decided,
+        Err(_) if lags => return Err(Refused::Conflict),
+        Err(error) => return Err(Refused::Failed(error)),
+    };
     let entry = match next {
-        Next::Put(entry) if entry.len() > terms.most => {
+        Next::Put(entry) if entry.len() <= terms.most => Some(entry),
+        Next::Remove if value.is_some() => None,
+        _ if lags => return Err(Refused::Conflict),
+        Next::Put(entry) => {
             let message =
                 format!("`{subject}` would hold {} bytes; an entry of this bucket holds {}", entry.len(), terms.most);
             return Err(Refused::Failed(Error::new(ErrorKind::Rejected, message)));
         }
-        Next::Put(entry) => Some(entry),
-        Next::Remove if value.is_some() => None,
         Next::Stay | Next::Remove => return Ok(answer),
     };
     let removes = entry.is_none();
-    let written = client.write(subject, revision, entry, client.soon(terms.until)).await?;
+    let written = client.write(subject, Some(revision), entry, client.soon(terms.until)).await?;
     if removes {
         client.forget(subject, written, client.soon(terms.until)).await;
     }
     Ok(answer)
+}
+
+fn busy(subject: &str) -> Error {
+    let message = format!("others never stopped writing `{subject}`; try again, or spread the writes over more keys");
+    Error::new(ErrorKind::Contention, message)
 }
 
 /// Longer each time, and never the same for two who were in each other's way.
