@@ -12,8 +12,9 @@ use aws_sdk_dynamodb::types::{
 
 use super::call::{Call, Effect, Refused, Tries};
 use super::error::{Failure, unbuilt};
-use super::layout::{self, Attributes, Place, Tag, binary, bytes, tag};
+use super::layout::{self, Attributes, Place, Tag, VERSION, binary, bytes, tag};
 use crate::error::{Error, ErrorKind, Result};
+use crate::version::Version;
 
 /// The most items of one request that reads, and of a transaction.
 const READS: usize = 100;
@@ -37,6 +38,15 @@ pub(super) enum Action {
     Set(Attributes),
     /// It is removed, whatever stands there.
     Clear(Place),
+}
+
+/// What has to stand where an item is written.
+#[derive(Clone, Copy)]
+enum If {
+    Nothing,
+    Tag(Tag),
+    /// Nothing, or an item with a lower [`VERSION`].
+    Older(Version),
 }
 
 /// What became of a write.
@@ -111,22 +121,31 @@ impl Call {
     /// was lost does not hide that it was done.
     pub(super) async fn act(&self, action: Action) -> Result<Written> {
         match action {
-            Action::Put(item, stood) => self.put(item, stood).await,
+            Action::Put(item, stood) => self.put(item, stood.map_or(If::Nothing, If::Tag)).await,
             Action::Delete(place, stood) => self.delete(&place, stood).await,
             other => self.transact(&[other]).await,
         }
     }
 
-    async fn put(&self, item: Attributes, stood: Option<Tag>) -> Result<Written> {
+    /// Writes an item over nothing, or over one that says of itself that it has a lower version.
+    pub(super) async fn put_newer(&self, item: Attributes, version: Version) -> Result<Written> {
+        self.put(item, If::Older(version)).await
+    }
+
+    async fn put(&self, item: Attributes, stands: If) -> Result<Written> {
         let request = || {
             let put = self.store.client.put_item().table_name(&self.store.table).set_item(Some(item.clone()));
             let put = put.return_values_on_condition_check_failure(ReturnValuesOnConditionCheckFailure::AllOld);
-            match stood {
-                Some(tag) => put
+            match stands {
+                If::Tag(tag) => put
                     .condition_expression("#t = :t")
                     .expression_attribute_names("#t", "t")
                     .expression_attribute_values(":t", binary(tag)),
-                None => put.condition_expression("attribute_not_exists(hk)"),
+                If::Older(version) => put
+                    .condition_expression("attribute_not_exists(hk) OR #n < :n")
+                    .expression_attribute_names("#n", VERSION)
+                    .expression_attribute_values(":n", binary(*version.as_bytes())),
+                If::Nothing => put.condition_expression("attribute_not_exists(hk)"),
             }
             .send()
         };

@@ -2,7 +2,7 @@
 //!
 //! | `hk` | `rk` | holds |
 //! |---|---|---|
-//! | prefix `r` key | `r` | an entry of a row: `v` |
+//! | prefix `r` key | `r` | an entry of a row: `v`, and if it has no ledger its version: `n` |
 //! | prefix `d` key | `h` | the head of a key of the commands: its kind `k`, and by it a string, or the elements of a small set or hash, or the list of its pages (`v`), or generation and count of a sorted one (`g`, `n`) |
 //! | prefix `d` key | `p` id | a page of a large set or hash |
 //! | prefix `d` key | `e` generation member | a member of a sorted set or hash; `rk2`: generation, score in order, member |
@@ -28,6 +28,8 @@ pub(super) const RANGE: &str = "rk";
 pub(super) const BY_SCORE: &str = "rk2";
 /// The second index.
 pub(super) const INDEX: &str = "by_score";
+/// The version of an entry, by which it is written over without being read.
+pub(super) const VERSION: &str = "n";
 /// The attribute by which DynamoDB removes what has expired.
 pub(super) const TTL: &str = "ttl";
 /// The longest hash key and the longest range key that DynamoDB takes.

@@ -69,7 +69,7 @@
 //!
 //! | | requests | units |
 //! |---|---|---|
-//! | a batch of the protocol's steps | one that reads for 100 keys, one write a key | a read and a write for each entry's size |
+//! | a batch of the protocol's steps | one that reads for 100 keys, one write a key; without reading for entries other than records | a read (of records) and a write for each entry's size |
 //! | `fetch` | 1 | a read |
 //! | `scan`, so `verify` and `repair` | 1 for each page | **reads the whole table**, the commands' data too: give them tables of their own |
 //! | `get`, `hget`, `smembers`, `hget_all` | 1; 2 where the set or hash is large | a read of it; large: of its list of pages, and of a page (`hget`) or all |

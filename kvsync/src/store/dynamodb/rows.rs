@@ -1,5 +1,6 @@
 //! The steps of the protocol: what stands is read for all of them at once, and each key is written under the
-//! condition that it still stands.
+//! condition that it still stands. An entry without a ledger carries its version beside it, so that a newer one is
+//! written under that condition, and nothing is read.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use futures_util::StreamExt;
 use super::call::{Call, Effect, Tries};
 use super::error::foreign;
 use super::items::{Action, Written, standing};
-use super::layout::{self, Attributes, HASH, MAX_VALUE, Place, binary, fresh, has_ended, number};
+use super::layout::{self, Attributes, HASH, MAX_VALUE, Place, VERSION, binary, fresh, has_ended, number};
 use crate::clock::{Clock, SystemClock, millis};
 use crate::envelope::Envelope;
 use crate::error::{Error, ErrorKind, Result};
@@ -33,10 +34,17 @@ pub(super) async fn execute(call: Call, steps: Vec<Step>, terms: Terms) -> Resul
             Err(refused) => *answer = Some(Err(refused)),
         }
     }
-    let places: Vec<Place> = groups.keys().map(|key| call.store.layout.row(key.as_str())).collect();
-    let found = call.get_all(&places, true).await?;
+    // An entry that is written alone is tried without a reading.
+    let alone = |group: &[usize]| match group {
+        [place] => matches!(steps.get(*place), Some(Step::Write(_))),
+        _ => false,
+    };
+    let read = groups.iter().filter(|(_, group)| !alone(group));
+    let places: Vec<Place> = read.map(|(key, _)| call.store.layout.row(key.as_str())).collect();
+    let mut found = if places.is_empty() { Vec::new() } else { call.get_all(&places, true).await? }.into_iter();
     let mut work = Vec::with_capacity(groups.len());
-    for ((key, group), stands) in groups.into_iter().zip(found) {
+    for (key, group) in groups {
+        let stands = if alone(&group) { Stands::Unread } else { Stands::Read(found.next().flatten()) };
         let steps: Vec<Step> = group.iter().filter_map(|place| steps.get(*place)).cloned().collect();
         let (call, key) = (call.clone(), key.clone());
         work.push(async move { (group, group_of_one_key(&call, &key, &steps, &terms, stands).await) });
@@ -53,13 +61,19 @@ pub(super) async fn execute(call: Call, steps: Vec<Step>, terms: Terms) -> Resul
     Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(unanswered)).collect())
 }
 
+/// What is known of a key when its steps begin.
+enum Stands {
+    Read(Option<Attributes>),
+    Unread,
+}
+
 /// The steps on one key as one write; where that is refused, one by one, so that each has its own answer.
 async fn group_of_one_key(
     call: &Call,
     key: &Key,
     steps: &[Step],
     terms: &Terms,
-    stands: Option<Attributes>,
+    stands: Stands,
 ) -> Vec<Result<Outcome>> {
     let error = match one_write(call, key, steps, terms, stands).await {
         Ok(answers) => return answers,
@@ -70,7 +84,7 @@ async fn group_of_one_key(
     for step in steps {
         let stands = call.get(&call.store.layout.row(key.as_str()), true).await;
         let told = match stands {
-            Ok(stands) => one_write(call, key, std::slice::from_ref(step), terms, stands).await,
+            Ok(stands) => one_write(call, key, std::slice::from_ref(step), terms, Stands::Read(stands)).await,
             Err(failed) => Err(failed),
         };
         answers.push(told.and_then(|mut told| told.pop().unwrap_or_else(|| Err(error.clone()))));
@@ -84,10 +98,22 @@ async fn one_write(
     key: &Key,
     steps: &[Step],
     terms: &Terms,
-    mut stands: Option<Attributes>,
+    stands: Stands,
 ) -> Result<Vec<Result<Outcome>>> {
     let place = call.store.layout.row(key.as_str());
     let mut tries = Tries::default();
+    let mut stands = match (stands, steps) {
+        (Stands::Read(stands), _) => stands,
+        (Stands::Unread, [Step::Write(write)]) => {
+            let entry = Envelope::encode(&write.head, None, &write.value);
+            match call.put_newer(item(&place, entry, terms)?, write.head.version).await? {
+                Written::Done => return Ok(vec![Ok(Outcome::Written)]),
+                Written::Lost(Some(now)) => Some(now),
+                Written::Lost(None) | Written::InDoubt => call.get(&place, true).await?,
+            }
+        }
+        (Stands::Unread, _) => call.get(&place, true).await?,
+    };
     loop {
         let stood = standing(stands.as_ref())?;
         let entry = entry_of(stands, terms.now)?;
@@ -196,12 +222,13 @@ fn item(place: &Place, entry: Bytes, terms: &Terms) -> Result<Attributes> {
         return Err(Error::new(ErrorKind::Rejected, message));
     }
     let envelope = Envelope::parse(&entry)?;
+    let mut item = place.key();
     let ends = if envelope.ledger.is_some() {
         Record::from_envelope(envelope)?.forgotten_at(terms)
     } else {
+        item.insert(VERSION.to_owned(), binary(*envelope.head.version.as_bytes()));
         envelope.head.expires_at
     };
-    let mut item = place.key();
     item.insert("v".to_owned(), binary(entry));
     item.insert("t".to_owned(), binary(fresh()));
     layout::end(&mut item, ends);
