@@ -35,9 +35,13 @@ impl Engine for Folder {
         self.reading(|tree| Ok(work(&State { data: tree.data(), dir: &self.dir })))?
     }
 
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
+        self.reading(|tree| tree.data_unheld().get(key))
+    }
+
     fn write<T>(&self, work: impl Fn(&mut dyn Writer) -> Result<T>) -> Result<T> {
         self.writing(|tree| {
-            let mut overlay = Overlay::new(State { data: tree.data(), dir: &self.dir });
+            let mut overlay = Overlay::new(State { data: tree.data_unheld(), dir: &self.dir });
             let answer = work(&mut overlay);
             if answer.is_ok() {
                 tree.commit_data(overlay.into_changes(), self.sync)?;

@@ -116,7 +116,13 @@ impl Tree {
 
     /// The data as it is now, whatever is written meanwhile.
     pub(super) fn data(&self) -> Data<'_> {
-        Data { data: &self.data, state: self.database.snapshot() }
+        Data { data: &self.data, state: Some(self.database.snapshot()) }
+    }
+
+    /// The data for who writes it, alone, or reads one entry of it: this needs no snapshot, which costs as much as a
+    /// reading.
+    pub(super) fn data_unheld(&self) -> Data<'_> {
+        Data { data: &self.data, state: None }
     }
 
     /// Writes data, as [`commit`](Self::commit) writes entries.
@@ -160,12 +166,16 @@ impl Tree {
 /// One state of the data.
 pub(super) struct Data<'a> {
     data: &'a Keyspace,
-    state: Snapshot,
+    state: Option<Snapshot>,
 }
 
 impl Data<'_> {
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
-        Ok(self.state.get(self.data, key)?.map(|value| Bytes::copy_from_slice(&value)))
+        let value = match &self.state {
+            Some(state) => state.get(self.data, key)?,
+            None => self.data.get(key)?,
+        };
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
     pub(super) fn range(
@@ -174,7 +184,10 @@ impl Data<'_> {
         reverse: bool,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, Fault> {
-        let range = self.state.range::<&[u8], _>(self.data, between);
+        let range = match &self.state {
+            Some(state) => state.range::<&[u8], _>(self.data, between),
+            None => self.data.range::<&[u8], _>(between),
+        };
         let owned = |guard: Guard| {
             let (key, value) = guard.into_inner()?;
             Ok((Bytes::copy_from_slice(&key), Bytes::copy_from_slice(&value)))
