@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
 use super::watchdog::Watchdog;
 use crate::error::Context;
@@ -79,12 +79,20 @@ impl Process {
         self.run(&mut child)
     }
 
-    /// Freezes the server with SIGSTOP: connections stay open and nothing is answered.
+    /// Freezes the server with SIGSTOP, and waits until all its threads have stopped: connections stay open and nothing is
+    /// answered.
     ///
     /// # Errors
     /// When the server does not run.
     pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        let child = self.child();
+        let running = child.as_ref().ok_or_else(|| self.error("is not running; restart it first"))?;
+        self.send(running, Signal::STOP)?;
+        // Its status is left for whoever waits for its end.
+        let stopped = WaitIdOptions::STOPPED | WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        waitid(WaitId::Pid(Pid::from_child(running)), stopped)
+            .context(|| format!("cannot wait for {} to stop", self.spec.name))?;
+        Ok(())
     }
 
     /// Wakes a paused server.
