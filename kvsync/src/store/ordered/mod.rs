@@ -243,6 +243,8 @@ impl<E: Engine> Reader for One<'_, E> {
         self.0.get(key)
     }
 
+    fn prefetch(&self, _keys: &mut dyn Iterator<Item = Vec<u8>>) {}
+
     fn range(&self, between: Between<'_>, direction: Direction, limit: usize) -> Result<Vec<(Bytes, Bytes)>> {
         self.0.read(|reader| reader.range(between, direction, limit))
     }
