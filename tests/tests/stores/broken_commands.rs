@@ -650,7 +650,7 @@ impl Wrong {
             (Fault::TakesNoTime, Some(time)) if time.is_zero() => *expires = None,
             // As a number that wraps.
             (Fault::LongTimeIsNone, Some(time)) if time.as_millis() >> 53 > 0 => {
-                *expires = Some(Duration::from_millis(1))
+                *expires = Some(Duration::from_millis(1));
             }
             (Fault::IgnoresTimeToLive, _) => *expires = None,
             (Fault::SetKeepsTimeToLive, None) => {

@@ -47,14 +47,13 @@ fn append(store: &Inner, command: &Command, keys: &mut Vec<Vec<u8>>, to: &mut Cm
         to.arg(name).arg(arguments.len()).arg(arguments);
     };
     let key = command.keys().first().ok_or_else(strange)?;
+    let own = || [(); 3].map(|()| store.data_key(key));
     match command {
         Command::ZhAdd { .. } | Command::ZhRem { .. } | Command::ZhIncrBy { .. } => {
-            keys.extend(store.sorted_hash(key)?)
+            keys.extend(store.sorted_hash(key)?);
         }
         // Where there can be no sorted hash there is one key to be deleted, three times.
-        Command::Del { .. } => {
-            keys.extend(store.sorted_hash(key).unwrap_or_else(|_| [(); 3].map(|()| store.data_key(key))))
-        }
+        Command::Del { .. } => keys.extend(store.sorted_hash(key).unwrap_or_else(|_| own())),
         _ => keys.push(store.data_key(key)),
     }
     if command.does_nothing() {
