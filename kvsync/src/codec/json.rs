@@ -4,6 +4,10 @@ use super::Codec;
 use crate::error::{Error, ErrorKind, Result};
 
 /// JSON, for people who look at their store with a text tool.
+///
+/// JSON has no number that is infinite or none. Such an `f32` or `f64` is written as `null`, without an error; decoding it
+/// then fails with [`ErrorKind::Codec`], unless the field is an `Option`, where it is read as `None`. A model that may
+/// hold such numbers is for another codec.
 #[derive(Debug, Clone, Copy)]
 pub struct Json;
 

@@ -99,7 +99,11 @@ pub trait SyncStore: Store {
     fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Bytes>>>;
 
     /// Reads one page of the keys that begin with `prefix`. Every key that stands there from the first
-    /// page to the last is on some page; others may be or not, and a key may be on two.
+    /// page to the last is on some page, whatever others add and remove meanwhile; others may be or not, and a key may be
+    /// on two.
+    ///
+    /// The limit says about how many are wanted: a page may hold more, or fewer, or none, and the one without
+    /// [`Page::next`] is the last. A limit of 0 is as one of 1.
     ///
     /// # Errors
     ///

@@ -117,6 +117,9 @@ faults! {
     AtomicTakesAnyNumber => "too_many_operations_are_refused",
     EntriesAreFewerThanSaid => "as_many_entries_as_it_says_are_written_as_one",
     EntriesAreNotCounted => "a_write_that_touches_too_many_entries_is_refused",
+    AtomicRefusesTheSameInOne => "one_operation_may_name_the_same_twice",
+    AtomicKeepsTheFirstOfTwo => "one_operation_may_name_the_same_twice",
+    AtomicTakesRaisingForACondition => "raising_an_absent_field_is_no_condition",
     AtomicTakesTheSameTwice => "two_operations_on_the_same_are_refused",
     CutsValues => "values_of_every_size_up_to_the_limit",
     FoldsKeys => "odd_keys_of_data_are_themselves",
@@ -289,6 +292,9 @@ impl DataStore for Wrong {
         };
         let bare: Result<Vec<Operation>> =
             operations.iter().map(|operation| Operation::new(unconditional(operation.command()))).collect();
+        if let Some(answer) = self.judged(operations) {
+            return answer;
+        }
         match self.fault {
             Fault::AtomicStopsHalfway => return one_by_one(operations),
             Fault::AtomicTellsWrongKindsFirst
@@ -384,6 +390,41 @@ impl Wrong {
 
     fn is(&self, fault: Fault) -> bool {
         self.fault == fault
+    }
+
+    /// What is said of an atomic write by the operations alone.
+    fn judged(&self, operations: &[Operation]) -> Option<Result<Outcome>> {
+        match self.fault {
+            Fault::AtomicRefusesTheSameInOne => {
+                let twice = |operation: &Operation| {
+                    let named = operation.command().elements().unwrap_or_default();
+                    named.iter().collect::<std::collections::BTreeSet<_>>().len() < named.len()
+                };
+                let refused = || Err(Error::new(ErrorKind::Rejected, "the same twice"));
+                operations.iter().any(twice).then(refused)
+            }
+            Fault::AtomicKeepsTheFirstOfTwo => {
+                let reversed = |operation: &Operation| match operation.command().clone() {
+                    Command::HSet { key, fields } => {
+                        Operation::new(Command::HSet { key, fields: fields.into_iter().rev().collect() })
+                    }
+                    command => Operation::new(command),
+                };
+                let reversed: Vec<Operation> = operations.iter().map(reversed).collect::<Result<_>>().ok()?;
+                Some(self.right.run_atomic(&reversed))
+            }
+            Fault::AtomicTakesRaisingForACondition => {
+                let absent = |operation: &Operation| match operation.command() {
+                    Command::ZhIncrBy { key, field, .. } => {
+                        self.right.zh_score(key, field).is_ok_and(|it| it.is_none())
+                    }
+                    _ => false,
+                };
+                let failed: Vec<usize> = (0..operations.len()).filter(|place| absent(&operations[*place])).collect();
+                (!failed.is_empty()).then_some(Ok(Outcome::Refused(failed)))
+            }
+            _ => None,
+        }
     }
 
     fn outage(&self, command: &Command) -> Result<Reply> {

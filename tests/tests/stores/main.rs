@@ -7,6 +7,7 @@ mod broken;
 mod broken_both;
 mod broken_commands;
 mod broken_engines;
+mod broken_values;
 mod commands;
 mod dynamodb;
 mod embedded;
@@ -60,6 +61,7 @@ fn main() {
     trials.extend(broken_both::trials());
     trials.extend(broken_commands::trials());
     trials.extend(broken_engines::trials());
+    trials.extend(broken_values::trials());
     trials.extend(embedded::trials());
     trials.extend(dynamodb::trials());
     trials.extend(nats::trials());

@@ -71,6 +71,8 @@
 //!             Some(cursor) => Bound::Excluded(after(cursor, prefix)?),
 //!             None => Bound::Included(Key::new(prefix)),
 //!         };
+//!         // A page of none would be the last.
+//!         let limit = limit.max(1);
 //!         let entries = self.entries.lock();
 //!         let found = entries.range((begin, Bound::Unbounded)).map(|(key, _)| key);
 //!         let keys: Vec<Key> = found.take_while(|key| key.as_str().starts_with(prefix)).take(limit).cloned().collect();
@@ -95,6 +97,8 @@
 //!         self.data.run(commands, reads)
 //!     }
 //!     fn run_atomic(&self, operations: &[Operation]) -> Result<data::Outcome> {
+//!         // The rule for whoever runs them by itself, as `OrderedStore` asks again.
+//!         data::check_atomic(operations, self.data_capabilities(), |_| ())?;
 //!         self.data.run_atomic(operations)
 //!     }
 //! }

@@ -32,7 +32,7 @@ fn complete(store: &dyn SyncStore) -> Checked {
         keys.sort();
         keys
     };
-    for limit in [1, 2, 10, 256, 257, 258, 10_000] {
+    for limit in [0, 1, 2, 10, 256, 257, 258, 10_000] {
         same!(scan(store, "user:", limit)?, sorted(&[&inside]), "a scan by pages of {limit}");
     }
     same!(scan(store, "", 100)?, sorted(&[&inside, &outside]), "a scan for everything");

@@ -11,6 +11,10 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// One operation of an atomic write: a [`Command`] that writes. One with a condition that does not hold
 /// undoes the whole.
+///
+/// Conditions are those of [`Command::Set`] other than [`Condition::Always`], `must_exist` of [`Command::Del`],
+/// `if_absent` of [`Command::ZAdd`] and [`Command::ZhAdd`], and that of [`Command::HSetNx`]. No other is one: a
+/// [`Command::ZhIncrBy`] of a field that is absent does nothing, and the others happen.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Operation(Command);
 
@@ -128,17 +132,28 @@ pub(crate) fn failed<'a>(
     }
 }
 
-/// Fails for operations that the store cannot do, or not as one: too many, over keys too far apart, two on
-/// the same string, member or field or of different kinds on one key, or one that it would refuse alone.
+/// The rule of atomic writes, for stores that run them: fails for operations that the store cannot do, or not as one.
+/// These are too many; over keys too far apart, where `slot` says which keys are together (asked only of a store with
+/// [`Atomicity::Slot`]); two on the same string, member or field, or for different kinds of values under one key; and one
+/// that the store would refuse alone ([`Command::check`]). One operation may name a member or field twice.
+///
+/// Nothing is read: a wrong kind that stands there, and conditions, are for the store to see.
+///
+/// ```
+/// use kvsync::store::data::{AtomicWrite, DataCapabilities, check_atomic};
+///
+/// let can = DataCapabilities::new(1024, 1024, 1 << 20);
+/// let mut write = AtomicWrite::new();
+/// write.sadd("names", ["ann", "bob", "ann"]);
+/// assert!(check_atomic(write.operations(), can, |_| ()).is_ok());
+/// write.srem("names", ["bob"]);
+/// assert!(check_atomic(write.operations(), can, |_| ()).is_err(), "is bob a name, or not?");
+/// ```
 ///
 /// # Errors
 ///
 /// [`ErrorKind::Rejected`], saying which.
-pub(crate) fn check<T: PartialEq>(
-    operations: &[Operation],
-    can: DataCapabilities,
-    slot: impl Fn(&[u8]) -> T,
-) -> Result<()> {
+pub fn check<T: PartialEq>(operations: &[Operation], can: DataCapabilities, slot: impl Fn(&[u8]) -> T) -> Result<()> {
     let rejected = |message: String| Err(Error::new(ErrorKind::Rejected, message));
     if operations.len() > can.max_operations {
         return rejected(format!(
@@ -177,7 +192,11 @@ pub(crate) fn check<T: PartialEq>(
         let Some(key) = operation.0.keys().first() else { continue };
         let twice = match operation.0.elements() {
             None => elements.iter().any(|(other, _)| other == &key) || !whole.insert(key),
-            Some(named) => whole.contains(key) || named.into_iter().any(|element| !elements.insert((key, element))),
+            Some(named) => {
+                // What one operation names twice is named once: of two values of a field the last counts, as alone.
+                let named: BTreeSet<_> = named.into_iter().collect();
+                whole.contains(key) || named.into_iter().any(|element| !elements.insert((key, element)))
+            }
         };
         if twice {
             return rejected(format!(

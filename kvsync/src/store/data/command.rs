@@ -51,12 +51,13 @@ pub enum Command {
         must_exist: bool,
     },
     /// Adds to a counter, a string in decimal; one that is absent reads as 0. Keeps the time to live.
-    /// Fails on a value that is no number of 64 bits, and on overflow.
+    /// Fails as [`Rejected`](ErrorKind::Rejected) on a value that is no number of 64 bits as this command writes it, and on
+    /// overflow, and leaves the value as it was.
     /// Answers [`Reply::Integer`](super::Reply::Integer): the new value.
     IncrBy {
         /// The key.
         key: Bytes,
-        /// What to add; 0 reads a counter.
+        /// What to add; 0 reads a counter, and makes one that is absent.
         by: i64,
     },
     /// Adds members to a set. Answers [`Reply::Count`](super::Reply::Count): how many were new.
@@ -85,7 +86,8 @@ pub enum Command {
         /// The fields with their values; of a field named twice the last counts.
         fields: Vec<(Bytes, Bytes)>,
     },
-    /// Sets a field of a hash that has no such field. Answers [`Reply::Taken`](super::Reply::Taken).
+    /// Sets a field of a hash that has no such field; in an atomic write, one that it has is a failed condition.
+    /// Answers [`Reply::Taken`](super::Reply::Taken).
     HSetNx {
         /// The key.
         key: Bytes,
@@ -223,8 +225,8 @@ pub enum Command {
         /// The fields.
         fields: Vec<Bytes>,
     },
-    /// Adds to the score of a field that is there and leaves its value.
-    /// Answers [`Reply::Score`](super::Reply::Score): the new score, none where there is no such field.
+    /// Adds to the score of a field that is there and leaves its value; one that is absent stays absent, which is no failed
+    /// condition in an atomic write. Answers [`Reply::Score`](super::Reply::Score): the new score, none where there is no such field.
     ZhIncrBy {
         /// The key.
         key: Bytes,
@@ -466,8 +468,9 @@ impl Command {
         }
     }
 
-    /// The members or fields that it names; `None` when it is about the key as a whole.
-    pub(crate) fn elements(&self) -> Option<Vec<&Bytes>> {
+    /// The members or fields that it names, as often as it names them; `None` when it is about the key as a whole.
+    #[must_use]
+    pub fn elements(&self) -> Option<Vec<&Bytes>> {
         match self {
             Self::Get { .. }
             | Self::MGet { .. }

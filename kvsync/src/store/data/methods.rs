@@ -125,7 +125,7 @@ macro_rules! table {
                 /// `HSET`: sets fields of a hash. How many were new.
                 hset(key: impl IntoBytes, fields: impl IntoIterator<Item = (impl IntoBytes, impl IntoBytes)>) -> u64, Reply::count,
                     Command::HSet { key: key.into_bytes(), fields: fields.into_iter().map(|(field, value)| (field.into_bytes(), value.into_bytes())).collect() };
-                /// `HSETNX`: sets a field that is absent. Whether it did.
+                /// `HSETNX`: sets a field that is absent. Whether it did; in an atomic write, one that is there is a failed condition.
                 hset_if_absent(key: impl IntoBytes, field: impl IntoBytes, value: impl IntoBytes) -> bool, Reply::taken,
                     Command::HSetNx { key: key.into_bytes(), field: field.into_bytes(), value: value.into_bytes() };
                 /// `HDEL`: removes fields of a hash. How many were there.
@@ -152,7 +152,8 @@ macro_rules! table {
                 /// Removes fields of a sorted hash. How many were there.
                 zh_rem(key: impl IntoBytes, fields: impl IntoIterator<Item = impl IntoBytes>) -> u64, Reply::count,
                     Command::ZhRem { key: key.into_bytes(), fields: many(fields) };
-                /// Adds to the score of a field that is there and returns it; `None` where there is none. Repeating it adds again.
+                /// Adds to the score of a field that is there and returns it; `None` where there is none, which is no failed condition
+                /// in an atomic write. Repeating it adds again.
                 zh_incr_by(key: impl IntoBytes, field: impl IntoBytes, by: f64) -> Option<f64>, Reply::score,
                     Command::ZhIncrBy { key: key.into_bytes(), field: field.into_bytes(), by };
             }
@@ -232,7 +233,8 @@ macro_rules! on_a_store {
 
             /// Writes a value in a codec.
             ///
-            /// Fails also with [`ErrorKind::Codec`] when the value has no form in it.
+            /// Fails also with [`ErrorKind::Codec`] when the value has no form in it. JSON writes a number that is infinite or
+            /// none as `null`, as [`Json`](crate::codec) says, and so reading it back fails.
             fn set_as<T: Serialize, C: Codec>(&self, key: impl IntoBytes, value: &T) -> Result<()> {
                 self.set(key, C::encode(value)?)
             }

@@ -48,8 +48,8 @@
 //!
 //! | at most | memory | embedded | Redis | DynamoDB | NATS | FoundationDB |
 //! |---|---|---|---|---|---|---|
-//! | a key | 1 GiB | 16 KiB | 64 MiB | 2 KiB with the prefix | 1 KiB | 2.4 kB with the subspace |
-//! | a member or field | 2 GiB | 32 KiB | 64 MiB | 1008 bytes | half a value | 4.9 kB with the subspace |
+//! | a key | 1 GiB | 16,383 bytes | 64 MiB | 2 KiB with the prefix | 1 KiB | 2.4 kB with the subspace |
+//! | a member or field | 2 GiB | 32,751 bytes | 64 MiB | 1008 bytes | half a value | 4.9 kB with the subspace |
 //! | a value | 4 GiB | 4 GiB | 512 MiB | 391 KiB | the server's `max_payload`, 1 MB by default | 1 MiB |
 //! | a set or hash | the memory | the disk | the memory | 100 MB | a value | the cluster |
 //! | an atomic write is over | any keys | any keys | any keys; in a cluster those of one slot | any keys | one key | any keys |
@@ -65,7 +65,7 @@ mod methods;
 mod range;
 mod reply;
 
-pub use self::atomic::{AtomicWrite, Operation, Outcome};
+pub use self::atomic::{AtomicWrite, Operation, Outcome, check as check_atomic};
 pub use self::batch::{Answers, Batch, Pending};
 pub use self::bytes::IntoBytes;
 pub(crate) use self::command::Kind;
@@ -111,7 +111,8 @@ pub trait DataStore: Store {
     /// on a wrong kind of value, or has a sum that is no number, the answer is [`Outcome::Refused`] all the same.
     /// A condition on a wrong kind of value has not failed; it is
     /// [`ErrorKind::WrongType`](crate::ErrorKind::WrongType) where none has. No key may be written by two operations, unless they are
-    /// for one kind of values and name other members or fields.
+    /// for one kind of values and name other members or fields: [`check_atomic`]
+    /// has the whole rule.
     ///
     /// # Errors
     ///

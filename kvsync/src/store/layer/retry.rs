@@ -28,8 +28,12 @@ use crate::store::{Capabilities, Cursor, Outcome, Page, Step, Store, SyncStore};
 /// | atomic writes | `Unavailable` and `Contention`; never `UnknownOutcome`, as a second try could fail by the success of the first |
 ///
 /// Of a call with many steps or commands those that failed are repeated, unless a later one on the same key has
-/// been done: what is answered is always what the given order would have answered. The answer to a repeated
-/// removal may say that there was nothing left to remove.
+/// been done: what stands in the end is what the given order would have left.
+///
+/// **An answer may be that of the repetition.** Where the first try was done and only its answer was lost, `sadd` and
+/// `hset` answer 0 new ones, and `zadd` and `zh_add` that theirs is not new, though it was this call that added them; and
+/// a removal says that there was nothing left to remove. Where that answer decides (who was first), ask for a command that
+/// does not [repeat](Command::repeats), such as `set_if_absent`, which then fails as `UnknownOutcome`.
 ///
 /// Pauses begin at 10 ms, double up to 500 ms, and are drawn at random up to twice as long; 2 s after the call began no
 /// other is begun. So a call takes at most the deadline and once the store's own: a call that the store never answers

@@ -21,6 +21,8 @@ pub(super) const CASES: &[Case] = &[
     Case::data("too_many_operations_are_refused", Needs::Nothing, too_many),
     Case::data("as_many_entries_as_it_says_are_written_as_one", Needs::Nothing, entries),
     Case::data("a_write_that_touches_too_many_entries_is_refused", Needs::EntryLimit, too_many_entries),
+    Case::data("one_operation_may_name_the_same_twice", Needs::Nothing, twice_in_one),
+    Case::data("raising_an_absent_field_is_no_condition", Needs::AtomicSlot, absent_field),
     Case::data("two_operations_on_the_same_are_refused", Needs::Nothing, twice),
     Case::data("an_atomic_write_over_slots_is_refused_clearly", Needs::SlotsOnly, slots),
     Case::data("an_atomic_write_over_keys_is_refused_clearly", Needs::KeysOnly, keys),
@@ -342,6 +344,58 @@ fn too_many_entries(store: &dyn DataStore) -> Checked {
     write.zh_rem(key("sorted hash"), others);
     fails(store.atomic_write(&write), ErrorKind::Rejected, "an atomic write that touches too many members")?;
     same!(ok(store.zcount(key("sorted"), ..), "zcount")?, 1, "the members");
+    Ok(())
+}
+
+fn twice_in_one(store: &dyn DataStore) -> Checked {
+    // On one key each, for stores that write no more as one.
+    let mut write = AtomicWrite::new();
+    write.sadd("set", ["a", "b", "a"]);
+    done(store, &write, "an atomic sadd of a member twice")?;
+    let mut members = ok(store.smembers("set"), "smembers")?;
+    members.sort();
+    same!(members, ["a", "b"], "the set");
+    let mut write = AtomicWrite::new();
+    write.srem("set", ["a", "a"]);
+    write.sadd("set", ["c", "c"]);
+    done(store, &write, "an atomic srem of a member twice")?;
+    let mut members = ok(store.smembers("set"), "smembers")?;
+    members.sort();
+    same!(members, ["b", "c"], "the set");
+    let mut write = AtomicWrite::new();
+    write.hset("hash", [("a", "1"), ("b", "2"), ("a", "3")]);
+    done(store, &write, "an atomic hset of a field twice")?;
+    let mut fields = ok(store.hget_all("hash"), "hget_all")?;
+    fields.sort();
+    same!(fields, [("a".into(), "3".into()), ("b".into(), "2".into())], "the hash, of which the last counts");
+    let mut write = AtomicWrite::new();
+    write.hdel("hash", ["a", "a"]);
+    done(store, &write, "an atomic hdel of a field twice")?;
+    same!(ok(store.hget_all("hash"), "hget_all")?, [("b".into(), "2".into())], "the hash");
+    ok(store.zadd("sorted", "a", 1.0), "zadd")?;
+    ok(store.zadd("sorted", "b", 2.0), "zadd")?;
+    let mut write = AtomicWrite::new();
+    write.zrem("sorted", ["a", "x", "a", "x"]);
+    done(store, &write, "an atomic zrem of a member twice")?;
+    same!(ok(store.zrange_by_score("sorted", .., None), "a range")?, ["b"], "the sorted set");
+    ok(store.zh_add("sorted hash", "a", "1", 1.0), "zh_add")?;
+    let mut write = AtomicWrite::new();
+    write.zh_rem("sorted hash", ["a", "a"]);
+    done(store, &write, "an atomic zh_rem of a field twice")?;
+    check!(!ok(store.delete("sorted hash"), "a delete")?, "a sorted hash without fields is not there");
+    Ok(())
+}
+
+fn absent_field(store: &dyn DataStore) -> Checked {
+    ok(store.zh_add(key("sorted hash"), "a", "kept", 1.0), "zh_add")?;
+    let mut write = AtomicWrite::new();
+    write.set(key("string"), "1");
+    write.zh_incr_by(key("sorted hash"), "x", 1.0);
+    write.zh_incr_by(key("nothing"), "x", 1.0);
+    done(store, &write, "raising fields that are absent")?;
+    same!(ok(store.get(key("string")), "a get")?.as_deref(), Some(b"1".as_slice()), "what stood before it");
+    same!(ok(store.zh_count(key("sorted hash"), ..), "zh_count")?, 1, "the sorted hash");
+    check!(!ok(store.delete(key("nothing")), "a delete")?, "nothing was made");
     Ok(())
 }
 

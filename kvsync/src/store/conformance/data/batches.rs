@@ -94,10 +94,11 @@ fn large(store: &dyn DataStore) -> Checked {
     for reply in replies {
         ok(reply, "a set in a large batch")?;
     }
-    let gets: Vec<Command> = (0..1_000).map(|number| Command::Get { key: format!("key:{number}").into() }).collect();
+    let gets: Vec<Command> = (0..6_000).map(|number| Command::Get { key: format!("key:{number}").into() }).collect();
     for (number, reply) in store.run(&gets, Reads::Latest).into_iter().enumerate() {
         let value = ok(reply.and_then(crate::store::data::Reply::value), "a get in a large batch")?;
-        same!(value.as_deref(), Some(format!("value {number}").as_bytes()), "key:{number}");
+        let wanted = (number < 1_000).then(|| format!("value {number}"));
+        same!(value.as_deref(), wanted.as_ref().map(String::as_bytes), "key:{number}");
     }
     Ok(())
 }

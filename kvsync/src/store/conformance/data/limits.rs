@@ -81,9 +81,15 @@ fn too_long(store: &dyn DataStore) -> Checked {
 }
 
 fn odd(store: &dyn DataStore) -> Checked {
-    let binary: [&[u8]; 6] = [b"\0", b"\0\xff", b"\xff", b"\xfe\xfe", b"a\0", b"a\0b"];
-    let keys: Vec<&[u8]> =
-        crate::store::conformance::keys::ODD.iter().map(|key| key.as_bytes()).chain(binary).collect();
+    let binary: [&[u8]; 11] =
+        [b"\0", b"\0\xff", b"\xff", b"\xfe", b"\xfe\xfe", b"a\xff", b"a\xfe", b"\xffa", b"\xfea", b"a\0", b"a\0b"];
+    // Two of each length that differ in their last byte.
+    let most = store.data_capabilities().max_key;
+    let lengths = [255, 256, 257, 300, 1_000].into_iter().filter(|length| *length <= most);
+    let long: Vec<Vec<u8>> =
+        lengths.flat_map(|length| [b"x", b"y"].map(|last| [&vec![b'k'; length - 1][..], last].concat())).collect();
+    let odd = crate::store::conformance::keys::ODD.iter().map(|key| key.as_bytes());
+    let keys: Vec<&[u8]> = odd.chain(binary).chain(long.iter().map(Vec::as_slice)).collect();
     for key in &keys {
         ok(store.set(key, key), &format!("a set under {key:?}"))?;
     }

@@ -10,6 +10,7 @@ mod sets;
 mod sorted;
 mod sorted_hashes;
 mod strings;
+mod times;
 
 use super::Case;
 
@@ -17,6 +18,7 @@ pub(super) fn cases() -> impl Iterator<Item = &'static Case> {
     [
         every::CASES,
         strings::CASES,
+        times::CASES,
         sets::CASES,
         hashes::CASES,
         sorted::CASES,

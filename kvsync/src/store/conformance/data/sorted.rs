@@ -107,6 +107,15 @@ fn exact(store: &dyn DataStore) -> Checked {
         same!(found.len(), 1, "members at {score}");
         same!(found.first().map(|found| found.score), Some(score), "the score in a range");
     }
+    // Scores that 32 bits cannot tell apart, against the order of their members.
+    let close = [("b", 16_777_216.0), ("a", 16_777_217.0), ("z", 0.1), ("y", 0.1 + f64::EPSILON / 8.0)];
+    for (member, score) in close {
+        ok(store.zadd("close", member, score), "zadd")?;
+    }
+    same!(ok(store.zrange_by_score("close", .., None), "a range")?, ["z", "y", "b", "a"], "scores that are close");
+    let above = (Excluded(16_777_216.0), Unbounded);
+    same!(ok(store.zrange_by_score("close", above, None), "a range")?, ["a"], "above one that is close");
+    same!(ok(store.zcount("close", ..16_777_217.0), "zcount")?, 3, "below one that is close");
     Ok(())
 }
 
@@ -148,6 +157,11 @@ fn equal(store: &dyn DataStore) -> Checked {
     same!(range(store, -0.0..=-0.0)?, ["minus", "z"], "the two zeros are equal");
     same!(range(store, (Excluded(-0.0), Included(1.0)))?.len(), 6, "above both zeros");
     same!(range(store, 0.0..=0.0)?, ["minus", "z"], "the two zeros are equal");
+    for (member, zero) in [("d", -0.0), ("c", 0.0), ("b", -0.0), ("a", 0.0)] {
+        ok(store.zadd("zeros", member, zero), "zadd")?;
+    }
+    same!(ok(store.zrange_by_score("zeros", .., None), "a range")?, ["a", "b", "c", "d"], "equal zeros");
+    same!(ok(store.zrev_range_by_score("zeros", .., 3), "a range")?, ["d", "c", "b"], "equal zeros, from above");
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::strings::gone;
+use super::times::gone;
 use super::{fails, ok};
 use crate::error::ErrorKind;
 use crate::store::conformance::ground::{Checked, Dice, check, same};
@@ -25,6 +25,7 @@ pub(super) const CASES: &[Case] = &[
     Case::data("nothing_of_a_replaced_sorted_hash_comes_back", Needs::Nothing, replaced),
     Case::data("a_sorted_hash_is_in_no_other_keys_way", Needs::Nothing, alone),
     Case::data("a_sorted_hash_takes_large_values", Needs::Nothing, large),
+    Case::data("a_sorted_hash_takes_fields_of_any_bytes", Needs::Nothing, odd),
 ];
 
 fn entry(field: &'static str, value: &'static str, score: f64) -> Entry {
@@ -263,6 +264,27 @@ fn alone(store: &dyn DataStore) -> Checked {
         }
         same!(ok(store.zh_get(key, "field"), "zh_get")?.as_deref(), Some(b"value".as_slice()), "the field of {key:?}");
         ok(store.zh_rem(key, ["field"]), "zh_rem")?;
+    }
+    Ok(())
+}
+
+fn odd(store: &dyn DataStore) -> Checked {
+    // In the order of bytes; each has its own bytes as its value, and a line's end.
+    let odd: [&[u8]; 11] =
+        [b"", b"\0", b"\0\xff", b"\n", b"a", b"a\0", b"a\xfe", b"a\xff", b"\xfe", b"\xff", b"\xff\xff"];
+    let own = |field: &[u8]| [field, b"\xff\0\n"].concat();
+    for field in odd.iter().rev() {
+        check!(ok(store.zh_add("key", field, own(field), 7.0), "zh_add")?, "{field:?} is another field");
+    }
+    let wanted: Vec<Entry> = odd
+        .iter()
+        .map(|field| Entry { field: Bytes::from_static(field), value: own(field).into(), score: 7.0 })
+        .collect();
+    same!(ok(store.zh_range_by_score("key", .., None), "a range")?, wanted, "by score");
+    same!(ok(store.zh_range_by_lex("key", .., None), "a range")?, wanted, "by lexicographic order");
+    for field in odd {
+        same!(ok(store.zh_get("key", field), "zh_get")?, Some(own(field).into()), "the value of {field:?}");
+        same!(ok(store.zh_rem("key", [field]), "zh_rem")?, 1, "{field:?} was there");
     }
     Ok(())
 }
