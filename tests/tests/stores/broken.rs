@@ -72,6 +72,7 @@ enum Fault {
     ApplyForgetsToConfirm,
     ApplyWritesTheChange,
     ApplyStopsHalfway,
+    ApplyShowsHalves,
     DecodesKeys,
     LastStepFirst,
     OneFailureFailsAll,
@@ -115,6 +116,7 @@ const FAULTS: &[(Fault, &str)] = &[
     (Fault::ScanOfNoneEnds, "a_scan_finds_every_key_with_the_prefix"),
     (Fault::ScanCountsKeys, "what_is_removed_makes_a_scan_skip_nothing"),
     (Fault::EpochRaces, "racing_raises_of_the_epoch_lose_none"),
+    (Fault::ApplyShowsHalves, "no_reader_sees_half_a_whole_change"),
     (Fault::DecodesKeys, "odd_keys_are_themselves"),
     (Fault::EpochFalls, "the_epoch_only_rises"),
     (Fault::EpochForgets, "the_epoch_only_rises"),
@@ -490,6 +492,7 @@ impl SyncStore for Sloppy {
             return Ok(vec![None; keys.len()]);
         }
         self.reach()?;
+        let _whole = (!self.is(Fault::ApplyShowsHalves)).then(|| WHOLE.lock());
         let mut keys = keys.to_vec();
         match self.fault {
             Fault::SortsAnswers => keys.sort(),

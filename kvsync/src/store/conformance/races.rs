@@ -1,8 +1,8 @@
 //! Several writers at once.
 
 use std::collections::BTreeSet;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use super::ground::{
@@ -21,6 +21,7 @@ pub(super) const CASES: &[Case] = &[
     Case::sync("racing_deliveries_end_like_one_after_the_other", Needs::Nothing, deliveries),
     Case::sync("no_reader_sees_a_version_fall", Needs::Nothing, monotone),
     Case::sync("racing_raises_of_the_epoch_lose_none", Needs::Nothing, epochs),
+    Case::sync("no_reader_sees_half_a_whole_change", Needs::WholeChanges, whole),
     Case::sync("a_scan_beside_writers_finds_what_stands", Needs::Nothing, scans),
 ];
 
@@ -180,6 +181,31 @@ fn epochs(store: &dyn SyncStore) -> Checked {
             check!(raised >= own, "a raise to {own} answered {raised}");
             let stands = store.epoch().map_err(failed)?;
             check!(stands >= raised, "the epoch fell from {raised} to {stands}");
+        }
+        Ok(())
+    })
+}
+
+fn whole(store: &dyn SyncStore) -> Checked {
+    let terms = terms();
+    let over = AtomicBool::new(false);
+    race(|number| {
+        if number == 0 {
+            let written = rounds(20).try_for_each(|round| {
+                let change = put("home", round + 1, &["a", "b"]);
+                step(store, Step::Apply(Arc::new(change)), &terms).map(|_| ())
+            });
+            over.store(true, Ordering::Release);
+            return written;
+        }
+        while !over.load(Ordering::Acquire) {
+            // What is read last may be newer, and never older: a change that shows in one place stands in all.
+            let mut seen = version(0);
+            for key in ["home", "a", "b", "home", "b", "a"] {
+                let at = stands(store, key)?.map_or(version(0), |(at, ..)| at);
+                check!(at >= seen, "{key} is at {at}, where {seen} was seen before");
+                seen = at;
+            }
         }
         Ok(())
     })

@@ -36,12 +36,12 @@ impl Engine for Folder {
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.reading(|tree| tree.data_unheld().get(key))
+        self.reading(|tree| tree.data_entry(key))
     }
 
     fn write<T>(&self, work: impl Fn(&mut dyn Writer) -> Result<T>) -> Result<T> {
         self.writing(|tree| {
-            let mut overlay = Overlay::new(State { data: tree.data_unheld(), dir: &self.dir });
+            let mut overlay = Overlay::new(State { data: tree.data_to_write(), dir: &self.dir });
             let answer = work(&mut overlay);
             if answer.is_ok() {
                 tree.commit_data(overlay.into_changes(), self.sync)?;

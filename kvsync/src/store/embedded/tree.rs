@@ -3,10 +3,13 @@ use std::fmt;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use fjall::{Database, Guard, Keyspace, KeyspaceCreateOptions, PersistMode, Readable, Snapshot};
+use fjall::{
+    Database, Guard, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode, Readable, Snapshot, UserValue,
+};
 
 use super::fault::{self, Fault};
 use crate::error::{Error, ErrorKind, Result};
@@ -36,6 +39,8 @@ pub(super) struct Tree {
     data: Keyspace,
     // After the keyspace, so that it is dropped last and lets go of the directory.
     database: Database,
+    /// Odd while a batch is being written: fjall shows its entries one by one to who reads without a snapshot.
+    writing: AtomicU64,
 }
 
 impl fmt::Debug for Tree {
@@ -57,7 +62,7 @@ impl Tree {
             let entries = database.keyspace("entries", options)?;
             let data = database.keyspace("data", options)?;
             database.persist(PersistMode::SyncAll)?;
-            Ok(Self { entries, data, database })
+            Ok(Self { entries, data, database, writing: AtomicU64::new(0) })
         };
         // Some damage makes fjall panic instead of saying so.
         let opened = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| Err(fjall::Error::Unrecoverable.into()));
@@ -69,7 +74,7 @@ impl Tree {
         if key.as_str().len() > MAX_KEY {
             return Ok(None);
         }
-        Ok(self.entries.get(stored(key))?.map(|entry| Bytes::copy_from_slice(&entry)))
+        Ok(self.whole(&self.entries, &stored(key))?.map(|entry| Bytes::copy_from_slice(&entry)))
     }
 
     /// What stands under a key that is about to be written.
@@ -111,7 +116,12 @@ impl Tree {
             }
         }
         wait_for_room(&self.database, &self.entries)?;
-        Ok(batch.commit()?)
+        self.write(batch)
+    }
+
+    /// One entry of the data.
+    pub(super) fn data_entry(&self, key: &[u8]) -> Result<Option<Bytes>, Fault> {
+        Ok(self.whole(&self.data, key)?.map(|value| Bytes::copy_from_slice(&value)))
     }
 
     /// The data as it is now, whatever is written meanwhile.
@@ -119,9 +129,8 @@ impl Tree {
         Data { data: &self.data, state: Some(self.database.snapshot()) }
     }
 
-    /// The data for who writes it, alone, or reads one entry of it: this needs no snapshot, which costs as much as a
-    /// reading.
-    pub(super) fn data_unheld(&self) -> Data<'_> {
+    /// The data for who writes it, alone.
+    pub(super) fn data_to_write(&self) -> Data<'_> {
         Data { data: &self.data, state: None }
     }
 
@@ -138,7 +147,33 @@ impl Tree {
             }
         }
         wait_for_room(&self.database, &self.data)?;
-        Ok(batch.commit()?)
+        self.write(batch)
+    }
+
+    /// Writes a batch, as the only writer.
+    fn write(&self, batch: OwnedWriteBatch) -> Result<(), Fault> {
+        // Odd again where a panic has left it odd.
+        let odd = self.writing.load(Ordering::Relaxed) | 1;
+        self.writing.store(odd, Ordering::Relaxed);
+        fence(Ordering::Release);
+        let written = batch.commit();
+        self.writing.store(odd.wrapping_add(1), Ordering::Release);
+        Ok(written?)
+    }
+
+    /// One entry, of before or after any batch and never of the middle of one. A snapshot costs as much as a reading, so
+    /// it is taken only where a batch is being written meanwhile.
+    fn whole(&self, tree: &Keyspace, key: &[u8]) -> Result<Option<UserValue>, Fault> {
+        let before = self.writing.load(Ordering::Acquire);
+        if before.is_multiple_of(2) {
+            let found = tree.get(key)?;
+            // The reading comes before the question whether a batch was begun.
+            fence(Ordering::Acquire);
+            if self.writing.load(Ordering::Relaxed) == before {
+                return Ok(found);
+            }
+        }
+        Ok(self.database.snapshot().get(tree, key)?)
     }
 
     pub(super) fn epoch(&self) -> Result<u32, Fault> {
