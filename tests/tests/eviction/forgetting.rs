@@ -71,12 +71,13 @@ fn an_emptied_store_is_noticed_by_every_process() -> Tested {
     let mut emptied = 0;
     // A look that is under way may write its mark into the emptied store before anyone misses it; here looks are under way
     // most of the time.
-    while !others.iter().chain([&first]).all(|app| app.noticed() > 0 && app.dirty() == ["sessions", "users"]) {
+    until("it is noticed by every process", || {
         looked_at(&**store, 3);
-        assert_eq!(server.cli(&["FLUSHALL"])?, "OK");
+        assert_eq!(server.cli(&["FLUSHALL"]).unwrap(), "OK");
         emptied += 1;
         looked_at(&**store, 3);
-    }
+        others.iter().chain([&first]).all(|app| app.noticed() > 0 && app.dirty() == ["sessions", "users"])
+    });
     let noticed: usize = others.iter().chain([&first]).map(App::noticed).sum();
     // Of those that notice at once one takes over the other's mark, and may take that for another loss.
     assert!(noticed <= 6 * emptied, "{noticed} times after {emptied}");
@@ -95,10 +96,11 @@ fn a_store_that_went_back_to_an_earlier_state_is_noticed() -> Tested {
     let earlier: Vec<u8> = redis::cmd("GET").arg(key).query(&mut admin)?;
     looked_at(&**app.kv.store(), 1);
     // A look that is under way may write its mark over the earlier one before it is read.
-    while app.noticed() == 0 {
-        redis::cmd("SET").arg(key).arg(&earlier).exec(&mut admin)?;
+    until("it is noticed", || {
+        redis::cmd("SET").arg(key).arg(&earlier).exec(&mut admin).unwrap();
         looked_at(&**app.kv.store(), 1);
-    }
+        app.noticed() > 0
+    });
     assert_eq!(app.noticed(), 1);
     Ok(())
 }
