@@ -25,3 +25,18 @@ impl Codec for Json {
             .map_err(|error| Error::new(ErrorKind::Codec, "the stored JSON is not this model").with_source(error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_that_json_lacks_is_null_and_read_as_none_or_not_at_all() {
+        for number in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            let written = Json::encode(&number).unwrap();
+            assert_eq!(written, b"null");
+            assert_eq!(Json::decode::<f64>(&written).unwrap_err().kind(), ErrorKind::Codec);
+            assert_eq!(Json::decode::<Option<f64>>(&written).unwrap(), None);
+        }
+    }
+}
