@@ -132,6 +132,7 @@ pub mod model;
 pub mod record;
 pub mod report;
 mod serial;
+mod status;
 pub mod store;
 mod sync;
 pub mod transport;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. A file uses its own floor and those above it in this list.
 const FLOORS: &[&[&str]] = &[
-    &["error", "key", "version", "clock", "sync", "serial"],
+    &["error", "key", "version", "clock", "sync", "serial", "status"],
     &["bridge"],
     &["codec"],
     &["model"],

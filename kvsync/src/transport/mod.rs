@@ -1,5 +1,6 @@
 //! How changes travel from those who commit to those who write: the contract.
 
+mod broker;
 mod outbox;
 mod queue;
 
@@ -9,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+pub use self::broker::{Arrival, Backlog, Broker, Ends, Message, Subscription};
 pub use self::outbox::{Claimed, DeadLetter, Failing, Failure, Outbox, OutboxDepth};
 pub use self::queue::Queue;
 use crate::change::Change;
 pub use crate::error::failure_text;
+pub use crate::status::{Health, Status};
 
 /// Carries changes to workers.
 ///
@@ -24,7 +27,7 @@ pub use crate::error::failure_text;
 /// - **A delivery ends once.** [`Delivery::ack`] and [`Delivery::nack`] consume it; a delivery that is
 ///   dropped, by a panic for instance, is delivered again.
 ///
-/// A transport that leaves the process carries encoded changes; it comes with the first of its kind.
+/// A transport that leaves the process carries encoded changes: [`Broker`] and [`Subscription`].
 pub trait Transport: Send + Sync + fmt::Debug {
     /// Takes a part, waiting for room until the deadline.
     ///
