@@ -80,6 +80,14 @@ pub fn nats_url() -> Result<String, NoServer> {
     read("KVSYNC_NATS_URL")
 }
 
+/// A RabbitMQ node, as the user `guest`, who may do everything.
+///
+/// # Errors
+/// When the servers were not started.
+pub fn rabbitmq_url() -> Result<String, NoServer> {
+    read("KVSYNC_RABBITMQ_URL")
+}
+
 /// The cluster file of a FoundationDB. No task starts one.
 ///
 /// # Errors

@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::thread::{self, ScopedJoinHandle};
 
-use xtask::servers::{AclUser, DynamoDb, Listen, Nats, NatsOptions, Postgres, Redis, RedisCluster, RedisOptions};
+use xtask::servers::{
+    AclUser, DynamoDb, Listen, Nats, NatsOptions, Postgres, RabbitMq, RabbitMqOptions, Redis, RedisCluster,
+    RedisOptions,
+};
 use xtask::tools::Tool;
 use xtask::{Error, Result};
 
@@ -18,6 +21,7 @@ pub(crate) struct Suite {
     postgres: Postgres,
     dynamodb: DynamoDb,
     nats: Nats,
+    rabbitmq: RabbitMq,
     python: PathBuf,
 }
 
@@ -30,12 +34,14 @@ impl Suite {
         let suite = thread::scope(|scope| -> Result<Self> {
             let cluster = scope.spawn(|| RedisCluster::start(3, 0));
             let postgres = scope.spawn(Postgres::start);
+            let rabbitmq = scope.spawn(|| RabbitMq::start(&RabbitMqOptions::default()));
             let redis = Redis::start(RedisOptions::default())?;
             let socket = Redis::start(socket_options())?;
             let tls = Redis::start(RedisOptions { listen: Listen::Tls, ..RedisOptions::default() })?;
             let dynamodb = DynamoDb::start()?;
             let nats = Nats::start(&NatsOptions::default())?;
-            Ok(Self { redis, socket, tls, cluster: join(cluster)?, postgres: join(postgres)?, dynamodb, nats, python })
+            let (cluster, postgres, rabbitmq) = (join(cluster)?, join(postgres)?, join(rabbitmq)?);
+            Ok(Self { redis, socket, tls, cluster, postgres, dynamodb, nats, rabbitmq, python })
         })?;
         interrupt::check()?;
         Ok(suite)
@@ -53,6 +59,7 @@ impl Suite {
             ("KVSYNC_POSTGRES_URL", self.postgres.url()),
             ("KVSYNC_DYNAMODB_URL", self.dynamodb.url()),
             ("KVSYNC_NATS_URL", self.nats.url()),
+            ("KVSYNC_RABBITMQ_URL", self.rabbitmq.url()),
             ("KVSYNC_PYTHON", self.python.display().to_string()),
         ]
     }
@@ -69,6 +76,7 @@ impl Suite {
             ("Postgres", &postgres, self.postgres.url()),
             ("DynamoDB, by dynoxide", &Tool::Dynoxide.version(), self.dynamodb.url()),
             ("NATS with JetStream", &nats, self.nats.url()),
+            ("RabbitMQ", &Tool::RabbitMq.version(), self.rabbitmq.url()),
             ("Python with msgpack", &python, self.python.display().to_string()),
         ];
         lines.map(|(what, version, address)| format!("  {what}: {version}, {address}\n")).concat()

@@ -18,6 +18,10 @@ pub enum Tool {
     Postgres,
     /// The NATS server.
     NatsServer,
+    /// The RabbitMQ server.
+    RabbitMq,
+    /// Erlang's port mapper, which RabbitMQ needs.
+    Epmd,
     /// A Python that can `import msgpack`: the other language that reads stored values.
     Python,
     /// The library of clang, which reads the header of FoundationDB's client.
@@ -31,7 +35,8 @@ const DYNOXIDE: &str = "3.2.0";
 
 impl Tool {
     /// Every tool of the tests that systems package, in the order in which they are reported.
-    pub const ALL: [Self; 5] = [Self::RedisServer, Self::RedisCli, Self::Postgres, Self::NatsServer, Self::Python];
+    pub const ALL: [Self; 7] =
+        [Self::RedisServer, Self::RedisCli, Self::Postgres, Self::NatsServer, Self::RabbitMq, Self::Epmd, Self::Python];
 
     /// The path of the program, if it is on this machine.
     #[must_use]
@@ -42,6 +47,9 @@ impl Tool {
             Self::Postgres => on_path("postgres").chain(debian_postgres()).find_map(|found| with_siblings(&found)),
             // Debian keeps it among the programs of the system, which are not on everybody's path.
             Self::NatsServer => on_path("nats-server").chain(system("nats-server")).next(),
+            // What Debian has on the path is a wrapper that changes the user.
+            Self::RabbitMq => debian_rabbitmq().chain(on_path("rabbitmq-server")).next(),
+            Self::Epmd => on_path("epmd").next(),
             Self::Python => python(),
             Self::LibClang => libclang(),
             Self::Dynoxide => on_path("dynoxide")
@@ -68,6 +76,8 @@ impl Tool {
             Self::RedisCli => "redis-cli",
             Self::Postgres => "postgres (with initdb and psql)",
             Self::NatsServer => "nats-server",
+            Self::RabbitMq => "rabbitmq-server",
+            Self::Epmd => "epmd",
             Self::Python => "python3 with the module msgpack",
             Self::LibClang => "libclang",
             Self::Dynoxide => "dynoxide",
@@ -82,6 +92,8 @@ impl Tool {
             Self::RedisCli => "redis-tools",
             Self::Postgres => "postgresql",
             Self::NatsServer => "nats-server",
+            Self::RabbitMq => "rabbitmq-server",
+            Self::Epmd => "erlang-base",
             Self::Python => "python3-msgpack",
             Self::LibClang => "libclang-dev",
             Self::Dynoxide => "dynoxide-rs",
@@ -91,6 +103,9 @@ impl Tool {
     /// What the program says of its version, or an empty string.
     #[must_use]
     pub fn version(self) -> String {
+        if self == Self::RabbitMq {
+            return rabbitmq_version().unwrap_or_default();
+        }
         let said = self.find().and_then(|path| Command::new(path).arg("--version").output().ok());
         let said = said.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
         match said.split_once(" sha=") {
@@ -153,6 +168,8 @@ fn homebrew(tool: Tool) -> &'static str {
         Tool::RedisServer | Tool::RedisCli => "redis",
         Tool::Postgres => "postgresql",
         Tool::NatsServer => "nats-server",
+        Tool::RabbitMq => "rabbitmq",
+        Tool::Epmd => "erlang",
         Tool::Python => "python",
         Tool::LibClang => "llvm",
         Tool::Dynoxide => "dynoxide",
@@ -187,6 +204,18 @@ fn debian_postgres() -> impl Iterator<Item = PathBuf> {
     let mut found: Vec<PathBuf> = versions.map(|version| version.path().join("bin/postgres")).collect();
     found.sort_by_key(|path| std::cmp::Reverse(version_of(path)));
     found.into_iter().filter(|path| is_executable(path))
+}
+
+fn debian_rabbitmq() -> impl Iterator<Item = PathBuf> {
+    let path = PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmq-server");
+    is_executable(&path).then_some(path).into_iter()
+}
+
+/// From the name of its folder: to ask it would start an Erlang.
+fn rabbitmq_version() -> Option<String> {
+    let parts = Path::new("/usr/lib/rabbitmq/lib").read_dir().ok()?.flatten();
+    let names = parts.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter_map(|name| name.strip_prefix("rabbitmq_server-").map(|version| format!("RabbitMQ {version}"))).next()
 }
 
 /// A program in the folder of those that only the system runs.

@@ -50,7 +50,7 @@ fn port(url: &str) -> Option<u16> {
 #[test]
 fn an_interrupted_task_stops_its_servers_before_it_ends() -> Tested {
     let (mut task, variables) = start()?;
-    assert_eq!(variables.len(), 9);
+    assert_eq!(variables.len(), 10);
     assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port(&variables["KVSYNC_REDIS_URL"]).ok_or("no port")?)).is_ok());
     kill_process(Pid::from_child(&task), Signal::INT)?;
     assert!(task.wait()?.success());
