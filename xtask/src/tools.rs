@@ -214,8 +214,8 @@ fn debian_rabbitmq() -> impl Iterator<Item = PathBuf> {
 /// From the name of its folder: to ask it would start an Erlang.
 fn rabbitmq_version() -> Option<String> {
     let parts = Path::new("/usr/lib/rabbitmq/lib").read_dir().ok()?.flatten();
-    let names = parts.filter_map(|entry| entry.file_name().into_string().ok());
-    names.filter_map(|name| name.strip_prefix("rabbitmq_server-").map(|version| format!("RabbitMQ {version}"))).next()
+    let mut names = parts.filter_map(|entry| entry.file_name().into_string().ok());
+    names.find_map(|name| name.strip_prefix("rabbitmq_server-").map(|version| format!("RabbitMQ {version}")))
 }
 
 /// A program in the folder of those that only the system runs.

@@ -32,7 +32,8 @@ pub struct Message {
 /// # Contract
 ///
 /// - **Confirmed.** `Ok` means that the broker keeps the message, on its disk, in every queue that wants it,
-///   and in one at least: what nobody would receive is an error, never a success.
+///   and in one at least: what nobody would receive is [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable),
+///   never a success.
 /// - **Bounded.** A queue that is full is [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), after at most
 ///   the broker's own deadline. What was sent and not confirmed is
 ///   [`ErrorKind::UnknownOutcome`](crate::ErrorKind::UnknownOutcome); publishing it again is harmless.
@@ -42,7 +43,8 @@ pub trait Broker: Send + Sync + fmt::Debug {
     /// How it is called in reports and in health.
     fn name(&self) -> &str;
 
-    /// The largest body of a message, in bytes.
+    /// The largest body of a message, in bytes. A larger one is
+    /// [`ErrorKind::Rejected`](crate::ErrorKind::Rejected), and the others of its call are published.
     fn max_body(&self) -> usize;
 
     /// Publishes messages and waits until each is confirmed, or the deadline of the broker has passed. Answers

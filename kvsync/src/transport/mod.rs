@@ -1,6 +1,8 @@
 //! How changes travel from those who commit to those who write: the contract.
 
 mod broker;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod outbox;
 mod queue;
 
