@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
@@ -98,62 +99,18 @@ impl RabbitMq {
         self.certificate.as_ref().map(|certificate| certificate.authority.as_path())
     }
 
-    /// The pid, while the node runs.
-    #[must_use]
-    pub fn pid(&self) -> Option<u32> {
-        self.process.pid()
-    }
-
-    /// The node's log so far.
-    #[must_use]
-    pub fn log(&self) -> String {
-        self.process.log()
-    }
-
     /// The node's folder, in which its queues stand.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
 
-    /// Stops the node in good order and waits until it is gone.
-    ///
-    /// # Errors
-    /// When it does not stop; it is killed then.
-    pub fn stop(&self) -> Result<()> {
-        self.process.stop(Signal::TERM)
-    }
+impl Deref for RabbitMq {
+    type Target = Process;
 
-    /// Kills the node with SIGKILL and waits until it is gone.
-    ///
-    /// # Errors
-    /// When the system refuses.
-    pub fn kill(&self) -> Result<()> {
-        self.process.stop(Signal::KILL)
-    }
-
-    /// Starts the node again on its port, in its folder; stops it in good order first if it runs.
-    ///
-    /// # Errors
-    /// When it does not start; the message quotes its log.
-    pub fn restart(&self) -> Result<()> {
-        self.process.restart(Signal::TERM)
-    }
-
-    /// Freezes the node with SIGSTOP: connections stay open and nothing is answered.
-    ///
-    /// # Errors
-    /// When the node does not run.
-    pub fn pause(&self) -> Result<()> {
-        self.process.signal(Signal::STOP)
-    }
-
-    /// Wakes a paused node.
-    ///
-    /// # Errors
-    /// When the node does not run.
-    pub fn resume(&self) -> Result<()> {
-        self.process.signal(Signal::CONT)
+    fn deref(&self) -> &Process {
+        &self.process
     }
 }
 
@@ -241,6 +198,7 @@ fn node(folder: &Path, port: u16, mapper: u16) -> Result<Spec> {
         identity: None,
         folder: folder.to_owned(),
         ready: "Server startup complete",
+        stop: Signal::TERM,
         end: Signal::KILL,
     })
 }
@@ -255,6 +213,7 @@ fn mapper(folder: &Path, port: u16) -> Result<Spec> {
         identity: None,
         folder: folder.to_owned(),
         ready: "epmd running",
+        stop: Signal::TERM,
         end: Signal::KILL,
     })
 }
