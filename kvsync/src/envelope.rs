@@ -128,6 +128,38 @@ impl Value {
     pub fn as_bytes(&self) -> &Bytes {
         &self.0
     }
+
+    /// What it holds.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Corrupt`] when codec, fields and body are not what kvsync writes.
+    pub fn body(&self) -> Result<Body<'_>> {
+        let corrupt = || Error::new(ErrorKind::Corrupt, "the body of this entry is damaged");
+        let (&codec, rest) = self.0.split_first().ok_or_else(corrupt)?;
+        if codec == NIL {
+            return Ok(Body::None);
+        }
+        if codec == POINTER {
+            let home = rest.strip_prefix(&[NIL, 0xdb]).and_then(|rest| sized::<4>(rest)).ok_or_else(corrupt)?;
+            return match home {
+                (home, []) => {
+                    std::str::from_utf8(home).map(Body::Pointer).map_err(|error| corrupt().with_source(error))
+                }
+                _ => Err(corrupt()),
+            };
+        }
+        let (fields, rest) = read_bin(rest).ok_or_else(corrupt)?;
+        let bytes = if codec == MESSAGEPACK {
+            rest
+        } else {
+            match read_bin(rest).ok_or_else(corrupt)? {
+                (bytes, []) => bytes,
+                _ => return Err(corrupt()),
+            }
+        };
+        Ok(Body::Model { codec, fields, bytes })
+    }
 }
 
 impl std::fmt::Debug for Value {
@@ -232,32 +264,9 @@ impl Envelope {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Corrupt`] when codec, fields and body are not what kvsync writes.
+    /// As [`Value::body`].
     pub fn body(&self) -> Result<Body<'_>> {
-        let corrupt = || Error::new(ErrorKind::Corrupt, "the body of this entry is damaged");
-        let (&codec, rest) = self.value.0.split_first().ok_or_else(corrupt)?;
-        if codec == NIL {
-            return Ok(Body::None);
-        }
-        if codec == POINTER {
-            let home = rest.strip_prefix(&[NIL, 0xdb]).and_then(|rest| sized::<4>(rest)).ok_or_else(corrupt)?;
-            return match home {
-                (home, []) => {
-                    std::str::from_utf8(home).map(Body::Pointer).map_err(|error| corrupt().with_source(error))
-                }
-                _ => Err(corrupt()),
-            };
-        }
-        let (fields, rest) = read_bin(rest).ok_or_else(corrupt)?;
-        let bytes = if codec == MESSAGEPACK {
-            rest
-        } else {
-            match read_bin(rest).ok_or_else(corrupt)? {
-                (bytes, []) => bytes,
-                _ => return Err(corrupt()),
-            }
-        };
-        Ok(Body::Model { codec, fields, bytes })
+        self.value.body()
     }
 }
 

@@ -4,10 +4,12 @@
 //! Not under semantic versioning.
 
 use std::collections::BTreeMap;
+use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::change::Action;
 #[cfg(feature = "bson")]
 use crate::codec::Bson;
 #[cfg(feature = "json")]
@@ -17,7 +19,9 @@ use crate::envelope::{Body, Envelope, Head, State, Value};
 use crate::error::Result;
 use crate::key::{Key, KeyWriter, Scope};
 use crate::model::Model;
-use crate::record::{Content, Delta, Order, Record, Terms, Write};
+use crate::record::{Content, Delta, Form, Order, Record, Terms, Write};
+use crate::transport::message::About;
+use crate::transport::{ChangeMessage, MessageFormat};
 use crate::version::Version;
 
 /// Reads SQL text; its first byte says whose it is. Returns how many bytes the lexer looked at: in
@@ -166,6 +170,71 @@ fn decode<C: Codec>(bytes: &[u8]) {
     );
 }
 
+/// Reads a message of a broker: in JSON where it begins so.
+pub fn message(data: &[u8]) {
+    let Ok(message) = ChangeMessage::decode(None, data) else { return };
+    let formats = [
+        MessageFormat::MessagePack,
+        #[cfg(feature = "json")]
+        MessageFormat::Json,
+    ];
+    for format in formats {
+        let written = message.encode(format, usize::MAX);
+        let again = written.and_then(|written| ChangeMessage::decode(Some(written.content_type), &written.body));
+        assert_eq!(again.ok().as_ref(), Some(&message), "a message that was read is written so that it reads the same");
+    }
+    assert!(message.keys().len() + message.gone().len() <= data.len(), "a key is a part of its message");
+    drop(message.into_form(&Terms { now: 1, left: 2, dead: 3 }));
+}
+
+/// Messages of a broker that are whole: of a row with a record, of a deletion, and of keys without a record.
+fn messages() -> Vec<Vec<u8>> {
+    let (home, version) = (Key::new("user:id:7"), Version::new(1, 2, 3));
+    let value = Value::model(0, &[1, 2, 3], b"\x81\xa2id\x07");
+    let listed = |key: &str, pointer| crate::record::Listed { key: Key::new(key), pointer };
+    let keys = vec![listed("user:email:a", true), listed("user:uuid:b", false)];
+    let put = Content::Put { value: value.clone(), expires_at: 7, keys };
+    let row = |content, gone| Form::Row(Delta { home: home.clone(), version, content, gone });
+    let write = |key: &str, state, value: &Value| {
+        let head = Head { version, state, expires_at: 0 };
+        Write { key: Key::new(key), head, value: value.clone(), order: Order::Register }
+    };
+    let registers = vec![
+        write("session:id:7", State::Value, &value),
+        write("session:token:t", State::Value, &Value::pointer(&Key::new("session:id:7"))),
+        write("session:token:u", State::Tombstone, &Value::none()),
+        write("session:token:v", State::Unknown, &Value::none()),
+    ];
+    let forms = [
+        (Action::Insert, row(put, Vec::new()), None),
+        (Action::Delete, row(Content::Delete, vec![(Key::new("user:uuid:b"), Version::new(1, 2, 2))]), Some(value)),
+        (Action::Reread, row(Content::Unknown, Vec::new()), None),
+        (Action::Upsert, Form::Registers(registers), None),
+    ];
+    let about = |action, last| About {
+        database: "main".into(),
+        table: "users".into(),
+        model: "User".into(),
+        scope: Scope::named("tenant"),
+        action,
+        primary_key: "7".to_owned(),
+        home: home.clone(),
+        version,
+        captured_at: UNIX_EPOCH,
+        last,
+        json: None,
+        nonce: 0,
+    };
+    let mut messages = Vec::new();
+    for (action, form, last) in forms {
+        let message = ChangeMessage { about: about(action, last), form };
+        messages.extend(message.encode(MessageFormat::MessagePack, usize::MAX).map(|sent| sent.body.to_vec()));
+        #[cfg(feature = "json")]
+        messages.extend(message.encode(MessageFormat::Json, usize::MAX).map(|sent| sent.body.to_vec()));
+    }
+    messages
+}
+
 /// Reads the content of a row of an outbox.
 pub fn outbox(data: &[u8]) {
     if let Ok(body) = outbox_body(data) {
@@ -238,6 +307,7 @@ pub fn seeds() -> Vec<Seed> {
         seeds.push((ledger, bytes.to_vec()));
     }
     seeds.push((envelope, stored.to_vec()));
+    seeds.extend(messages().into_iter().map(|body| (message as fn(&[u8]), body)));
     seeds
 }
 

@@ -63,6 +63,7 @@
 //!   stores around a store.
 //! - [`codec`]: MessagePack, JSON, BSON, or your own.
 //! - [`guarantees`]: what holds when a store evicts, forgets or fails over, and when the database is restored.
+//! - [`transport`]: when to use the queue, the outbox or a broker; [`Consumer`]: from a broker to a store and to hooks.
 //! - [`Report`], [`Health`] and [`Shutdown`]: what became of what.
 //! - [`upkeep`]: backfill, verify and repair: stores brought back to the database's truth.
 //! - [`worker`], [`transport`] and [`change`]: what stands between capture and the stores, for those who
@@ -118,6 +119,7 @@ pub mod change;
 pub mod cli;
 pub mod clock;
 pub mod codec;
+pub mod consumer;
 pub mod envelope;
 mod error;
 pub mod fetch;
@@ -140,10 +142,11 @@ pub mod upkeep;
 mod version;
 pub mod worker;
 
+pub use self::consumer::Consumer;
 pub use self::error::{Error, ErrorKind, Result};
 pub use self::fetch::{Lookup, Miss};
 pub use self::key::{Key, KeyPart, KeyParts, KeyWriter, PartWriter, Scope};
-pub use self::kvsync::{Builder, Health, KvSync, Outbox, StoreStatus};
+pub use self::kvsync::{BrokerStatus, Builder, Health, KvSync, Outbox, StoreStatus};
 pub use self::model::Syncable;
 pub use self::report::Report;
 pub use self::version::Version;

@@ -191,12 +191,26 @@ impl Ttl {
 pub struct PrimaryKey {
     home: Key,
     values: Arc<dyn Any + Send + Sync>,
+    text: fn(&(dyn Any + Send + Sync)) -> String,
 }
 
 impl PrimaryKey {
     /// The primary key of this value of `M`.
     pub fn of<M: Syncable>(values: M::PrimaryKey) -> Self {
-        Self { home: home_of::<M>(&values), values: Arc::new(values) }
+        let text = |values: &(dyn Any + Send + Sync)| {
+            let mut key = KeyWriter::default();
+            if let Some(values) = values.downcast_ref() {
+                M::write_primary_key(values, &mut key);
+            }
+            key.finish().map_or_else(String::new, |key| key.as_str().to_owned())
+        };
+        Self { home: home_of::<M>(&values), values: Arc::new(values), text }
+    }
+
+    /// Its parts, separated by `:`; within a part `%` and `:` are percent-encoded.
+    #[must_use]
+    pub fn text(&self) -> String {
+        (self.text)(&*self.values)
     }
 
     /// The key under which the row's record stands, before any scope.
@@ -249,6 +263,13 @@ pub trait Model: Any + Send + Sync {
     fn encode(&self, bytes: &mut Vec<u8>) -> Result<()>;
     /// The id of its codec.
     fn codec(&self) -> u8;
+    /// Its fields as an object in JSON, whatever its codec.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Codec`](crate::ErrorKind::Codec) when it has no form in JSON.
+    #[cfg(feature = "json")]
+    fn json(&self) -> Result<Vec<u8>>;
 }
 
 impl<M: Syncable> Model for M {
@@ -276,6 +297,11 @@ impl<M: Syncable> Model for M {
 
     fn codec(&self) -> u8 {
         M::Codec::ID
+    }
+
+    #[cfg(feature = "json")]
+    fn json(&self) -> Result<Vec<u8>> {
+        crate::codec::Json::encode(self)
     }
 }
 

@@ -6,12 +6,14 @@
 //! then projects the record, not the change, onto the other keys. So any number of deliveries, in any
 //! order and any number of times, end in the same store.
 
+mod form;
 mod ledger;
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+pub(crate) use self::form::{Form, register};
 #[cfg(feature = "redis")]
 pub(crate) use self::ledger::write_dirty;
 use crate::envelope::{Envelope, Head, State, Value};

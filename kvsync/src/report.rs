@@ -20,6 +20,8 @@ use crate::version::Version;
 pub enum Report {
     /// What became of one key of one change, in one store.
     Key(KeyReport),
+    /// What became of one message that a consumer received.
+    Message(MessageReport),
     /// A write was seen that could not be captured.
     Missed(Missed),
     /// A table's rows in a store can no longer be trusted to be the database's.
@@ -40,11 +42,11 @@ pub enum Report {
     },
 }
 
-/// What became of one key of one change, in one store.
+/// What became of one key of one change, in one store or broker.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct KeyReport {
-    /// The store's name.
+    /// The store's name, or the broker's.
     pub store: Arc<str>,
     /// The model's name.
     pub model: &'static str,
@@ -72,12 +74,42 @@ pub struct KeyReport {
     pub writing: Duration,
 }
 
+/// What became of one message that a consumer received. Of one that cannot be read, what only it could tell is not
+/// there.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct MessageReport {
+    /// The queue's name.
+    pub subscription: Arc<str>,
+    /// The table's name.
+    pub table: Option<Arc<str>>,
+    /// The model's name.
+    pub model: Option<Arc<str>>,
+    /// The key that names the row, within its scope.
+    pub key: Option<Key>,
+    /// What the statement did.
+    pub action: Option<Action>,
+    /// The version of the change.
+    pub version: Option<Version>,
+    /// What became of it: `Written`, `Superseded`, `Masked`; `Deferred`: it is delivered again; `Failed`: it is a dead
+    /// letter.
+    pub outcome: Outcome,
+    /// Why it is delivered again, or a dead letter.
+    pub error: Option<Arc<Error>>,
+    /// How often it was delivered before, as far as the broker tells.
+    pub redelivered: u32,
+    /// How long ago it was captured.
+    pub lag: Option<Duration>,
+}
+
 /// What became of one key of one change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Outcome {
     /// The key answers with the change: its value, or that no row stands there.
     Written,
+    /// A broker has confirmed the message that tells of it.
+    Published,
     /// Something newer stood there already, or came in the same batch.
     Superseded,
     /// The row has left the key, and the key says so.
@@ -94,6 +126,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Key(report) => report.fmt(f),
+            Self::Message(report) => report.fmt(f),
             Self::Missed(missed) => {
                 write!(f, "not captured in {}: {} ({})", missed.database, missed.reason, missed.sql)
             }
@@ -113,10 +146,25 @@ impl fmt::Display for KeyReport {
     }
 }
 
+impl fmt::Display for MessageReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { subscription, outcome, redelivered, .. } = self;
+        match (&self.action, &self.model, &self.key, &self.version) {
+            (Some(action), Some(model), Some(key), Some(version)) => {
+                write!(f, "{action} of {model} at {version}: `{key}` {outcome} from {subscription}")?;
+            }
+            _ => write!(f, "a message {outcome} from {subscription}")?,
+        }
+        write!(f, ", delivered {redelivered} times before")?;
+        self.error.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+    }
+}
+
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Written => "written",
+            Self::Published => "published",
             Self::Superseded => "superseded",
             Self::Released => "released",
             Self::Masked => "masked",

@@ -15,6 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["store"],
     &["transport"],
     &["worker"],
+    &["consumer"],
     &["upkeep"],
     &["fetch"],
     &["capture"],
@@ -37,6 +38,9 @@ const STRANGERS: &[(&str, &str)] = &[
     ("capture", "upkeep"),
     ("upkeep", "capture"),
     ("transport", "store"),
+    ("consumer", "capture"),
+    ("consumer", "fetch"),
+    ("consumer", "upkeep"),
 ];
 
 /// What is no store among the parts of `store`; stores never name each other.
@@ -46,6 +50,7 @@ const NO_STORES: &[&str] = &["mod", "conformance", "data", "layer", "ordered", "
 /// the store's folder, without a line here.
 const VENDORS: &[(&str, &str)] = &[
     ("metrics", "store/layer"),
+    ("metrics", "consumer"),
     ("moka", "store/layer"),
     ("tokio", "bridge"),
     ("diesel", "capture"),

@@ -37,6 +37,8 @@
 //! admin epoch raise --yes                           let everything stored read as unknown
 //! ```
 //!
+//! A program that consumes from a broker has a command of its own: [`consume`].
+//!
 //! # Each command runs your `build()`
 //!
 //! So it is one more process of your application while it runs, with the same rights and the same needs:
@@ -116,6 +118,7 @@
 
 mod backfill;
 mod bar;
+mod consume;
 mod health;
 mod interrupt;
 mod outbox;
@@ -128,6 +131,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, value_parser};
 
+pub use self::consume::{Consume, consume};
 use self::tell::{Told, Voice};
 use crate::error::Result;
 use crate::key::Scope;

@@ -3,6 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::none::NoStore;
 use super::probe::Probe;
 use super::{Inner, KvSync};
 use crate::capture::{AnyDatabase, Unattached};
@@ -13,6 +14,7 @@ use crate::key::Scope;
 use crate::model::{Schema, Ttl};
 use crate::report::Report;
 use crate::store::SyncStore;
+use crate::transport::{Broker, MessageFormat};
 use crate::upkeep::{Verifiers, mend_by_itself};
 use crate::worker::{Backoff, Pipeline, PipelineConfig, Retention};
 
@@ -51,6 +53,31 @@ impl Builder {
         self
     }
 
+    /// A broker to publish to: each committed change becomes one message, and counts as dealt with once the broker
+    /// has confirmed it. Call it again for more brokers. A handle that has brokers and no store publishes only: who
+    /// fetches has a store of its own, which a [`Consumer`](crate::Consumer) keeps.
+    ///
+    /// [`kvsync::transport`](crate::transport) says when to use the queue, the outbox or a broker.
+    pub fn broker(mut self, broker: impl Broker + 'static) -> Self {
+        self.config.brokers.push(Arc::new(broker));
+        self
+    }
+
+    /// In which form changes are published; MessagePack without this call.
+    pub fn message_format(mut self, format: MessageFormat) -> Self {
+        self.config.message_format = format;
+        self
+    }
+
+    /// The lowest epoch of the versions that are given; 0 without this call. Needed by a handle that has brokers and
+    /// no store, in which [`raise_epoch`](KvSync::raise_epoch) would keep it: after its database was restored to an
+    /// earlier state, say one more here, in every process that publishes. The stores of the consumers follow the highest
+    /// that they are told of.
+    pub fn epoch(mut self, epoch: u32) -> Self {
+        self.config.epoch = epoch;
+        self
+    }
+
     /// What fetches read in place of the first store: a view of it that may lag, such as the
     /// [`reader`](crate::store::layer::NearCache::reader) of a near cache. A fetch then returns a committed row that is
     /// older by the time that the view lags at most. `fetch_strict`, workers and upkeep go to the first store.
@@ -66,7 +93,7 @@ impl Builder {
         self
     }
 
-    /// How many threads write to each store; 4 without this call.
+    /// How many threads write to each store, and publish to each broker; 4 without this call.
     pub fn workers(mut self, workers: usize) -> Self {
         self.config.workers = workers;
         self
@@ -92,7 +119,7 @@ impl Builder {
         self
     }
 
-    /// How many bytes of changes wait in memory, for all stores together; 64 MiB without this call.
+    /// How many bytes of changes wait in memory, for all stores and brokers together; 64 MiB without this call.
     /// When it is full, primary keys are kept in place of rows, which are read again later.
     pub fn queue_bytes(mut self, bytes: usize) -> Self {
         self.config.queue_bytes = bytes;
@@ -206,15 +233,17 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when no store was given, two models or databases are in each other's way,
+    /// [`ErrorKind::Config`] when neither a store nor a broker was given, two models or databases are in each other's way,
     /// or a number makes no sense; otherwise what the store says when it is asked for its epoch.
     pub fn build(mut self) -> Result<KvSync> {
-        let store = self
-            .config
-            .stores
-            .first()
-            .map(Arc::clone)
-            .ok_or_else(|| Error::new(ErrorKind::Config, "no store was given; call `.store(..)` on the builder"))?;
+        let store = match self.config.stores.first() {
+            Some(store) => Arc::clone(store),
+            None if self.config.brokers.is_empty() => {
+                let message = "neither store nor broker was given; call `.store(..)` or `.broker(..)` on the builder";
+                return Err(Error::new(ErrorKind::Config, message));
+            }
+            None => Arc::new(NoStore),
+        };
         if !(0.0..=1.0).contains(&self.jitter) {
             return Err(Error::new(ErrorKind::Config, "the jitter is a share of the expiration, 0 to 1"));
         }
@@ -229,11 +258,14 @@ impl Builder {
         }
         let schemas = self.databases.iter().map(|database| (database.name().to_owned(), database.schemas())).collect();
         check_keys(&schemas)?;
-        // An outage is told here rather than at the first fetch.
-        store.epoch()?;
+        // An outage is told here rather than at the first fetch. One of a broker is not: what is committed waits for it.
+        if !self.config.stores.is_empty() {
+            store.epoch()?;
+        }
         self.config.default_ttl = self.expiration.map(|lifetime| Ttl { lifetime, jitter: self.jitter });
         let clock = Arc::clone(&self.config.clock);
-        let probes = self.config.stores.iter().map(|store| Probe::new(Arc::clone(store))).collect();
+        let probes = self.config.stores.iter().map(|store| Probe::of_store(Arc::clone(store))).collect();
+        let brokers = self.config.brokers.iter().map(|broker| Probe::of_broker(Arc::clone(broker))).collect();
         let pipeline = Pipeline::start(self.config)?;
         let mut databases: HashMap<String, Arc<dyn AnyDatabase>> = HashMap::new();
         for database in self.databases {
@@ -256,7 +288,7 @@ impl Builder {
         let near = self.near.unwrap_or_else(|| Arc::clone(&store));
         let reader = Reader::new(Arc::clone(&store), near, pipeline.epoch(), Arc::clone(&clock));
         let verifiers = Verifiers::default();
-        let inner = Inner { store, probes, reader, pipeline, databases, schemas, clock, verifiers };
+        let inner = Inner { store, probes, brokers, reader, pipeline, databases, schemas, clock, verifiers };
         Ok(KvSync { inner: Arc::new(inner), scope: Scope::NONE })
     }
 }

@@ -26,7 +26,9 @@ use crate::worker::PipelineHealth;
 ///   "status": "degraded",
 ///   "details": ["the last error of redis at 127.0.0.1:6379: unavailable: .."],
 ///   "stores": [{"store": "redis at 127.0.0.1:6379", "status": "down", "details": [".."], "lives": null}],
+///   "brokers": [],
 ///   "pipeline": {
+///     "brokers": [],
 ///     "stores": [{"store": "redis at 127.0.0.1:6379", "queued": {"changes": 7, "bytes": 2048}, "unsettled": 0,
 ///                 "unsettled_bytes": 0, "last_error": "unavailable: ..", "last_error_age_ms": 12, "failing": true}],
 ///     "lag_ms": 1500, "written": 4711,
@@ -54,7 +56,9 @@ pub struct Health {
     pub details: Vec<String>,
     /// What each store says of itself, in the order given; the first is the one that is read.
     pub stores: Vec<StoreStatus>,
-    /// The way from commits to stores.
+    /// What each broker says of itself, in the order given.
+    pub brokers: Vec<BrokerStatus>,
+    /// The way from commits to stores and brokers.
     pub pipeline: PipelineHealth,
     /// What each [`verifier`](KvSync::verifier) that is running has measured.
     pub verifiers: Vec<VerifierReport>,
@@ -72,12 +76,24 @@ pub struct StoreStatus {
     pub health: store::Health,
 }
 
+/// What a broker says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct BrokerStatus {
+    /// Its name.
+    #[serde(serialize_with = "as_text")]
+    pub broker: Arc<str>,
+    /// How it is. Serialised, its fields stand beside the name.
+    #[serde(flatten)]
+    pub health: store::Health,
+}
+
 impl KvSync {
     /// How the stores are, and what waits for them. Answers within the deadline, which all stores share, also when
     /// none of them does. Asks no database: what is said of an outbox, its relay has seen.
     ///
-    /// It is as its worst part is; but a store that is down and is not the one that is read only degrades it, since
-    /// what is committed waits for it. So `Down` means that fetches fail.
+    /// It is as its worst part is; but a store that is down and is not the one that is read only degrades it, and so
+    /// does a broker, since what is committed waits for it. So `Down` means that fetches fail.
     ///
     /// An error degrades it while it lasts: while a store or the database does not answer. One that is over is told
     /// with its age, and what it left behind degrades until it is mended: rows to be read again, rows of an outbox
@@ -92,12 +108,16 @@ impl KvSync {
     /// queued is lost. Let it answer that the process answers.
     #[must_use]
     pub fn health(&self, deadline: Duration) -> Health {
-        let stores = self.ask_stores(deadline);
+        let (stores, brokers) = self.ask_all(deadline);
         let pipeline = self.inner.pipeline.health();
         let (mut status, mut details) = (Status::Up, Vec::new());
         for (number, one) in stores.iter().enumerate() {
             let is_read = number == 0;
             status = status.max(if is_read { one.health.status } else { one.health.status.min(Status::Degraded) });
+            details.extend(one.health.details.iter().cloned());
+        }
+        for one in &brokers {
+            status = status.max(one.health.status.min(Status::Degraded));
             details.extend(one.health.details.iter().cloned());
         }
         let mut weakened = |detail: String| {
@@ -116,6 +136,14 @@ impl KvSync {
             }
             if store.unsettled > 0 {
                 weakened(format!("{} rows of {} are to be read again", store.unsettled, store.store));
+            }
+        }
+        for broker in &pipeline.brokers {
+            if let Some(error) = broker.last_error.as_ref().filter(|_| broker.failing) {
+                weakened(format!("the last error of {}: {}", broker.broker, failure_text(&**error)));
+            }
+            if broker.unsettled > 0 {
+                weakened(format!("{} rows for {} are to be read again", broker.unsettled, broker.broker));
             }
         }
         for outbox in &pipeline.outboxes {
@@ -152,24 +180,28 @@ impl KvSync {
             details.push(format!("threads panicked {} times and went on", pipeline.restarts));
         }
         let details = details.iter().map(|detail| without_passwords(detail)).collect();
-        Health { status, details, stores, pipeline, verifiers: self.inner.verifiers.reports() }
+        Health { status, details, stores, brokers, pipeline, verifiers: self.inner.verifiers.reports() }
     }
 
-    /// Every store is asked at the same time.
-    fn ask_stores(&self, deadline: Duration) -> Vec<StoreStatus> {
+    /// Every store and every broker is asked at the same time.
+    fn ask_all(&self, deadline: Duration) -> (Vec<StoreStatus>, Vec<BrokerStatus>) {
         let until = from_now(deadline);
-        let asked: Vec<_> = self.inner.probes.iter().map(|probe| (probe, probe.begin(until))).collect();
-        let answer = |(probe, awaited): (&Probe, u64)| {
-            let name = probe.store().name();
+        let begin = |probe| (probe, Probe::begin(probe, until));
+        let stores: Vec<_> = self.inner.probes.iter().map(begin).collect();
+        let brokers: Vec<_> = self.inner.brokers.iter().map(begin).collect();
+        let answer = |(probe, awaited): (&Probe, u64)| -> (Arc<str>, store::Health) {
+            let name = probe.name();
             let silent = || {
                 let why = format!("{name} did not say within {deadline:.1?} how it is");
                 store::Health::new(Status::Down, vec![why])
             };
             let mut health = probe.answer(awaited, until).unwrap_or_else(silent);
             health.details.iter_mut().for_each(|detail| *detail = without_passwords(detail));
-            StoreStatus { store: name.into(), health }
+            (name.into(), health)
         };
-        asked.into_iter().map(answer).collect()
+        let stores = stores.into_iter().map(answer).map(|(store, health)| StoreStatus { store, health }).collect();
+        let brokers = brokers.into_iter().map(answer).map(|(broker, health)| BrokerStatus { broker, health }).collect();
+        (stores, brokers)
     }
 }
 

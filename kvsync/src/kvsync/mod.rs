@@ -7,6 +7,7 @@ mod builder;
 mod by_hand;
 mod fetch;
 mod health;
+mod none;
 mod outbox;
 mod probe;
 mod verify;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use self::builder::Builder;
-pub use self::health::{Health, StoreStatus};
+pub use self::health::{BrokerStatus, Health, StoreStatus};
 pub use self::outbox::Outbox;
 use self::probe::Probe;
 #[cfg(feature = "r2d2")]
@@ -50,6 +51,8 @@ struct Inner {
     store: Arc<dyn SyncStore>,
     /// Every store, in the order given; the first is the one that is read.
     probes: Vec<Probe>,
+    /// Every broker, in the order given.
+    brokers: Vec<Probe>,
     reader: Reader,
     pipeline: Pipeline,
     databases: HashMap<String, Arc<dyn AnyDatabase>>,
@@ -187,8 +190,8 @@ impl KvSync {
         conn.audit()
     }
 
-    /// Waits until everything that was committed before the call has been dealt with in every store; of what
-    /// goes through an outbox, also what other processes committed.
+    /// Waits until everything that was committed before the call has been dealt with in every store, and confirmed by
+    /// every broker; of what goes through an outbox, also what other processes committed. Consumers are not waited for.
     /// A row that a store refuses, or that has no form there, is dealt with once its readers are sent to
     /// the database: it was reported, and [`health`](Self::health) and [`wait`](Self::wait) tell of it.
     ///
@@ -252,7 +255,7 @@ impl KvSync {
         self.inner.pipeline.shutdown(deadline)
     }
 
-    /// The store that is read.
+    /// The store that is read. Of a handle without one, a stand-in that fails whatever is asked of it.
     #[must_use]
     pub fn store(&self) -> &Arc<dyn SyncStore> {
         &self.inner.store

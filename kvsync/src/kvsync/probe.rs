@@ -1,4 +1,4 @@
-//! Asks stores how they are, and waits no longer than it was told to.
+//! Asks stores and brokers how they are, and waits no longer than it was told to.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,12 +9,19 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::model::panic_message;
 use crate::store::{Health, Status, SyncStore};
+use crate::transport::Broker;
 
-/// One store that is asked, on a thread of its own: a store that never answers holds up nobody, and keeps one
+/// One store or broker that is asked, on a thread of its own: one that never answers holds up nobody, and keeps one
 /// thread and no more, however often it is asked.
 pub(super) struct Probe {
-    store: Arc<dyn SyncStore>,
+    asked: Asked,
     shared: Arc<Shared>,
+}
+
+#[derive(Clone)]
+enum Asked {
+    Store(Arc<dyn SyncStore>),
+    Broker(Arc<dyn Broker>),
 }
 
 #[derive(Default)]
@@ -33,13 +40,17 @@ struct State {
 }
 
 impl Probe {
-    pub(super) fn new(store: Arc<dyn SyncStore>) -> Self {
-        Self { store, shared: Arc::default() }
+    pub(super) fn of_store(store: Arc<dyn SyncStore>) -> Self {
+        Self { asked: Asked::Store(store), shared: Arc::default() }
     }
 
-    /// Its store.
-    pub(super) fn store(&self) -> &dyn SyncStore {
-        &*self.store
+    pub(super) fn of_broker(broker: Arc<dyn Broker>) -> Self {
+        Self { asked: Asked::Broker(broker), shared: Arc::default() }
+    }
+
+    /// Whom it asks.
+    pub(super) fn name(&self) -> &str {
+        self.asked.name()
     }
 
     /// Asks the store, unless it is being asked. Does not wait; returns which answer to wait for.
@@ -73,16 +84,16 @@ impl Probe {
         }
         // What the store itself says of its silence is worth more than that it said nothing in time.
         let given = left / 8 * 7;
-        let (store, shared) = (Arc::clone(&self.store), Arc::clone(&self.shared));
+        let (asked, shared) = (self.asked.clone(), Arc::clone(&self.shared));
         let ask = move || {
-            let health = ask(&*store, given);
+            let health = ask(&asked, given);
             // A store is let go of before the answer is there: its owner may open it anew.
-            drop(store);
+            drop(asked);
             shared.answer(until, health);
         };
         state.asking = true;
         if let Err(error) = thread::Builder::new().name("kvsync-health".to_owned()).spawn(ask) {
-            let why = format!("the thread that asks {} could not be started: {error}", self.store.name());
+            let why = format!("the thread that asks {} could not be started: {error}", self.name());
             state.note(until, Health::new(Status::Down, vec![why]));
         }
         awaited
@@ -104,9 +115,22 @@ impl State {
     }
 }
 
-fn ask(store: &dyn SyncStore, given: Duration) -> Health {
-    catch_unwind(AssertUnwindSafe(|| store.health(given))).unwrap_or_else(|panic| {
-        let why = format!("{} panicked when it was asked how it is: {}", store.name(), panic_message(&*panic));
+impl Asked {
+    fn name(&self) -> &str {
+        match self {
+            Self::Store(store) => store.name(),
+            Self::Broker(broker) => broker.name(),
+        }
+    }
+}
+
+fn ask(asked: &Asked, given: Duration) -> Health {
+    let health = AssertUnwindSafe(|| match asked {
+        Asked::Store(store) => store.health(given),
+        Asked::Broker(broker) => broker.health(given),
+    });
+    catch_unwind(health).unwrap_or_else(|panic| {
+        let why = format!("{} panicked when it was asked how it is: {}", asked.name(), panic_message(&*panic));
         Health::new(Status::Down, vec![why])
     })
 }

@@ -1,8 +1,56 @@
-//! How changes travel from those who commit to those who write: the contract.
+//! How changes travel from those who commit to those who write: the contracts, and when to use what.
+//!
+//! # Queue, outbox or broker
+//!
+//! | | in-memory queue | outbox | broker | outbox and broker |
+//! |---|---|---|---|---|
+//! | turned on by | nothing | [`Database::outbox`](crate::capture::Database::outbox) | [`Builder::broker`](crate::Builder::broker) | both |
+//! | who writes the stores | the process that commits | any process with the database and the store | any consumer | any consumer |
+//! | who needs the store's address | every writer | every relay | consumers only | consumers only |
+//! | lost when the writer is killed after COMMIT | what was queued | nothing | what was not confirmed yet | nothing |
+//! | lost when the store is down | nothing while memory lasts; then rows are read again | nothing | nothing while the broker keeps it | nothing |
+//! | lost when the broker is down | | | as the queue, with the store down | nothing |
+//! | lost when a consumer is killed | | | nothing | nothing |
+//! | a write costs more by | nothing | a row in its transaction | nothing | a row in its transaction |
+//! | told of every change | [`on_report`](crate::Builder::on_report), in the process | the same | hooks ([`on_change`](crate::consumer::ConsumerBuilder::on_change)), anywhere | the same |
+//!
+//! - **The queue** is enough where one process, or a few alike, write to one store, and where a row that is missing after
+//!   a crash may wait for its next write, or for `verify` and `repair`.
+//! - **The outbox** is for whoever must lose nothing, and has the database and the stores in one place.
+//! - **A broker** is for stores elsewhere (another region, a replica beside each service), for writers that must not
+//!   reach the stores, and for others that want to be told of changes: search, webhooks, programs in other languages. It
+//!   keeps what it has confirmed; between the COMMIT and the confirm a change is in the memory of the publisher.
+//! - **Both together** close that gap: a row of the outbox is delivered once the broker has confirmed it, so that
+//!   publisher, broker and consumer may each be killed at any moment.
+//!
+//! A handle may have stores and brokers beside each other; each is fed by workers of its own and holds up no other.
+//!
+//! With a broker, [`flush`](crate::KvSync::flush) and [`wait`](crate::KvSync::wait) mean that it has confirmed, not that a
+//! consumer has written: whoever has to read its own writes keeps a store beside it, or asks the database.
+//!
+//! A change for which there was no room, or of a commit in doubt, is published as unknown and then, once its row was read
+//! again, as `reread`: hooks are told of the row as it is, and not of every change in between.
+//!
+//! Verifying, repairing and sweeping concern stores, so a consumer's store is compared and mended by a process that has
+//! the database and that store: `KvSync::builder().store(..).database(..)`, for instance the command line
+//! (`kvsync::cli`). A backfill is published to brokers, too.
+//!
+//! # The epoch
+//!
+//! Every message carries the epoch of its publisher in its version. One with a store takes it from there
+//! ([`raise_epoch`](crate::KvSync::raise_epoch)); one with brokers only is told by
+//! [`Builder::epoch`](crate::Builder::epoch). The store of a consumer follows the highest epoch that it is told of; what
+//! comes with a lower one afterwards is a dead letter.
+//!
+//! # The message
+//!
+//! [`message`] has its names, one by one, for readers in other languages.
 
 mod broker;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod memory;
+pub mod message;
 mod outbox;
 mod queue;
 
@@ -13,6 +61,8 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 pub use self::broker::{Arrival, Backlog, Broker, Ends, Message, Subscription};
+pub use self::memory::{MemoryBroker, MemoryDeadLetter, MemoryQueue};
+pub use self::message::{ChangeMessage, MessageFormat};
 pub use self::outbox::{Claimed, DeadLetter, Failing, Failure, Outbox, OutboxDepth};
 pub use self::queue::Queue;
 use crate::change::Change;
@@ -29,7 +79,7 @@ pub use crate::status::{Health, Status};
 /// - **A delivery ends once.** [`Delivery::ack`] and [`Delivery::nack`] consume it; a delivery that is
 ///   dropped, by a panic for instance, is delivered again.
 ///
-/// A transport that leaves the process carries encoded changes: [`Broker`] and [`Subscription`].
+/// What leaves the process is encoded: [`Broker`] and [`Subscription`].
 pub trait Transport: Send + Sync + fmt::Debug {
     /// Takes a part, waiting for room until the deadline.
     ///

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::Pipeline;
 use super::apply::{self, Job};
-use super::encode::Form;
 use super::lane::{Lane, Shared};
 use super::post::Patience;
 use crate::change::{Action, Change, Row};
@@ -12,7 +11,7 @@ use crate::clock::{from_now, millis};
 use crate::error::Result;
 use crate::key::Scope;
 use crate::model::{Schema, Source, Ttl};
-use crate::record::{Delta, Terms};
+use crate::record::{Delta, Form, Terms};
 use crate::report::DirtyTable;
 use crate::store::SyncStore;
 use crate::version::Version;
@@ -20,26 +19,29 @@ use crate::version::Version;
 /// What upkeep needs of a pipeline. It keeps no thread alive: one that holds it ends when the pipeline says so.
 #[derive(Clone)]
 pub(crate) struct Access {
+    /// Those of stores; upkeep has nothing to do with brokers.
     lanes: Vec<Arc<Lane>>,
+    all: Vec<Arc<Lane>>,
     shared: Arc<Shared>,
 }
 
 impl Pipeline {
     /// For those who compare and mend beside the workers.
     pub(crate) fn access(&self) -> Access {
-        Access { lanes: self.lanes().to_vec(), shared: Arc::clone(&self.shared) }
+        let lanes = self.store_lanes().map(|(lane, _)| Arc::clone(lane)).collect();
+        Access { lanes, all: self.lanes().to_vec(), shared: Arc::clone(&self.shared) }
     }
 }
 
 impl Access {
     /// The stores, in the order given to the builder.
     pub(crate) fn stores(&self) -> impl Iterator<Item = &Arc<dyn SyncStore>> {
-        self.lanes.iter().map(|lane| &lane.store)
+        self.lanes.iter().filter_map(|lane| lane.target.store())
     }
 
     /// The store of this place.
     pub(crate) fn store(&self, at: usize) -> Option<(&Arc<str>, &Arc<dyn SyncStore>)> {
-        self.lanes.get(at).map(|lane| (&lane.name, &lane.store))
+        self.lanes.get(at).and_then(|lane| Some((&lane.name, lane.target.store()?)))
     }
 
     /// The sources, one for each database.
@@ -82,7 +84,7 @@ impl Access {
             tracing::warn!(%error, "an outbox was not drained");
             return false;
         }
-        let held_up = || self.lanes.iter().any(|lane| lane.unsettled.holds_up_any(last));
+        let held_up = || self.all.iter().any(|lane| lane.unsettled.holds_up_any(last));
         self.shared.commits.flush(last, deadline, held_up)
     }
 
@@ -136,6 +138,6 @@ impl Access {
 
     /// The longest key that a store takes.
     pub(crate) fn max_key(&self, store: usize) -> usize {
-        self.lanes.get(store).map_or(usize::MAX, |lane| lane.store.capabilities().max_key)
+        self.lanes.get(store).map_or(usize::MAX, |lane| lane.target.capabilities().max_key)
     }
 }

@@ -4,6 +4,7 @@
 //! word of a merge that is old.
 
 mod job;
+mod publish;
 
 use std::sync::Arc;
 
@@ -17,10 +18,11 @@ use crate::store::{Capabilities, Outcome, Step, SyncStore};
 use crate::version::Version;
 
 use super::config::Retention;
+use super::target::Target;
 
-/// Writes jobs into one store, in rounds of at most two legs.
+/// Writes jobs into one store, in rounds of at most two legs; or publishes them.
 pub(crate) struct Applier {
-    store: Arc<dyn SyncStore>,
+    target: Target,
     clock: Arc<dyn Clock>,
     retention: Retention,
     /// Keys that were released and not confirmed; they ride with the next round.
@@ -37,8 +39,8 @@ pub(crate) struct Round {
 }
 
 impl Applier {
-    pub(crate) fn new(store: Arc<dyn SyncStore>, clock: Arc<dyn Clock>, retention: Retention) -> Self {
-        Self { store, clock, retention, confirms: Vec::new() }
+    pub(crate) fn new(target: Target, clock: Arc<dyn Clock>, retention: Retention) -> Self {
+        Self { target, clock, retention, confirms: Vec::new() }
     }
 
     /// The terms of a step that is executed now.
@@ -49,8 +51,15 @@ impl Applier {
     /// Takes every job as far as it goes in one round: what is left has met an error, and may be given
     /// to a later round.
     pub(crate) fn round(&mut self, jobs: &mut [&mut Job]) -> Round {
+        match self.target.clone() {
+            Target::Store(store) => self.write_round(&*store, jobs),
+            Target::Broker(broker, format) => self.publish(&*broker, format, jobs),
+        }
+    }
+
+    fn write_round(&mut self, store: &dyn SyncStore, jobs: &mut [&mut Job]) -> Round {
         let mut round = Round::default();
-        let (can, terms) = (self.store.capabilities(), self.terms());
+        let (can, terms) = (store.capabilities(), self.terms());
         let mut steps = Vec::with_capacity(jobs.len() + self.confirms.len());
         let mut owners = Vec::with_capacity(steps.capacity());
         for (home, released) in self.confirms.drain(..) {
@@ -63,15 +72,15 @@ impl Applier {
                 steps.push(if can.whole_changes && !job.apart { Step::Apply(delta) } else { Step::Merge(delta) });
                 owners.push(owner);
             } else {
-                job.homeless(self.too_long(&delta.home, can), &terms);
+                job.homeless(too_long(store, &delta.home), &terms);
             }
         }
-        for (owner, answer) in owners.into_iter().zip(self.execute(&steps, &terms, &mut round)) {
+        for (owner, answer) in owners.into_iter().zip(execute(store, &steps, &terms, &mut round)) {
             if let Some(job) = jobs.get_mut(owner) {
                 job.merged(answer, &terms);
             }
         }
-        self.write(jobs, &mut round);
+        self.write(store, jobs, &mut round);
         for job in jobs.iter_mut() {
             self.confirms.extend(job.finish());
         }
@@ -86,8 +95,8 @@ impl Applier {
     }
 
     /// The second leg: everything that is to stand under a key that is not a record.
-    fn write(&mut self, jobs: &mut [&mut Job], round: &mut Round) {
-        let (can, terms) = (self.store.capabilities(), self.terms());
+    fn write(&mut self, store: &dyn SyncStore, jobs: &mut [&mut Job], round: &mut Round) {
+        let (can, terms) = (store.capabilities(), self.terms());
         let (mut steps, mut owners) = (Vec::new(), Vec::new());
         for (owner, job) in jobs.iter_mut().enumerate() {
             for write in job.take_writes(&terms) {
@@ -100,51 +109,52 @@ impl Applier {
                 owners.push(owner);
             }
         }
-        let answers = self.execute(&steps, &terms, round);
+        let answers = execute(store, &steps, &terms, round);
         for ((owner, step), answer) in owners.into_iter().zip(steps).zip(answers) {
             if let (Some(job), Step::Write(write)) = (jobs.get_mut(owner), step) {
                 job.wrote(write, answer, &terms);
             }
         }
     }
+}
 
-    fn too_long(&self, home: &Key, can: Capabilities) -> Error {
-        let (length, most, store) = (home.as_str().len(), can.max_key, self.store.name());
-        let message =
-            format!("the key `{home}` takes {length} bytes, {store} takes at most {most}; its row is not stored");
-        Error::new(ErrorKind::Rejected, message)
-    }
-
-    /// Asks the store, in calls as large as it likes them. Once a whole call has failed, the rest is
-    /// not tried: each would wait for its own deadline.
-    fn execute(&self, steps: &[Step], terms: &Terms, round: &mut Round) -> Vec<Result<Outcome, Arc<Error>>> {
-        let mut answers = Vec::with_capacity(steps.len());
-        let mut down = None;
-        for call in steps.chunks(self.store.capabilities().max_steps.max(1)) {
-            if let Some(error) = &down {
-                answers.extend(call.iter().map(|_| Err(Arc::clone(error))));
-                continue;
-            }
-            let before = answers.len();
-            answers
-                .extend(self.store.execute(call, terms).into_iter().take(call.len()).map(|one| one.map_err(Arc::new)));
-            while answers.len() < before + call.len() {
-                let error =
-                    Error::new(ErrorKind::UnknownOutcome, format!("{} answered too few steps", self.store.name()));
-                answers.push(Err(Arc::new(error)));
-            }
-            let failed = answers.iter().skip(before);
-            match failed.clone().find(|answer| answer.is_ok()) {
-                Some(_) => round.answered = true,
-                None => {
-                    down =
-                        failed.filter_map(|answer| answer.as_ref().err()).find(|error| error.is_retryable()).cloned();
-                }
+/// Asks the store, in calls as large as it likes them. Once a whole call has failed, the rest is
+/// not tried: each would wait for its own deadline.
+fn execute(
+    store: &dyn SyncStore,
+    steps: &[Step],
+    terms: &Terms,
+    round: &mut Round,
+) -> Vec<Result<Outcome, Arc<Error>>> {
+    let mut answers = Vec::with_capacity(steps.len());
+    let mut down = None;
+    for call in steps.chunks(store.capabilities().max_steps.max(1)) {
+        if let Some(error) = &down {
+            answers.extend(call.iter().map(|_| Err(Arc::clone(error))));
+            continue;
+        }
+        let before = answers.len();
+        answers.extend(store.execute(call, terms).into_iter().take(call.len()).map(|one| one.map_err(Arc::new)));
+        while answers.len() < before + call.len() {
+            let error = Error::new(ErrorKind::UnknownOutcome, format!("{} answered too few steps", store.name()));
+            answers.push(Err(Arc::new(error)));
+        }
+        let failed = answers.iter().skip(before);
+        match failed.clone().find(|answer| answer.is_ok()) {
+            Some(_) => round.answered = true,
+            None => {
+                down = failed.filter_map(|answer| answer.as_ref().err()).find(|error| error.is_retryable()).cloned();
             }
         }
-        round.error = answers.iter().rev().find_map(|answer| answer.as_ref().err().cloned()).or(round.error.take());
-        answers
     }
+    round.error = answers.iter().rev().find_map(|answer| answer.as_ref().err().cloned()).or(round.error.take());
+    answers
+}
+
+fn too_long(store: &dyn SyncStore, home: &Key) -> Error {
+    let (length, most, name) = (home.as_str().len(), store.capabilities().max_key, store.name());
+    let message = format!("the key `{home}` takes {length} bytes, {name} takes at most {most}; its row is not stored");
+    Error::new(ErrorKind::Rejected, message)
 }
 
 /// The terms of a step that is executed now.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::apply::Job;
-use super::encode::{Encoded, Encoder, Form, home_of, unknown_form, unknown_of};
+use super::encode::{Encoded, Encoder, home_of, unknown_form, unknown_of};
 use crate::change::{Change, Row};
 use crate::error::Error;
 use crate::key::Key;
-use crate::record::{Content, Delta, Terms, Write};
+use crate::record::{Content, Delta, Form, Terms, Write};
 use crate::transport::{Delivery, Part};
 use crate::version::Version;
 
@@ -179,10 +179,16 @@ pub(crate) fn tasks(members: Vec<Member>, encoder: &Encoder, terms: &Terms, past
                 if matches!(change.row, Row::Unknown(_)) || past.holds(change) {
                     member.role = Role::Unknown;
                 }
-                let place = *places.entry(home).or_insert_with_key(|home| {
-                    tasks.push(Task::new(home.clone()));
+                let place = if encoder.publishes.is_some() {
+                    // Whoever receives them is told of every change.
+                    tasks.push(Task::new(home));
                     tasks.len() - 1
-                });
+                } else {
+                    *places.entry(home).or_insert_with_key(|home| {
+                        tasks.push(Task::new(home.clone()));
+                        tasks.len() - 1
+                    })
+                };
                 if let Some(task) = tasks.get_mut(place) {
                     task.members.push(member);
                 }
@@ -197,6 +203,7 @@ pub(crate) fn tasks(members: Vec<Member>, encoder: &Encoder, terms: &Terms, past
     }
     for task in &mut tasks {
         task.encode(encoder, terms);
+        task.address(encoder);
     }
     tasks
 }
@@ -212,6 +219,16 @@ impl Task {
             Some(false) => self.encode_registers(encoder, terms),
             None => {}
         }
+    }
+
+    /// Says of jobs that are published what they are about.
+    fn address(&mut self, encoder: &Encoder) {
+        let [member] = self.members.as_slice() else { return };
+        let Some(change) = member.change() else { return };
+        let with_row = member.role == Role::Certain;
+        let told = |job| encoder.address(job, change, &self.home, with_row);
+        self.certain = self.certain.take().map(told);
+        self.unknown = self.unknown.take().map(told);
     }
 
     fn encode_record(&mut self, encoder: &Encoder, terms: &Terms) {

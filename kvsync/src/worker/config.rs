@@ -7,6 +7,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::model::Ttl;
 use crate::report::Report;
 use crate::store::SyncStore;
+use crate::transport::{Broker, MessageFormat};
 
 /// What a report is handed to.
 pub type Callback = Box<dyn Fn(&Report) + Send + Sync>;
@@ -17,9 +18,15 @@ pub struct PipelineConfig {
     /// The stores; each gets every change, by workers of its own, so that one that is down holds up
     /// no other.
     pub stores: Vec<Arc<dyn SyncStore>>,
-    /// Workers for each store; 4.
+    /// The brokers; to each every change is published, by workers of its own.
+    pub brokers: Vec<Arc<dyn Broker>>,
+    /// In which form; MessagePack.
+    pub message_format: MessageFormat,
+    /// The lowest epoch to stamp on versions; 0. A higher one of a store counts.
+    pub epoch: u32,
+    /// Workers for each store and broker; 4.
     pub workers: usize,
-    /// Bytes of changes that wait, for all stores together: three quarters whole, one quarter as
+    /// Bytes of changes that wait, for all stores and brokers together: three quarters whole, one quarter as
     /// primary keys of rows that will be read again; 64 MiB.
     pub queue_bytes: usize,
     /// How long a publisher waits for room before values are let go of and primary keys kept; 100 ms.
@@ -118,6 +125,9 @@ impl PipelineConfig {
     pub fn new(stores: Vec<Arc<dyn SyncStore>>) -> Self {
         Self {
             stores,
+            brokers: Vec::new(),
+            message_format: MessageFormat::default(),
+            epoch: 0,
             workers: 4,
             queue_bytes: 64 << 20,
             overflow_block: Duration::from_millis(100),
@@ -134,12 +144,19 @@ impl PipelineConfig {
         }
     }
 
+    /// How many stores and brokers there are.
+    pub(super) fn targets(&self) -> usize {
+        self.stores.len() + self.brokers.len()
+    }
+
     pub(super) fn check(&self) -> Result<()> {
         let error = |message: String| Err(Error::new(ErrorKind::Config, message));
-        if self.stores.is_empty() {
-            return error("no store was given; call `.store(..)` on the builder".into());
+        if self.targets() == 0 {
+            return error(
+                "neither store nor broker was given; call `.store(..)` or `.broker(..)` on the builder".into(),
+            );
         }
-        if self.workers == 0 || self.batch.rows == 0 || self.queue_bytes / self.stores.len() < 1 << 16 {
+        if self.workers == 0 || self.batch.rows == 0 || self.queue_bytes / self.targets() < 1 << 16 {
             return error("at least one worker, one row a batch, and 64 KiB of queue for each store are needed".into());
         }
         if self.relay.poll.is_zero() || self.relay.lease < Duration::from_millis(100) || self.relay.attempts == 0 {
@@ -164,6 +181,7 @@ impl fmt::Debug for PipelineConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PipelineConfig")
             .field("stores", &self.stores)
+            .field("brokers", &self.brokers)
             .field("workers", &self.workers)
             .field("queue_bytes", &self.queue_bytes)
             .finish_non_exhaustive()

@@ -9,21 +9,13 @@ use crate::envelope::{Head, State, Value};
 use crate::error::{Error, ErrorKind, Result};
 use crate::key::{Key, Scope};
 use crate::model::{Model, Schema, Ttl, guarded};
-use crate::record::{Content, Delta, Listed, Order, Terms, Write};
+use crate::record::{Content, Delta, Form, Listed, Order, Terms, Write, register};
 use crate::store::Capabilities;
+use crate::transport::MessageFormat;
 use crate::version::Version;
 
 /// What an envelope and a ledger may add to a row's bytes, keys apart.
 const OVERHEAD: usize = 128;
-
-/// A change as a store takes it.
-#[derive(Debug)]
-pub(crate) enum Form {
-    /// For the record of its row.
-    Row(Delta),
-    /// For keys that need no record, because their rows never leave them.
-    Registers(Vec<Write>),
-}
 
 /// A change that was encoded, and the keys that had to be left out because the store cannot hold them.
 #[derive(Debug)]
@@ -38,6 +30,8 @@ pub(crate) struct Encoder {
     pub(crate) store: Arc<str>,
     pub(crate) capabilities: Capabilities,
     pub(crate) default_ttl: Option<Ttl>,
+    /// The form in which changes are published; nothing where they are written.
+    pub(crate) publishes: Option<MessageFormat>,
     /// Where rows become bytes, before these are copied to where they stay.
     pub(crate) room: RefCell<Vec<u8>>,
 }
@@ -73,12 +67,7 @@ impl Encoder {
 
     fn put(&self, change: &Change, home: &Key, row: &dyn Model) -> Result<Encoded> {
         let schema = change.schema;
-        let value = {
-            let mut room = self.room.borrow_mut();
-            room.clear();
-            row.encode(&mut room)?;
-            Value::model(row.codec(), schema.fields, &room)
-        };
+        let value = self.value(row)?;
         let expires_at = self.expires_at(schema, home, change.captured_at);
         let mut left_out = Vec::new();
         let mut keys = Vec::with_capacity(schema.keys.len());
@@ -112,6 +101,14 @@ impl Encoder {
             Write { key: listed.key, head, value, order: Order::Register }
         };
         Ok(Encoded { form: Form::Registers(keys.into_iter().map(write).collect()), left_out })
+    }
+
+    /// The bytes of a row.
+    pub(super) fn value(&self, row: &dyn Model) -> Result<Value> {
+        let mut room = self.room.borrow_mut();
+        room.clear();
+        row.encode(&mut room)?;
+        Ok(Value::model(row.codec(), row.schema().fields, &room))
     }
 
     fn delete(&self, change: &Change, home: &Key, row: &dyn Model, gone: bool, terms: &Terms) -> Encoded {
@@ -177,13 +174,6 @@ fn absent_form(change: &Change, home: &Key, unknown: &Unknown, terms: &Terms) ->
     let kept = unknown.kept.iter().map(|key| key.clone().within(&change.scope)).filter(|key| key != home);
     let kept = kept.map(|key| register(key, change.version, State::Unknown, terms));
     Form::Registers(own.into_iter().chain(kept).collect())
-}
-
-/// An entry without a value for a key without a record. It guards against late deliveries by itself, so
-/// it is kept as long as a record would be.
-pub(crate) fn register(key: Key, version: Version, state: State, terms: &Terms) -> Write {
-    let head = Head { version, state, expires_at: terms.now.saturating_add(terms.dead) };
-    Write { key, head, value: Value::none(), order: Order::Register }
 }
 
 /// What is left of a change when its content is let go of, though the model's code may panic.

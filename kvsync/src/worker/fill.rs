@@ -8,7 +8,7 @@ use crossbeam_channel::select;
 
 use super::apply::{Applier, Beaten, Job};
 use super::dirty::{Loss, Marked};
-use super::encode::{unknown_form, unknown_of};
+use super::encode::{home_of, unknown_form, unknown_of};
 use super::lane::{Lane, Shared, Telling};
 use super::settle::{Row, Stage};
 use crate::change::Change;
@@ -167,7 +167,8 @@ impl Lane {
                     (form, Some(Arc::new(error)))
                 }
             };
-            forms.push((change, Job::new(form), error));
+            let home = home_of(change)?;
+            forms.push((change, encoder.address(Job::new(form), change, &home, error.is_none()), error));
         }
         self.drive(&mut applier, forms.iter_mut().map(|(_, job, _)| job).collect(), deadline)?;
         self.judge(forms.iter_mut().map(|(_, job, _)| job));

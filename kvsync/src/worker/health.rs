@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Pipeline;
+use super::lane::Lane;
 use super::post::{Post, PostSeen};
 use crate::error::Error;
 use crate::report::DirtyTable;
@@ -23,6 +24,8 @@ const SILENCE: Duration = Duration::from_secs(10);
 pub struct PipelineHealth {
     /// Each store, in the order given.
     pub stores: Vec<StoreHealth>,
+    /// Each broker, in the order given.
+    pub brokers: Vec<BrokerHealth>,
     /// How long ago the oldest commit was published that is not in every store; `None` when all are. Serialised as
     /// `lag_ms`.
     #[serde(rename = "lag_ms", serialize_with = "in_millis")]
@@ -68,6 +71,27 @@ pub struct StoreHealth {
     pub failing: bool,
 }
 
+/// What waits for one broker.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct BrokerHealth {
+    /// Its name.
+    #[serde(serialize_with = "as_text")]
+    pub broker: Arc<str>,
+    /// Changes that are queued or being published.
+    pub queued: Depth,
+    /// Rows that will be read again and published: deferred, in doubt, or refused.
+    pub unsettled: usize,
+    /// The last error met in publishing, or in reading rows again for it. Serialised as text.
+    #[serde(serialize_with = "in_words")]
+    pub last_error: Option<Arc<Error>>,
+    /// How long ago that was. Serialised as `last_error_age_ms`.
+    #[serde(rename = "last_error_age_ms", serialize_with = "in_millis")]
+    pub last_error_age: Option<Duration>,
+    /// Whether that error lasts: what failed has not succeeded since.
+    pub failing: bool,
+}
+
 /// How one outbox is, as its relay has last seen it: some 15 seconds ago at most, if its database answers.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
@@ -103,7 +127,7 @@ impl Pipeline {
     /// How it is. Waits for nothing.
     #[must_use]
     pub fn health(&self) -> PipelineHealth {
-        let stores = self.lanes().iter().map(|lane| {
+        let of_lane = |lane: &Arc<Lane>| {
             let (unsettled, unsettled_bytes) = lane.unsettled.depth();
             let trouble = lane.trouble();
             StoreHealth {
@@ -115,9 +139,11 @@ impl Pipeline {
                 failing: trouble.as_ref().is_some_and(|(_, lasts)| *lasts),
                 last_error: trouble.map(|(met, _)| met.error),
             }
-        });
+        };
+        let brokers = self.lanes().iter().filter(|lane| lane.target.broker().is_some());
         PipelineHealth {
-            stores: stores.collect(),
+            stores: self.store_lanes().map(|(lane, _)| of_lane(lane)).collect(),
+            brokers: brokers.map(|lane| of_lane(lane).into()).collect(),
             lag: self.shared.commits.oldest().map(|since| since.elapsed()),
             written: self.shared.commits.finished(),
             outboxes: self.shared.posts().iter().map(|post| OutboxHealth::of(post)).collect(),
@@ -127,6 +153,13 @@ impl Pipeline {
             restarts: self.pool.restarts() + self.listener.restarts(),
             closed: self.shared.closing.load(Ordering::Acquire),
         }
+    }
+}
+
+impl From<StoreHealth> for BrokerHealth {
+    fn from(lane: StoreHealth) -> Self {
+        let StoreHealth { store: broker, queued, unsettled, last_error, last_error_age, failing, .. } = lane;
+        Self { broker, queued, unsettled, last_error, last_error_age, failing }
     }
 }
 

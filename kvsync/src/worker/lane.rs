@@ -14,13 +14,13 @@ use super::pool::Stop;
 use super::post::Post;
 use super::reporter::Reporter;
 use super::settle::{Row, Stage, Unsettled};
+use super::target::Target;
 use crate::change::{self, Action, Change, Unknown};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::model::{Source, Ttl};
 use crate::report::{KeyReport, Outcome, Report};
-use crate::store::SyncStore;
 use crate::sync::{AtomicBool, Mutex};
 use crate::transport::{Part, Queue, Transport};
 
@@ -56,9 +56,9 @@ pub(crate) struct Shared {
     pub(crate) closing: AtomicBool,
 }
 
-/// One store, and what waits for it.
+/// One store or broker, and what waits for it.
 pub(crate) struct Lane {
-    pub(crate) store: Arc<dyn SyncStore>,
+    pub(crate) target: Target,
     pub(crate) name: Arc<str>,
     pub(crate) queue: Queue,
     pub(crate) unsettled: Unsettled,
@@ -135,11 +135,11 @@ impl Shared {
 }
 
 impl Lane {
-    pub(crate) fn new(store: Arc<dyn SyncStore>, bytes: usize, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(target: Target, bytes: usize, shared: Arc<Shared>) -> Self {
         let limit = bytes - bytes / 4;
         Self {
-            name: store.name().into(),
-            store,
+            name: target.name().into(),
+            target,
             queue: Queue::new(limit),
             unsettled: Unsettled::new(bytes / 4),
             shared,
@@ -157,14 +157,15 @@ impl Lane {
     }
 
     pub(crate) fn applier(&self) -> Applier {
-        Applier::new(Arc::clone(&self.store), Arc::clone(&self.shared.clock), self.shared.retention)
+        Applier::new(self.target.clone(), Arc::clone(&self.shared.clock), self.shared.retention)
     }
 
     pub(crate) fn encoder(&self) -> Encoder {
         Encoder {
             store: Arc::clone(&self.name),
-            capabilities: self.store.capabilities(),
+            capabilities: self.target.capabilities(),
             default_ttl: self.shared.default_ttl,
+            publishes: self.target.broker().map(|(_, format)| format),
             room: RefCell::default(),
         }
     }
@@ -339,7 +340,12 @@ impl Lane {
     ///
     /// When the store could not be read.
     pub(crate) fn read_epoch(&self) -> Result<u32, Arc<Error>> {
-        let read = self.store.epoch().map_err(Arc::new).inspect_err(|error| self.note(Some(Arc::clone(error))))?;
+        let Some(store) = self.target.store() else {
+            // A broker keeps none: the changes carry it.
+            self.met.store(true, Ordering::Release);
+            return Ok(self.shared.epoch.load(Ordering::Acquire));
+        };
+        let read = store.epoch().map_err(Arc::new).inspect_err(|error| self.note(Some(Arc::clone(error))))?;
         self.answered();
         self.met.store(true, Ordering::Release);
         Ok(self.shared.epoch.fetch_max(read, Ordering::AcqRel).max(read))

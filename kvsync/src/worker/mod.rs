@@ -1,5 +1,6 @@
 //! The workers: what takes committed changes and writes them into stores.
 
+mod about;
 mod access;
 mod apply;
 mod batch;
@@ -23,6 +24,7 @@ mod reread;
 mod settle;
 mod shutdown;
 mod sync;
+mod target;
 mod upkeep;
 mod work;
 
@@ -32,22 +34,24 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 pub use self::config::{Backoff, Batch, Callback, PipelineConfig, RelayConfig, Retention};
-pub use self::health::{OutboxHealth, PipelineHealth, StoreHealth};
+pub use self::health::{BrokerHealth, OutboxHealth, PipelineHealth, StoreHealth};
 pub use self::shutdown::Shutdown;
 
 pub(crate) use self::access::Access;
+pub(crate) use self::apply::{Applier, Beaten, Job, terms};
 pub(crate) use self::dirty::Marked;
 pub(crate) use self::fill::{Filled, Filler};
+pub(crate) use self::pool::{Pool, Stop};
+pub(crate) use self::reporter::Reporter;
+pub(crate) use self::target::Target;
+pub(crate) use self::upkeep::Upkeep;
 
 use self::commits::{Commits, Waited};
 use self::dirty::DirtyTables;
 use self::lane::{Lane, Shared};
-use self::pool::{Pool, Stop};
 use self::post::Patience;
 use self::publisher::{Known, Publisher};
-use self::reporter::Reporter;
 use self::reread::Settler;
-use self::upkeep::Upkeep;
 use self::work::Worker;
 use crate::change::{Change, CommitToken, Publish};
 use crate::clock::from_now;
@@ -81,11 +85,12 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Config`] when there is no store, no worker or no room, or when the retention is too
+    /// [`ErrorKind::Config`] when there is neither store nor broker, no worker or no room, or when the retention is too
     /// short; [`ErrorKind::Unavailable`] when a thread cannot be started. A store that is down is no error:
     /// its changes wait.
     pub fn start(config: PipelineConfig) -> Result<Self> {
         config.check()?;
+        let targets = config.targets();
         let stop = Stop::new();
         let listener_stop = Stop::new();
         let (reporter, listening) = Reporter::new(config.on_report, &listener_stop);
@@ -104,16 +109,15 @@ impl Pipeline {
             backoff: config.backoff,
             overflow_block: config.overflow_block,
             reread_deadline: config.reread_deadline,
-            epoch: Arc::new(AtomicU32::new(0)),
+            epoch: Arc::new(AtomicU32::new(config.epoch)),
             relays: OnceLock::new(),
             closing: AtomicBool::new(false),
         });
-        let bytes = config.queue_bytes / config.stores.len();
-        let lanes: Vec<Arc<Lane>> = config
-            .stores
-            .iter()
-            .map(|store| Arc::new(Lane::new(Arc::clone(store), bytes, Arc::clone(&shared))))
-            .collect();
+        let bytes = config.queue_bytes / targets;
+        let stores = config.stores.iter().map(|store| Target::Store(Arc::clone(store)));
+        let brokers = config.brokers.iter().map(|broker| Target::Broker(Arc::clone(broker), config.message_format));
+        let lanes: Vec<Arc<Lane>> =
+            stores.chain(brokers).map(|target| Arc::new(Lane::new(target, bytes, Arc::clone(&shared)))).collect();
         let publisher = Publisher { shared: Arc::clone(&shared), lanes, process: rand::random() };
         let pipeline = Self {
             publisher: Arc::new(publisher),
@@ -189,15 +193,20 @@ impl Pipeline {
     ///
     /// # Errors
     ///
-    /// When a store could not be asked or told. The others may have been; call it again.
+    /// When a store could not be asked or told. The others may have been; call it again. [`ErrorKind::Config`] where
+    /// there is no store.
     pub fn raise_epoch(&self) -> Result<u32> {
+        if self.store_lanes().next().is_none() {
+            let message = "no store keeps the epoch: set a higher `.epoch(..)` on the builder of every publisher";
+            return Err(Error::new(ErrorKind::Config, message));
+        }
         let mut epoch = self.shared.epoch.load(Ordering::Acquire);
-        for lane in self.lanes() {
-            epoch = epoch.max(lane.store.epoch()?);
+        for (_, store) in self.store_lanes() {
+            epoch = epoch.max(store.epoch()?);
         }
         let raised = epoch.saturating_add(1);
-        for lane in self.lanes() {
-            lane.store.raise_epoch(raised)?;
+        for (_, store) in self.store_lanes() {
+            store.raise_epoch(raised)?;
         }
         self.shared.epoch.fetch_max(raised, Ordering::AcqRel);
         Ok(raised)
@@ -318,6 +327,11 @@ impl Pipeline {
             lane.unsettled.close();
         }
         let mut threads = self.pool.join(deadline.max(Instant::now() + GRACE));
+        for (broker, _) in self.lanes().iter().filter_map(|lane| lane.target.broker()) {
+            if let Err(error) = broker.close() {
+                tracing::warn!(broker = broker.name(), %error, "a broker did not take leave");
+            }
+        }
         self.listener_stop.stop();
         threads += self.listener.join(deadline.max(Instant::now() + GRACE));
         let left = self.shared.commits.left().changes;
@@ -340,6 +354,11 @@ impl Pipeline {
 
     fn lanes(&self) -> &[Arc<Lane>] {
         &self.publisher.lanes
+    }
+
+    /// Those that end in a store.
+    fn store_lanes(&self) -> impl Iterator<Item = (&Arc<Lane>, &Arc<dyn SyncStore>)> {
+        self.lanes().iter().filter_map(|lane| Some((lane, lane.target.store()?)))
     }
 
     fn terms(&self) -> impl Fn() -> crate::record::Terms + Send + Sync + 'static {

@@ -7,14 +7,14 @@ use std::time::{Duration, Instant};
 
 use super::apply::{Applier, Beaten, Job};
 use super::dirty::Loss;
-use super::encode::{Encoder, Form, register, unknown_form};
+use super::encode::{Encoder, unknown_form};
 use super::lane::{Lane, Telling};
 use super::settle::{Kept, Row, Stage};
 use crate::change::{self, Action, Change};
 use crate::envelope::State;
 use crate::error::{Error, ErrorKind};
 use crate::model::{Reread, Source, panic_message};
-use crate::record::Terms;
+use crate::record::{Form, Terms, register};
 use crate::report::{Outcome, Report};
 
 /// How many rows are read at once, where that goes well.
@@ -106,7 +106,15 @@ impl Settler {
     /// Tells the store that it does not know the rows; those of which it has taken note are masked.
     fn mask<'a>(&mut self, rows: &[&'a Row], masked: &mut Vec<&'a Row>) -> Went {
         let terms = self.applier.terms();
-        let mut jobs: Vec<Job> = rows.iter().map(|row| Job::new(mask_form(row, &terms))).collect();
+        let job = |row: &&Row| {
+            let job = Job::new(mask_form(row, &terms));
+            if self.encoder.publishes.is_none() {
+                return job;
+            }
+            let (change, _) = self.change(row, Reread { row: Ok(None), version: row.version });
+            self.encoder.address(job, &change, &row.home(), false)
+        };
+        let mut jobs: Vec<Job> = rows.iter().map(job).collect();
         self.drive(&mut jobs);
         let mut went = Went::Well;
         for (row, job) in rows.iter().zip(jobs) {
@@ -184,7 +192,7 @@ impl Settler {
             let form = unreadable.map_or_else(|| self.form(row, &change, &terms), Err);
             match form {
                 Ok(form) => {
-                    jobs.push(Job::new(form));
+                    jobs.push(self.encoder.job(form, &change, &row.home()));
                     changes.push((*row, change));
                 }
                 Err(error) => self.unwritable(row, &change, Arc::new(error), 0, began),

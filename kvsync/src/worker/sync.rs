@@ -2,6 +2,7 @@ use std::time::{Duration, Instant};
 
 use super::Pipeline;
 use super::apply::{Beaten, Job};
+use super::encode::home_of;
 use super::lane::Lane;
 use crate::change::{Change, CommitToken};
 use crate::envelope::{Envelope, State};
@@ -30,7 +31,7 @@ impl Lane {
             if let Some((_, error)) = whole.left_out.into_iter().next() {
                 return Err((*error).clone());
             }
-            jobs.push(Job::new(whole.form));
+            jobs.push(encoder.job(whole.form, change, &home_of(change)?));
         }
         self.write_now(jobs)
     }
@@ -80,11 +81,15 @@ impl Pipeline {
                 "the token of another process lists no rows; call `set_portable_tokens` on the connection that commits";
             return Err(Error::new(ErrorKind::Config, message));
         }
+        if self.store_lanes().next().is_none() {
+            let message = "there is no store to look for the commit of another process in";
+            return Err(Error::new(ErrorKind::Config, message));
+        }
         let mut look = FIRST_LOOK;
         loop {
             let mut failure = None;
-            let stored = self.lanes().iter().all(|lane| {
-                has_rows(&*lane.store, &token.rows).unwrap_or_else(|error| {
+            let stored = self.store_lanes().all(|(_, store)| {
+                has_rows(&**store, &token.rows).unwrap_or_else(|error| {
                     failure = Some(error);
                     false
                 })

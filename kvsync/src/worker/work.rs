@@ -209,7 +209,8 @@ impl Worker {
     /// Ends every change of a task whose writes have been answered.
     fn complete(&mut self, task: &Task) {
         let written = |job: &Job| {
-            job.beaten == Beaten::Fairly && matches!(job.fate, Some(Outcome::Written | Outcome::Superseded))
+            let ended = matches!(job.fate, Some(Outcome::Written | Outcome::Superseded | Outcome::Published));
+            ended && job.beaten == Beaten::Fairly
         };
         if task.unknown.is_none() && task.certain.as_ref().is_some_and(written) {
             let newest = task.members.iter().filter(|member| member.role == Role::Certain);
@@ -276,7 +277,8 @@ impl Worker {
                 None if fate == Outcome::Written && left_behind && *key != task.home => Outcome::Released,
                 None => fate,
             };
-            let stands = matches!(outcome, Outcome::Written | Outcome::Superseded | Outcome::Released);
+            let stands =
+                matches!(outcome, Outcome::Written | Outcome::Superseded | Outcome::Released | Outcome::Published);
             let error = telling.error.clone().filter(|_| !stands);
             self.lane.tell(&Telling { error, ..*telling }, *name, key.clone(), outcome);
         }

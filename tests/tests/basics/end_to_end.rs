@@ -389,7 +389,7 @@ fn a_configuration_that_cannot_work_is_refused() {
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
         error.to_string()
     };
-    assert!(refused(KvSync::builder()).contains("no store"));
+    assert!(refused(KvSync::builder()).contains("neither store nor broker"));
     let store = || KvSync::builder().store(MemoryStore::new());
     assert!(refused(store().workers(0)).contains("one worker"));
     assert!(refused(store().database(database("main")).database(database("main"))).contains("named `main`"));

@@ -224,7 +224,8 @@ fn its_fields_keep_their_names_when_it_is_serialised() -> Tested {
         "status": "up",
         "details": [],
         "stores": [{"store": "read", "status": "up", "details": [], "lives": null}],
-        "pipeline": {"stores": [of_store], "lag_ms": null, "written": 0, "outboxes": [], "dirty": [],
+        "brokers": [],
+        "pipeline": {"stores": [of_store], "brokers": [], "lag_ms": null, "written": 0, "outboxes": [], "dirty": [],
             "dropped_reports": 0, "threads": null, "restarts": 0, "closed": false},
         "verifiers": [],
     });

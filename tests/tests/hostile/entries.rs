@@ -19,7 +19,8 @@ fn feed(reader: fn(&[u8]), bytes: &[u8]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-const READERS: [fn(&[u8]); 5] = [fuzzing::envelope, fuzzing::ledger, fuzzing::key, fuzzing::model, fuzzing::outbox];
+const READERS: [fn(&[u8]); 6] =
+    [fuzzing::envelope, fuzzing::ledger, fuzzing::key, fuzzing::model, fuzzing::outbox, fuzzing::message];
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]

@@ -87,6 +87,10 @@ impl Run {
             Vec::new()
         };
         let stores = access.stores().count();
+        if stores == 0 {
+            let message = "there is no store to compare with: this handle publishes only";
+            return Err(Error::new(ErrorKind::Config, message));
+        }
         Ok(Self {
             access,
             settings,

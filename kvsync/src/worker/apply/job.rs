@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use super::super::encode::{Form, register};
 use crate::envelope::{Head, State, Value};
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
-use crate::record::{Content, Delta, Order, Record, Terms, Write};
+use crate::record::{Content, Delta, Form, Order, Record, Terms, Write, register};
 use crate::report::Outcome as Fate;
 use crate::store::Outcome;
+use crate::transport::message::{About, ChangeMessage};
 use crate::version::Version;
 
 /// How often a store may refuse a step for good before it is believed.
-const REFUSALS: u32 = 4;
+pub(super) const REFUSALS: u32 = 4;
 
 /// One change on its way into one store.
 #[derive(Debug)]
 pub(crate) struct Job {
-    stage: Stage,
-    refusals: u32,
+    pub(super) stage: Stage,
+    pub(super) refusals: u32,
     /// Whether the record is written apart from the other keys, also where the store takes whole changes: it has
     /// refused this one because of what stands under one of the keys.
     pub(super) apart: bool,
@@ -53,13 +53,15 @@ pub(crate) enum Beaten {
 }
 
 #[derive(Debug)]
-enum Stage {
+pub(super) enum Stage {
     /// To be merged, or to be applied whole.
     Merge(Arc<Delta>),
     /// Merged; these writes are left.
     Project { delta: Arc<Delta>, merged_at: u64, writes: Vec<Write>, released: Vec<(Key, Version)> },
     /// No record; these writes are left.
     Registers(Vec<Write>),
+    /// To be published.
+    Publish(Box<ChangeMessage>),
 }
 
 impl Job {
@@ -84,9 +86,24 @@ impl Job {
         }
     }
 
+    /// A change that is published rather than written.
+    pub(crate) fn publish(about: About, form: Form) -> Self {
+        let stage = Stage::Publish(Box::new(ChangeMessage { about, form }));
+        Self { stage, ..Self::new(Form::Registers(Vec::new())) }
+    }
+
+    /// The same job as one that is published, if it has not begun.
+    pub(crate) fn published_as(self, about: About) -> Self {
+        match self.stage {
+            Stage::Merge(delta) => Self::publish(about, Form::Row(Arc::unwrap_or_clone(delta))),
+            Stage::Registers(writes) => Self::publish(about, Form::Registers(writes)),
+            Stage::Project { .. } | Stage::Publish(_) => self,
+        }
+    }
+
     /// Whether the store has not been told of the change, or has to be told again.
     pub(crate) fn is_unwritten(&self) -> bool {
-        self.fate.is_none() && matches!(self.stage, Stage::Merge(_) | Stage::Registers(_))
+        self.fate.is_none() && matches!(self.stage, Stage::Merge(_) | Stage::Registers(_) | Stage::Publish(_))
     }
 
     /// Decides what is unclear. `epoch` is the store's, read after its answer: had something of a higher
@@ -174,7 +191,7 @@ impl Job {
     pub(super) fn take_writes(&mut self, terms: &Terms) -> Vec<Write> {
         match &mut self.stage {
             _ if self.fate.is_some() => Vec::new(),
-            Stage::Merge(_) => Vec::new(),
+            Stage::Merge(_) | Stage::Publish(_) => Vec::new(),
             Stage::Registers(writes) => std::mem::take(writes),
             Stage::Project { delta, merged_at, writes, .. } => {
                 if !writes.is_empty() && terms.now.abs_diff(*merged_at) > terms.left / 2 {
@@ -244,7 +261,7 @@ impl Job {
         }
         let of_keys = |fate: Fate| self.keys.iter().any(|(_, of_key)| *of_key == fate);
         match &mut self.stage {
-            Stage::Merge(_) => None,
+            Stage::Merge(_) | Stage::Publish(_) => None,
             Stage::Project { writes, .. } | Stage::Registers(writes) if !writes.is_empty() => None,
             Stage::Registers(_) => {
                 self.fate = Some(if of_keys(Fate::Failed) {

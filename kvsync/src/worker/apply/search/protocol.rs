@@ -8,11 +8,11 @@ use bytes::Bytes;
 use super::super::Job;
 use crate::envelope::{Envelope, Head, State, Value};
 use crate::key::Key;
+use crate::record::Form;
 use crate::record::{Content, Delta, Order, Record, Terms, Write};
 use crate::store::steps::plan;
 use crate::store::{Outcome, Step};
 use crate::version::Version;
-use crate::worker::encode::Form;
 
 pub(super) const TERMS: Terms = Terms { now: 1_000_000, left: 600_000, dead: 604_800_000 };
 

@@ -7,9 +7,9 @@ use super::instance::{Delivery, Instance, Told, Truth, bytes, home, of_change, s
 use super::{one_in, passes, right};
 use crate::envelope::{Head, State};
 use crate::key::Key;
+use crate::record::register;
 use crate::record::{Order, Write};
 use crate::version::Version;
-use crate::worker::encode::register;
 
 /// The keys of a row that is this.
 fn keys(row: u8, cell: Cell) -> Vec<Key> {

@@ -1,0 +1,176 @@
+//! A consumer as a program.
+
+use std::error::Error as StdError;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, value_parser};
+use serde_json::json;
+
+use super::bar::Bar;
+use super::interrupt::Interrupt;
+use super::seconds;
+use super::tell::{Told, Voice, misunderstood};
+use crate::consumer::{Consumer, ConsumerBuilder, ConsumerEnd, ConsumerHealth};
+use crate::error::{Error, Result};
+use crate::status::Status;
+
+/// How soon a signal is seen.
+const TURN: Duration = Duration::from_millis(100);
+/// How often the terminal is told.
+const GLANCE: Duration = Duration::from_secs(1);
+
+/// Runs a consumer until SIGTERM or Ctrl-C, then finishes what it holds and gives back the rest. A second signal ends
+/// the program at once, which loses nothing either.
+///
+/// ```no_run
+/// use std::process::ExitCode;
+///
+/// use kvsync::Consumer;
+/// use kvsync::consumer::ConsumerBuilder;
+/// use kvsync::store::MemoryStore;
+/// use kvsync::transport::MemoryBroker;
+///
+/// fn build() -> kvsync::Result<ConsumerBuilder> {
+///     // .. the queue and the store of your application, and its hooks
+///     Ok(Consumer::builder().subscription(MemoryBroker::new().queue("eu")).store(MemoryStore::new()))
+/// }
+///
+/// fn main() -> ExitCode {
+///     kvsync::cli::consume(build)
+/// }
+/// ```
+///
+/// ```text
+/// consumer [--workers 4] [--batch 256] [--drain] [--every 10] [--deadline 10] [--json]
+/// ```
+///
+/// Progress is shown on the standard error: on a terminal on one line, elsewhere a line every so often; with `--json`
+/// a document a line on the standard output, with the fields of [`ConsumerHealth`], and at the end one with
+/// `acknowledged`, `dead`, `held` and `threads`.
+///
+/// Exit codes: 0, it ended in good order; 1, it did, and there were dead letters, or something was left to be
+/// delivered again; 2, it could not begin.
+pub fn consume<E>(build: impl FnOnce() -> Result<ConsumerBuilder, E>) -> ExitCode
+where
+    E: Into<Box<dyn StdError + Send + Sync>>,
+{
+    let command = Consume::from_args();
+    match build() {
+        Ok(builder) => command.run(builder),
+        Err(error) => command.voice().failed(&*error.into()),
+    }
+}
+
+/// The command, for programs that have others beside it: flatten it into your own `clap` parser, or begin with
+/// [`consume`].
+#[derive(Debug, Clone, Parser)]
+#[command(about = "Takes committed changes from a queue, and writes them into a store")]
+pub struct Consume {
+    /// Threads that take from the queue
+    #[arg(long, value_name = "THREADS", value_parser = value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+    /// Messages that each takes at once
+    #[arg(long, value_name = "MESSAGES", value_parser = value_parser!(u16).range(1..))]
+    batch: Option<u16>,
+    /// End when the queue is empty
+    #[arg(long)]
+    drain: bool,
+    /// How often it is told how the consumer is, where that is not a terminal
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
+    every: Duration,
+    /// How long what is held may take at the end
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
+    deadline: Duration,
+    /// Write a JSON document a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Consume {
+    /// The command of the program's arguments. Ends the program for `--help`, and with code 2 for arguments
+    /// that it does not understand.
+    #[must_use]
+    pub fn from_args() -> Self {
+        Self::try_parse().unwrap_or_else(|error| {
+            if std::env::args_os().any(|argument| argument == "--json") && error.use_stderr() {
+                misunderstood(&error);
+            }
+            error.exit()
+        })
+    }
+
+    /// Runs the consumer, and returns the exit code. Blocks until a signal comes.
+    #[must_use]
+    pub fn run(&self, mut builder: ConsumerBuilder) -> ExitCode {
+        if let Some(workers) = self.workers {
+            builder = builder.workers(workers.into());
+        }
+        if let Some(batch) = self.batch {
+            builder = builder.batch(batch.into());
+        }
+        match builder.build() {
+            Ok(consumer) => self.work(&consumer),
+            Err(error) => self.voice().failed(&error),
+        }
+    }
+
+    fn voice(&self) -> Voice {
+        Voice { json: self.json }
+    }
+
+    fn work(&self, consumer: &Consumer) -> ExitCode {
+        let _interrupt = Interrupt::listen();
+        let shown = std::io::stderr().is_terminal() && !self.json;
+        let mut bar = Bar::new(shown);
+        let every = if shown { GLANCE } else { self.every.max(TURN) };
+        let mut told = Instant::now();
+        let mut failure = None;
+        while !Interrupt::came() {
+            if self.drain {
+                match consumer.drain(TURN) {
+                    Ok(()) => break,
+                    Err(error) => failure = Some(error),
+                }
+            } else {
+                thread::sleep(TURN);
+            }
+            if told.elapsed() >= every {
+                told = Instant::now();
+                self.tell(&consumer.health(GLANCE), &mut bar, shown);
+            }
+        }
+        let ended = consumer.shutdown(self.deadline);
+        drop(bar);
+        let failure = failure.filter(|_| self.drain && Interrupt::came());
+        self.end(&ended, failure)
+    }
+
+    fn tell(&self, health: &ConsumerHealth, bar: &mut Bar, shown: bool) {
+        if self.json {
+            // Nobody may be listening any more.
+            let _ = writeln!(std::io::stdout(), "{}", json!(health));
+        } else if shown {
+            let text = health.to_string();
+            let (figures, details) = text.split_once('\n').unwrap_or((&text, ""));
+            let first = details.lines().next().unwrap_or_default().trim();
+            let worst = if health.status == Status::Up { "" } else { first };
+            bar.at("consumed", health.written + health.superseded + health.unknown, None, format!("{figures} {worst}"));
+        } else {
+            let _ = writeln!(std::io::stderr(), "{health}");
+        }
+    }
+
+    fn end(&self, ended: &ConsumerEnd, failure: Option<Error>) -> ExitCode {
+        let json = json!({
+            "acknowledged": ended.acknowledged,
+            "dead": ended.dead,
+            "held": ended.held,
+            "threads": ended.threads,
+        });
+        let well = ended.is_clean() && ended.dead == 0;
+        self.voice().tell(Told { failure, ..Told::new(json, vec![ended.to_string()], well) })
+    }
+}

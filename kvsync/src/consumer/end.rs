@@ -1,0 +1,173 @@
+//! How a message ends: what is said of it to the hooks, the broker, the listener and health.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime};
+
+use super::Shared;
+use super::hook::Called;
+use super::work::Held;
+use crate::error::{Error, ErrorKind, failure_text, without_passwords};
+use crate::report::{MessageReport, Outcome, Report};
+use crate::transport::Arrival;
+use crate::transport::message::About;
+use crate::worker::Beaten;
+
+/// How a message ends.
+pub(super) enum End {
+    Done(Outcome),
+    Again(Error, Duration),
+    Dead(Error),
+}
+
+impl Shared {
+    /// Whether the store may still be told of a change.
+    pub(super) fn may_be_written(&self, about: &About, epoch: u32) -> Result<(), Error> {
+        let own = about.version.epoch();
+        if own < epoch {
+            let message =
+                format!("it is of epoch {own}, from before the database was restored; the store's is {epoch}");
+            return Err(Error::new(ErrorKind::Rejected, message));
+        }
+        let longest = self.retention.dead / 2;
+        let oldest = self.clock.now().checked_sub(longest).unwrap_or(SystemTime::UNIX_EPOCH);
+        if about.captured_at < oldest {
+            let message = format!(
+                "it was captured more than {longest:.0?} ago: whether its row was deleted since cannot be told any more"
+            );
+            return Err(Error::new(ErrorKind::Rejected, message));
+        }
+        Ok(())
+    }
+
+    /// How a message ends that the store was told of, as far as it answered.
+    pub(super) fn end_of(&self, held: &Held<'_>, redelivered: u32) -> End {
+        let outcome = match &held.job {
+            None if held.left_out.is_some() => Outcome::Failed,
+            None => Outcome::Written,
+            Some(job) => {
+                if job.beaten == Beaten::ByEpoch {
+                    let own = held.about.version.epoch();
+                    let message = format!("it is of epoch {own}, and its row was written in a higher one");
+                    return End::Dead(Error::new(ErrorKind::Rejected, message));
+                }
+                let Some(fate) = job.fate else {
+                    let error = Error::new(ErrorKind::Unavailable, "the store did not answer");
+                    let last = self.store_error.lock().clone();
+                    let error = match last {
+                        Some(last) => error.with_source(last),
+                        None => error,
+                    };
+                    let pause = if self.stop.is_stopped() { Duration::ZERO } else { self.backoff.max };
+                    return End::Again(error, pause);
+                };
+                let refused = matches!(fate, Outcome::Failed | Outcome::Masked);
+                if let Some(error) = job.error.as_ref().filter(|_| refused) {
+                    let message = "the store refused it; readers of its row are sent to the database";
+                    return End::Dead(Error::new(error.kind(), message).with_source(Arc::clone(error)));
+                }
+                fate
+            }
+        };
+        if let Some(error) = &held.left_out {
+            return End::Dead(error.clone());
+        }
+        if let Some(message) = &held.message {
+            for hook in &held.hooks {
+                match hook.call(message, outcome == Outcome::Superseded, redelivered) {
+                    Called::Well => {}
+                    Called::Unreadable(error) => return End::Dead(error),
+                    Called::Failed(error) if redelivered.saturating_add(1) >= self.attempts => return End::Dead(error),
+                    Called::Failed(error) => {
+                        return End::Again(error, self.hook_backoff.after(redelivered.saturating_add(1)));
+                    }
+                }
+            }
+        }
+        End::Done(outcome)
+    }
+
+    /// Says to the broker, to the listener and to health how a message ended.
+    pub(super) fn end(&self, arrival: Arrival, about: Option<&About>, end: End) {
+        let redelivered = arrival.redelivered();
+        match end {
+            End::Done(outcome) => {
+                if let Some(about) = about {
+                    self.tell_done(about, outcome, redelivered);
+                }
+                arrival.ack();
+            }
+            End::Again(error, after) => {
+                self.counts.again.fetch_add(1, Ordering::Relaxed);
+                self.count("again");
+                self.tell(about, Outcome::Deferred, Some(error), redelivered);
+                arrival.again(after);
+            }
+            End::Dead(error) => {
+                let reason = without_passwords(&failure_text(&error));
+                tracing::error!(queue = &*self.name, reason, "a message is a dead letter");
+                self.counts.dead.fetch_add(1, Ordering::Relaxed);
+                self.count("dead");
+                self.tell(about, Outcome::Failed, Some(error), redelivered);
+                arrival.dead(&reason);
+            }
+        }
+        self.counts.let_go();
+    }
+
+    pub(super) fn tell_done(&self, about: &About, outcome: Outcome, redelivered: u32) {
+        let lag = self.clock.now().duration_since(about.captured_at).unwrap_or_default();
+        self.counts.acknowledge(outcome, lag);
+        self.count("done");
+        self.count_lag(lag);
+        self.tell(Some(about), outcome, None, redelivered);
+    }
+
+    fn tell(&self, about: Option<&About>, outcome: Outcome, error: Option<Error>, redelivered: u32) {
+        if !self.reporter.listens() {
+            return;
+        }
+        self.reporter.report(Report::Message(MessageReport {
+            subscription: Arc::clone(&self.name),
+            table: about.map(|about| Arc::clone(&about.table)),
+            model: about.map(|about| Arc::clone(&about.model)),
+            key: about.map(|about| about.home.clone()),
+            action: about.map(|about| about.action),
+            version: about.map(|about| about.version),
+            outcome,
+            error: error.map(Arc::new),
+            redelivered,
+            lag: about.and_then(|about| self.clock.now().duration_since(about.captured_at).ok()),
+        }));
+    }
+
+    /// The store failed: nothing more is received until it answers.
+    pub(super) fn store_failed(&self, error: Arc<Error>) {
+        self.met.store(false, Ordering::Release);
+        let mut last = self.store_error.lock();
+        if last.is_none() {
+            tracing::warn!(queue = &*self.name, %error, "the store does not answer");
+        }
+        *last = Some(error);
+    }
+
+    #[cfg(feature = "metrics")]
+    fn count(&self, outcome: &'static str) {
+        let queue = metrics::SharedString::from_shared(Arc::clone(&self.name));
+        metrics::counter!("kvsync_consumer_messages_total", "queue" => queue, "outcome" => outcome).increment(1);
+    }
+
+    #[cfg(feature = "metrics")]
+    fn count_lag(&self, lag: Duration) {
+        let queue = metrics::SharedString::from_shared(Arc::clone(&self.name));
+        metrics::histogram!("kvsync_consumer_lag_seconds", "queue" => queue).record(lag);
+    }
+
+    #[cfg(not(feature = "metrics"))]
+    #[allow(clippy::unused_self, reason = "it has the signature of the one that counts")]
+    fn count(&self, _: &'static str) {}
+
+    #[cfg(not(feature = "metrics"))]
+    #[allow(clippy::unused_self, reason = "it has the signature of the one that counts")]
+    fn count_lag(&self, _: Duration) {}
+}

@@ -1,0 +1,38 @@
+use std::sync::Arc;
+
+use crate::store::{Capabilities, SyncStore};
+use crate::transport::{Broker, MessageFormat};
+
+/// Where the changes of a lane go.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// They are written into it.
+    Store(Arc<dyn SyncStore>),
+    /// Each is published, and is dealt with once the broker has confirmed it.
+    Broker(Arc<dyn Broker>, MessageFormat),
+}
+
+impl Target {
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            Self::Store(store) => store.name(),
+            Self::Broker(broker, _) => broker.name(),
+        }
+    }
+
+    /// What a change has to fit. How large a message becomes is seen when there is one.
+    pub(crate) fn capabilities(&self) -> Capabilities {
+        match self {
+            Self::Store(store) => store.capabilities(),
+            Self::Broker(..) => Capabilities::new(usize::MAX, usize::MAX, usize::MAX),
+        }
+    }
+
+    pub(crate) fn store(&self) -> Option<&Arc<dyn SyncStore>> {
+        if let Self::Store(store) = self { Some(store) } else { None }
+    }
+
+    pub(crate) fn broker(&self) -> Option<(&Arc<dyn Broker>, MessageFormat)> {
+        if let Self::Broker(broker, format) = self { Some((broker, *format)) } else { None }
+    }
+}

@@ -1,0 +1,41 @@
+//! A program that mounts kvsync's consumer, as the tests run it: with a broker of its own, in which rows wait.
+
+use std::env;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection;
+use diesel::prelude::*;
+use diesel::sqlite::Sqlite;
+use kvsync::capture::Database;
+use kvsync::consumer::ConsumerBuilder;
+use kvsync::store::EmbeddedStore;
+use kvsync::transport::{Broker, MemoryBroker, Message};
+use kvsync::{Consumer, KvSync};
+use kvsync_tests::users::{TABLE, User, user, users};
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn build() -> Result<ConsumerBuilder, Failure> {
+    let broker = MemoryBroker::new();
+    let queue = broker.queue("all");
+    let database = Database::<Sqlite>::new("main", || SqliteConnection::establish(":memory:")).model::<User>();
+    let kv = KvSync::builder().broker(broker.clone()).database(database).build()?;
+    let mut conn = kv.connect::<Sqlite>("main")?;
+    conn.batch_execute(TABLE)?;
+    for id in 0..env::var("CONSUMER_ROWS")?.parse()? {
+        let row = user(id, &format!("e{id}"), "ann");
+        diesel::insert_into(users::table).values(row).execute(&mut conn)?;
+    }
+    kv.flush(Duration::from_secs(60))?;
+    if env::var_os("CONSUMER_GARBAGE").is_some() {
+        let (id, content_type, body) = (String::new(), "text/plain", "garbage".into());
+        let garbage = Message { table: "users".into(), action: "create", id, content_type, body };
+        broker.publish(&[garbage]).into_iter().collect::<Result<(), _>>()?;
+    }
+    Ok(Consumer::builder().subscription(queue).store(EmbeddedStore::open(env::var("CONSUMER_STORE")?)?))
+}
+
+fn main() -> ExitCode {
+    kvsync::cli::consume(build)
+}

@@ -1,0 +1,9 @@
+//! From a commit, through a broker, to the stores of consumers.
+
+mod consuming;
+mod endings;
+mod hooks;
+mod letters;
+mod program;
+mod publishing;
+mod rig;
