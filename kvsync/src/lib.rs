@@ -99,6 +99,8 @@
 //! | `redis-tls` | `rediss://`, with rustls and ring | |
 //! | `embedded` | a store on disk, in the process (fjall) | |
 //! | `nats` | NATS JetStream: a key-value bucket; a collection under one key of data is one entry there | |
+//! | `rabbitmq` | a [`transport`] through RabbitMQ | |
+//! | `rabbitmq-tls` | `amqps://`, with rustls and ring | |
 //! | `near-cache` | a layer: what was read lately, in the memory of the process (moka) | |
 //! | `metrics` | a layer: counts, errors, times and bytes of a store, to the `metrics` facade | |
 //! | `dynamodb` | a store in a table of Amazon DynamoDB | |
@@ -106,11 +108,11 @@
 //! | `json`, `bson` | these codecs | |
 //! | `uuid` | `Uuid` as a part of a key | |
 //! | `cli` | the command line that a program of yours mounts | |
-//! | `conformance` | the suite that every store passes; not under semantic versioning | |
+//! | `conformance` | the suites that every store and every broker passes; not under semantic versioning | |
 #![deny(missing_docs)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
-#[cfg(any(feature = "dynamodb", feature = "nats"))]
+#[cfg(any(feature = "dynamodb", feature = "nats", feature = "rabbitmq"))]
 #[allow(dead_code, reason = "its callers come next")]
 mod bridge;
 pub mod capture;

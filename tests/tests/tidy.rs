@@ -46,8 +46,8 @@ const STRANGERS: &[(&str, &str)] = &[
 /// What is no store among the parts of `store`; stores never name each other.
 const NO_STORES: &[&str] = &["mod", "conformance", "data", "layer", "ordered", "steps"];
 
-/// A vendor's crate is named in its own place only. The crates that a store's feature turns on are named in
-/// the store's folder, without a line here.
+/// A vendor's crate is named in its own place only. The crates that the feature of a store or of a transport turns on
+/// are named in its folder, without a line here.
 const VENDORS: &[(&str, &str)] = &[
     ("metrics", "store/layer"),
     ("metrics", "consumer"),
@@ -170,15 +170,17 @@ fn a_long_file_says_why() {
     assert!(long.is_empty(), "over 400 lines and no sentence `long because ..` in the head: {long:?}");
 }
 
-/// The crates that the features of stores turn on, each with the store's folder: `redis-tls` is of `redis`.
+/// The crates that the features of stores and transports turn on, each with the folder: `redis-tls` is of `redis`.
 fn vendors_of_stores() -> Vec<(String, String)> {
     let manifest = fs::read_to_string(root().join("kvsync/Cargo.toml")).unwrap();
     let mut vendors = Vec::new();
     for (feature, turns_on) in manifest.lines().filter_map(|line| line.split_once(" = [")) {
-        let store = feature.split('-').next().unwrap();
-        if root().join("kvsync/src/store").join(store).is_dir() && !NO_STORES.contains(&store) {
-            let crates = turns_on.split('"').filter_map(|part| part.strip_prefix("dep:"));
-            vendors.extend(crates.map(|vendor| (vendor.replace('-', "_"), format!("store/{store}"))));
+        let part = feature.split('-').next().unwrap();
+        for home in ["store", "transport"] {
+            if root().join("kvsync/src").join(home).join(part).is_dir() && !NO_STORES.contains(&part) {
+                let crates = turns_on.split('"').filter_map(|part| part.strip_prefix("dep:"));
+                vendors.extend(crates.map(|vendor| (vendor.replace('-', "_"), format!("{home}/{part}"))));
+            }
         }
     }
     vendors

@@ -9,10 +9,11 @@ use crate::steps::Steps;
 use crate::test::{self, EVERYTHING};
 
 /// Feature sets that users choose and that nothing else compiles: each must stand on its own.
-const FEATURE_SETS: [&str; 4] = [
+const FEATURE_SETS: [&str; 5] = [
     "",
     "sqlite,embedded,near-cache",
     "postgres,redis,dynamodb,nats,metrics",
+    "sqlite,rabbitmq",
     "sqlite,postgres,r2d2,redis,redis-tls,json,bson,uuid",
 ];
 

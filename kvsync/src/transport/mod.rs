@@ -53,6 +53,8 @@ mod memory;
 pub mod message;
 mod outbox;
 mod queue;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 
 use std::fmt;
 use std::sync::Arc;

@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::ground::{
-    Checked, LONG, bodies, check, drain, message, messages, one, publish, publish_at_last, receive, until,
-};
+use super::ground::{Checked, LONG, bodies, check, drain, message, messages, one, publish_at_last, receive, until};
 use super::{Case, Own, Run};
 use crate::error::{ErrorKind, failure_text};
 use crate::status::Status;
@@ -52,7 +50,7 @@ fn absent(own: &dyn Own) -> Checked {
 /// Publishes without a pause while the server is restarted and killed, and a consumer takes what comes.
 fn restarts(own: &dyn Own) -> Checked {
     let (broker, queue) = (own.topic().broker(), own.topic().subscribe());
-    publish(&*broker, &[message("first")])?;
+    publish_at_last(&*broker, &[message("first")])?;
     let held = one(&*queue)?;
     let over = AtomicBool::new(false);
     let published: Checked<BTreeSet<Bytes>> = std::thread::scope(|scope| {
@@ -90,7 +88,7 @@ fn restarts(own: &dyn Own) -> Checked {
 
 fn away(own: &dyn Own) -> Checked {
     let (broker, queue) = (own.topic().broker(), own.topic().subscribe());
-    publish(&*broker, &[message("first")])?;
+    publish_at_last(&*broker, &[message("first")])?;
     one(&*queue)?.ack();
     for (end, begin) in TROUBLES {
         end(own);

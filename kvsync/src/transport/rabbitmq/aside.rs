@@ -1,0 +1,220 @@
+//! Puts messages aside: where they wait before they come back, and with the dead letters.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use lapin::BasicProperties;
+use lapin::message::Delivery;
+use lapin::types::{AMQPValue, FieldTable, LongLongInt, LongString};
+use parking_lot::Mutex;
+
+use super::link::Link;
+use super::publish::{Letter, Publisher, persistent};
+use super::settings::Names;
+use super::topology;
+use crate::error::Result;
+
+/// Why a dead letter could not be dealt with.
+const REASON: &str = "x-kvsync-reason";
+/// Which queue it was taken from, and the routing key that it was published with.
+const QUEUE: &str = "x-kvsync-queue";
+const ROUTING_KEY: &str = "x-kvsync-routing-key";
+/// How often it was delivered before it was put aside.
+const REDELIVERED: &str = "x-kvsync-redelivered";
+/// How often the server delivered it before, since it came into the queue.
+const DELIVERY_COUNT: &str = "x-delivery-count";
+/// The longest reason, and the longest text of another's header that is kept: headers have to fit into one frame.
+const MAX_TEXT: usize = 4096;
+/// The most headers of others that are kept.
+const MAX_HEADERS: usize = 16;
+
+/// What is remembered of a message until it has ended.
+#[derive(Clone)]
+pub(super) struct Kept {
+    pub(super) body: Bytes,
+    pub(super) content_type: Option<String>,
+    pub(super) redelivered: u32,
+    routing_key: String,
+    properties: BasicProperties,
+}
+
+impl Kept {
+    pub(super) fn new(delivery: Delivery) -> Self {
+        let headers = delivery.properties.headers().clone().unwrap_or_default();
+        let earlier = number(&headers, REDELIVERED).saturating_add(number(&headers, DELIVERY_COUNT));
+        let routing_key = match headers.inner().get(ROUTING_KEY) {
+            Some(AMQPValue::LongString(key)) => String::from_utf8_lossy(key.as_bytes()).into_owned(),
+            _ => delivery.routing_key.to_string(),
+        };
+        Self {
+            body: Bytes::from(delivery.data),
+            content_type: delivery.properties.content_type().as_ref().map(ToString::to_string),
+            // Queues that do not count say at least this.
+            redelivered: earlier.max(u32::from(delivery.redelivered)),
+            routing_key,
+            properties: delivery.properties,
+        }
+    }
+}
+
+/// Publishes what is put aside, on a connection of its own: a server with an alarm stops reading from those that
+/// publish, and acknowledgements have to go on.
+pub(super) struct Aside {
+    publisher: Publisher,
+    names: Names,
+    queue: String,
+    /// The queues to wait in that were declared.
+    declared: Mutex<HashSet<Duration>>,
+}
+
+impl Aside {
+    pub(super) fn new(link: Arc<Link>, queue: &str) -> Self {
+        let names = link.settings.names.clone();
+        let (queue, declared) = (queue.to_owned(), Mutex::default());
+        Self { publisher: Publisher::new(link), names, queue, declared }
+    }
+
+    /// Lets it wait and come back to its queue.
+    pub(super) async fn later(&self, kept: &Kept, after: Duration) -> Result<()> {
+        let rung = topology::rung(after);
+        self.declare(rung).await?;
+        let mut headers = self.headers(kept);
+        headers.insert(REDELIVERED.into(), LongLongInt::from(kept.redelivered.saturating_add(1)).into());
+        let wait = after.min(rung).as_millis().max(1).to_string();
+        let letter = Letter {
+            exchange: self.names.retry_exchange().into(),
+            key: Names::retry_queue(&self.queue, rung).into(),
+            properties: carried(kept, headers).with_expiration(wait.into()),
+            body: kept.body.clone(),
+        };
+        let published = self.publish(letter).await;
+        if published.is_err() {
+            // It may have been deleted.
+            self.declared.lock().remove(&rung);
+        }
+        published
+    }
+
+    /// Keeps it with its reason.
+    pub(super) async fn dead(&self, kept: &Kept, reason: &str) -> Result<()> {
+        let mut headers = self.headers(kept);
+        headers.insert(REASON.into(), text(reason));
+        headers.insert(REDELIVERED.into(), LongLongInt::from(kept.redelivered).into());
+        let (exchange, key) = (self.names.dead_exchange().into(), self.queue.as_str().into());
+        let (properties, body) = (carried(kept, headers), kept.body.clone());
+        self.publish(Letter { exchange, key, properties, body }).await
+    }
+
+    pub(super) async fn close(&self) -> Result<()> {
+        self.publisher.link.close().await
+    }
+
+    async fn publish(&self, letter: Letter) -> Result<()> {
+        let answers = self.publisher.publish(&[letter]).await;
+        answers.into_iter().next().unwrap_or_else(|| Err(self.publisher.link.closed()))
+    }
+
+    async fn declare(&self, rung: Duration) -> Result<()> {
+        let link = &self.publisher.link;
+        if link.settings.check_only || self.declared.lock().contains(&rung) {
+            return Ok(());
+        }
+        let connection = link.connection().await?;
+        let declaring = topology::ensure_rung(&connection, &self.names, &self.queue, rung, &link.place);
+        link.within("declaring a queue to wait in", declaring).await?;
+        self.declared.lock().insert(rung);
+        Ok(())
+    }
+
+    /// The headers that it came with, as far as they are short, and where it came from.
+    fn headers(&self, kept: &Kept) -> FieldTable {
+        let mut headers = FieldTable::default();
+        let came = kept.properties.headers().clone().unwrap_or_default();
+        for (name, value) in came.inner().iter().filter(|(_, value)| is_short(value)).take(MAX_HEADERS) {
+            // What the server counts, it counts anew.
+            if !name.as_str().starts_with("x-d") {
+                headers.insert(name.clone(), value.clone());
+            }
+        }
+        headers.insert(QUEUE.into(), text(&self.queue));
+        headers.insert(ROUTING_KEY.into(), text(&kept.routing_key));
+        headers
+    }
+}
+
+/// Its own properties, but for those that the server checks or acts upon.
+fn carried(kept: &Kept, headers: FieldTable) -> BasicProperties {
+    let (from, mut to) = (&kept.properties, persistent(headers));
+    if let Some(id) = from.message_id() {
+        to = to.with_message_id(id.clone());
+    }
+    if let Some(form) = from.content_type() {
+        to = to.with_content_type(form.clone());
+    }
+    if let Some(time) = from.timestamp() {
+        to = to.with_timestamp(*time);
+    }
+    to
+}
+
+fn is_short(value: &AMQPValue) -> bool {
+    match value {
+        AMQPValue::LongString(text) => text.len() <= MAX_TEXT,
+        AMQPValue::FieldArray(_) | AMQPValue::FieldTable(_) | AMQPValue::ByteArray(_) => false,
+        _ => true,
+    }
+}
+
+fn number(headers: &FieldTable, name: &str) -> u32 {
+    let value = match headers.inner().get(name) {
+        Some(AMQPValue::LongLongInt(value)) => *value,
+        Some(AMQPValue::LongInt(value)) => i64::from(*value),
+        _ => 0,
+    };
+    u32::try_from(value.max(0)).unwrap_or(u32::MAX)
+}
+
+/// A text that fits.
+fn text(text: &str) -> AMQPValue {
+    let mut end = text.len().min(MAX_TEXT);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    AMQPValue::LongString(LongString::from(text.get(..end).unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_reason_is_cut_between_characters() {
+        let AMQPValue::LongString(kept) = text(&"ż".repeat(4000)) else { panic!("no text") };
+        assert_eq!(kept.len(), MAX_TEXT);
+        assert!(std::str::from_utf8(kept.as_bytes()).is_ok());
+        assert_eq!(text("short"), AMQPValue::LongString("short".into()));
+        let odd = format!("a{}", "ż".repeat(4000));
+        assert!(matches!(text(&odd), AMQPValue::LongString(kept) if kept.len() == MAX_TEXT - 1));
+    }
+
+    #[test]
+    fn deliveries_are_counted_through_every_queue() {
+        let delivery = |headers: &[(&str, AMQPValue)], again| {
+            let mut table = FieldTable::default();
+            for (name, value) in headers {
+                table.insert((*name).into(), value.clone());
+            }
+            let mut delivery =
+                Delivery::mock(1, lapin::types::ShortString::from("x"), "users.update".into(), again, vec![1]);
+            delivery.properties = BasicProperties::default().with_headers(table);
+            Kept::new(delivery).redelivered
+        };
+        assert_eq!(delivery(&[], false), 0);
+        assert_eq!(delivery(&[], true), 1);
+        let counts = [(REDELIVERED, AMQPValue::LongLongInt(3)), (DELIVERY_COUNT, AMQPValue::LongLongInt(2))];
+        assert_eq!(delivery(&counts, true), 5);
+        assert_eq!(delivery(&[(REDELIVERED, AMQPValue::LongLongInt(-7))], false), 0);
+    }
+}

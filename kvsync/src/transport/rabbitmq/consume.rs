@@ -1,0 +1,274 @@
+//! The task that consumes: one for a subscription, on the bridge, for as long as the subscription lives.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::FieldTable;
+use lapin::{Channel, Connection, Consumer};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{sleep, timeout, timeout_at};
+
+use super::aside::{Aside, Kept};
+use super::error::failed;
+use super::link::Link;
+use super::subscription::{Arrived, Inbox, Word};
+use crate::error::{Error, ErrorKind, Result};
+
+/// How long to wait before a dead letter is given back that could not be kept.
+const PUT_BACK: Duration = Duration::from_secs(1);
+
+/// Who is told that all is closed, if anyone.
+type Told = Option<oneshot::Sender<Result<()>>>;
+
+/// Consumes, acknowledges, and puts aside what has to wait or is dead.
+pub(super) struct Task {
+    link: Arc<Link>,
+    queue: String,
+    inbox: Arc<Inbox>,
+    aside: Arc<Aside>,
+    /// Tags up to here are of channels that are gone: the server delivers again what they were.
+    base: u64,
+    /// The highest number of this channel so far; its tag is that and the base.
+    highest: u64,
+    /// What was delivered on this channel and has not ended, by its number.
+    open: BTreeMap<u64, Kept>,
+    /// What is being put aside, by its tag; `false` when it could not be.
+    moving: JoinSet<(u64, bool)>,
+}
+
+/// Why a channel came to its end.
+enum End {
+    Lost(Error),
+    Closed(Told),
+}
+
+impl Task {
+    pub(super) fn new(link: Arc<Link>, queue: &str, inbox: Arc<Inbox>) -> Self {
+        let side = Arc::new(Link::new(Arc::clone(&link.settings), "publisher of the consumer"));
+        let (aside, queue) = (Arc::new(Aside::new(side, queue)), queue.to_owned());
+        Self { link, queue, inbox, aside, base: 0, highest: 0, open: BTreeMap::new(), moving: JoinSet::new() }
+    }
+
+    /// Runs until it is told to close, or nobody is left who could tell.
+    pub(super) async fn run(mut self, mut words: mpsc::UnboundedReceiver<Word>) {
+        loop {
+            let end = match self.consume().await {
+                Ok((connection, channel, consumer)) => {
+                    self.inbox.well();
+                    let end = self.flow(&channel, consumer, &mut words).await;
+                    if matches!(end, End::Lost(_)) && !connection.status().connected() {
+                        self.link.suspect(&connection).await;
+                    }
+                    end
+                }
+                Err(error) => End::Lost(error),
+            };
+            self.base += self.highest;
+            self.highest = 0;
+            self.open.clear();
+            match end {
+                End::Closed(told) => return self.close(told).await,
+                End::Lost(error) => {
+                    tracing::warn!(queue = %self.queue, %error, "nothing is received; trying again");
+                    self.inbox.trouble(error);
+                    // What is wrong may be the topology.
+                    self.link.look_again().await;
+                    if let Some(told) = self.pause(&mut words).await {
+                        return self.close(told).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits before the next attempt. What is told meanwhile is of messages that come again. `Some` when told to close.
+    async fn pause(&self, words: &mut mpsc::UnboundedReceiver<Word>) -> Option<Told> {
+        let next = self.link.next().await;
+        while let Ok(word) = timeout_at(next, words.recv()).await {
+            match word {
+                None => return Some(None),
+                Some(Word::Close(told)) => return Some(told),
+                Some(_) => {}
+            }
+        }
+        None
+    }
+
+    async fn close(&self, told: Told) {
+        let (aside, consumer) = (self.aside.close().await, self.link.close().await);
+        if let Some(told) = told {
+            // Whoever asked may have stopped waiting.
+            let _ = told.send(consumer.and(aside));
+        }
+    }
+
+    async fn consume(&self) -> Result<(Arc<Connection>, Channel, Consumer)> {
+        let connection = self.link.connection().await?;
+        let asked = async {
+            let channel = connection.create_channel().await?;
+            channel.basic_qos(self.link.settings.prefetch, BasicQosOptions::default()).await?;
+            let (options, none) = (BasicConsumeOptions::default(), FieldTable::default());
+            let consumer = channel.basic_consume(self.queue.as_str().into(), "".into(), options, none).await?;
+            Ok((channel, consumer))
+        };
+        let what = format!("consuming the queue `{}`", self.queue);
+        let asked = async { asked.await.map_err(|error| failed(&what, &self.link.place, error)) };
+        match self.link.within(&what, asked).await {
+            Ok((channel, consumer)) => Ok((connection, channel, consumer)),
+            Err(error) => {
+                self.link.suspect(&connection).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Brings what arrives and tells the server what has ended, until either stops.
+    async fn flow(
+        &mut self,
+        channel: &Channel,
+        mut consumer: Consumer,
+        words: &mut mpsc::UnboundedReceiver<Word>,
+    ) -> End {
+        loop {
+            let told = tokio::select! {
+                word = words.recv() => match word {
+                    Some(word) => self.obey(channel, word, words).await,
+                    None => Ok(Some(None)),
+                },
+                delivery = consumer.next() => match delivery {
+                    Some(Ok(delivery)) => { self.arrived(delivery); Ok(None) }
+                    Some(Err(error)) => Err(failed("consuming", &self.link.place, error)),
+                    None => Err(self.cancelled()),
+                },
+                Some(moved) = self.moving.join_next() => self.moved(channel, moved).await.map(|()| None),
+            };
+            match told {
+                Ok(None) => {}
+                Ok(Some(told)) => {
+                    self.last(channel).await;
+                    return End::Closed(told);
+                }
+                Err(error) => return End::Lost(error),
+            }
+        }
+    }
+
+    fn arrived(&mut self, delivery: Delivery) {
+        let number = delivery.delivery_tag;
+        let kept = Kept::new(delivery);
+        self.highest = self.highest.max(number);
+        self.inbox.put(Arrived {
+            tag: self.base + number,
+            body: kept.body.clone(),
+            content_type: kept.content_type.clone(),
+            redelivered: kept.redelivered,
+        });
+        self.open.insert(number, kept);
+    }
+
+    /// Does what was asked, with all that was asked meanwhile. `Some` when it was asked to close.
+    async fn obey(
+        &mut self,
+        channel: &Channel,
+        first: Word,
+        words: &mut mpsc::UnboundedReceiver<Word>,
+    ) -> Result<Option<Told>> {
+        let (mut done, mut next, mut close) = (Vec::new(), Some(first), None);
+        while let Some(word) = next {
+            match word {
+                Word::Done(tags) => done.extend(tags.into_iter().filter_map(|tag| self.number(tag))),
+                Word::Again(tag, after) if after.is_zero() => {
+                    if let Some(number) = self.number(tag).filter(|number| self.open.remove(number).is_some()) {
+                        self.give_back(channel, number).await?;
+                    }
+                }
+                Word::Again(tag, after) => self.put_aside(tag, Some(after), String::new()),
+                Word::Dead(tag, reason) => self.put_aside(tag, None, reason),
+                Word::Close(told) => {
+                    close = Some(told);
+                    break;
+                }
+            }
+            next = words.try_recv().ok();
+        }
+        self.acknowledge(channel, done).await?;
+        Ok(close)
+    }
+
+    /// What the channel calls it, if it is of this channel.
+    fn number(&self, tag: u64) -> Option<u64> {
+        tag.checked_sub(self.base).filter(|number| *number > 0)
+    }
+
+    /// Acknowledges these: with one word as far as all before them have ended, too.
+    async fn acknowledge(&mut self, channel: &Channel, mut numbers: Vec<u64>) -> Result<()> {
+        numbers.retain(|number| self.open.remove(number).is_some());
+        numbers.sort_unstable();
+        let first_open = self.open.keys().next().copied().unwrap_or(u64::MAX);
+        let together = numbers.partition_point(|number| *number < first_open);
+        let alone = numbers.split_off(together);
+        let all = numbers.last().map(|last| (*last, true));
+        for (number, multiple) in all.into_iter().chain(alone.into_iter().map(|number| (number, false))) {
+            let told = channel.basic_ack(number, BasicAckOptions { multiple }).await;
+            told.map_err(|error| failed("acknowledging", &self.link.place, error))?;
+        }
+        Ok(())
+    }
+
+    async fn give_back(&self, channel: &Channel, number: u64) -> Result<()> {
+        let told = channel.basic_nack(number, BasicNackOptions { multiple: false, requeue: true }).await;
+        told.map_err(|error| failed("giving back a message", &self.link.place, error))
+    }
+
+    /// Publishes it to where it waits, or to the dead letters. It stays open until that is confirmed.
+    fn put_aside(&mut self, tag: u64, wait: Option<Duration>, reason: String) {
+        let Some(kept) = self.number(tag).and_then(|number| self.open.get(&number)).cloned() else { return };
+        let aside = Arc::clone(&self.aside);
+        self.moving.spawn(async move {
+            let moved = match wait {
+                Some(after) => aside.later(&kept, after).await,
+                None => aside.dead(&kept, &reason).await,
+            };
+            if let Err(error) = &moved {
+                tracing::warn!(%error, "a message could not be put aside; it is held, and then delivered again");
+                sleep(wait.unwrap_or(PUT_BACK)).await;
+            }
+            (tag, moved.is_ok())
+        });
+    }
+
+    /// What was put aside is acknowledged; what could not be is given back.
+    async fn moved(&mut self, channel: &Channel, moved: Result<(u64, bool), JoinError>) -> Result<()> {
+        // One that panicked stays open, and comes back when the channel ends.
+        let Ok((tag, moved)) = moved else { return Ok(()) };
+        match self.number(tag) {
+            Some(number) if moved => self.acknowledge(channel, vec![number]).await,
+            Some(number) if self.open.remove(&number).is_some() => self.give_back(channel, number).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Waits for what is being put aside, before all is closed.
+    async fn last(&mut self, channel: &Channel) {
+        let most = self.link.settings.confirm_timeout;
+        let finish = async {
+            while let Some(moved) = self.moving.join_next().await {
+                self.moved(channel, moved).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        // What is not finished comes back.
+        let _ = timeout(most, finish).await;
+    }
+
+    fn cancelled(&self) -> Error {
+        let message =
+            format!("rabbitmq at {} stopped the consumer of `{}`; was it deleted?", self.link.place, self.queue);
+        Error::new(ErrorKind::Unavailable, message)
+    }
+}

@@ -1,0 +1,57 @@
+//! What the client's failures mean.
+
+use lapin::ErrorKind as Cause;
+
+use crate::error::{Error, ErrorKind};
+
+/// The reply codes of the protocol that mean something to us.
+const ACCESS_REFUSED: u16 = 403;
+const NOT_FOUND: u16 = 404;
+const PRECONDITION_FAILED: u16 = 406;
+const NOT_ALLOWED: u16 = 530;
+
+/// The failure of something that was not a publication, at this place.
+pub(super) fn failed(what: &str, place: &str, error: lapin::Error) -> Error {
+    let (kind, advice) = match code(&error) {
+        Some(ACCESS_REFUSED) => (ErrorKind::Rejected, "give the user this right, or another user or password"),
+        Some(NOT_ALLOWED) => (ErrorKind::Rejected, "is there such a virtual host, and may the user use it?"),
+        Some(NOT_FOUND) => (ErrorKind::Config, "declare it, or let kvsync do so (without `check_only`)"),
+        Some(PRECONDITION_FAILED) => (
+            ErrorKind::Config,
+            "it stands with other settings; delete it, take another name, or keep it as it is with `check_only`",
+        ),
+        _ => (ErrorKind::Unavailable, "is the server running?"),
+    };
+    Error::new(kind, format!("{what} failed at rabbitmq at {place}; {advice}")).with_source(error)
+}
+
+/// The failure of a publication that was `sent`, or had yet to be.
+pub(super) fn unpublished(place: &str, sent: bool, error: lapin::Error) -> Error {
+    match code(&error) {
+        Some(PRECONDITION_FAILED) => {
+            let message = format!("rabbitmq at {place} refused a message; is it larger than `max_message_size`?");
+            Error::new(ErrorKind::Rejected, message).with_source(error)
+        }
+        Some(ACCESS_REFUSED | NOT_FOUND | NOT_ALLOWED) => failed("publishing", place, error),
+        _ if sent => {
+            let message = format!("rabbitmq at {place} was lost before it confirmed a message; publish it again");
+            Error::new(ErrorKind::UnknownOutcome, message).with_source(error)
+        }
+        _ => failed("publishing", place, error),
+    }
+}
+
+/// Whether the server closed the channel because of what one of the messages is.
+pub(super) fn is_of_one_message(error: &Error) -> bool {
+    error.kind() == ErrorKind::Rejected
+        && std::error::Error::source(error)
+            .and_then(|cause| cause.downcast_ref::<lapin::Error>())
+            .is_some_and(|cause| code(cause) == Some(PRECONDITION_FAILED))
+}
+
+fn code(error: &lapin::Error) -> Option<u16> {
+    match error.kind() {
+        Cause::ProtocolError(error) => Some(error.get_id()),
+        _ => None,
+    }
+}

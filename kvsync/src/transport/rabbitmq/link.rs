@@ -1,0 +1,163 @@
+//! One connection that comes back: made when it is first needed, and again when it was lost, with pauses that grow.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lapin::{Connect as _, Connection};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::error::failed;
+use super::settings::Settings;
+use super::topology;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The first pause after a failure; each is twice the one before.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The longest pause.
+const LONGEST: Duration = Duration::from_secs(5);
+
+/// A connection to one of the nodes, on which the topology stands.
+pub(super) struct Link {
+    pub(super) settings: Arc<Settings>,
+    pub(super) place: String,
+    role: &'static str,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    connection: Option<Arc<Connection>>,
+    /// Whether the topology was seen to stand, since this connection was made.
+    ready: bool,
+    /// Failures in a row, when the next attempt may be made, and why the last one failed.
+    failures: u32,
+    next: Option<Instant>,
+    why: Option<Error>,
+    closed: bool,
+}
+
+impl Link {
+    pub(super) fn new(settings: Arc<Settings>, role: &'static str) -> Self {
+        let place = settings.place();
+        Self { settings, place, role, state: Mutex::new(State::default()) }
+    }
+
+    /// The connection. Within a pause after a failure it is the failure, at once.
+    pub(super) async fn connection(&self) -> Result<Arc<Connection>> {
+        let mut state = self.state.lock().await;
+        if state.closed {
+            return Err(self.closed());
+        }
+        let alive = state.connection.clone().filter(|connection| connection.status().connected());
+        if let (Some(connection), true) = (&alive, state.ready) {
+            return Ok(Arc::clone(connection));
+        }
+        if let (Some(why), Some(next)) = (&state.why, state.next)
+            && Instant::now() < next
+        {
+            return Err(why.clone());
+        }
+        state.connection = None;
+        match self.connect(alive).await {
+            Ok(connection) => {
+                let fresh = State { connection: Some(Arc::clone(&connection)), ready: true, ..State::default() };
+                *state = fresh;
+                Ok(connection)
+            }
+            Err(why) => {
+                let pause = PAUSE.saturating_mul(1 << state.failures.min(10)).min(LONGEST);
+                state.failures = state.failures.saturating_add(1);
+                state.next = Some(Instant::now() + pause);
+                state.why = Some(why.clone());
+                Err(why)
+            }
+        }
+    }
+
+    /// The connection, tried for until then, while a retry can help.
+    pub(super) async fn connection_until(&self, until: Instant) -> Result<Arc<Connection>> {
+        loop {
+            match self.connection().await {
+                Err(error) if error.is_retryable() && Instant::now() < until => {
+                    let next = self.state.lock().await.next.unwrap_or_else(Instant::now);
+                    sleep_until(next.min(until).max(Instant::now() + Duration::from_millis(1))).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// When the next attempt may be made.
+    pub(super) async fn next(&self) -> Instant {
+        self.state.lock().await.next.unwrap_or_else(|| Instant::now() + PAUSE)
+    }
+
+    /// Looks at the topology again before this connection is used again.
+    pub(super) async fn look_again(&self) {
+        self.state.lock().await.ready = false;
+    }
+
+    /// Gives this connection up: it did not answer.
+    pub(super) async fn suspect(&self, connection: &Arc<Connection>) {
+        let mut state = self.state.lock().await;
+        if state.connection.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+            state.connection = None;
+        }
+    }
+
+    /// Says farewell, for as long as an answer may take.
+    pub(super) async fn close(&self) -> Result<()> {
+        let connection = {
+            let mut state = self.state.lock().await;
+            state.closed = true;
+            state.connection.take()
+        };
+        let Some(connection) = connection.filter(|connection| connection.status().connected()) else { return Ok(()) };
+        self.within("closing a connection", async {
+            let closed = connection.close(200, "done".into()).await;
+            closed.map_err(|error| failed("closing a connection", &self.place, error))
+        })
+        .await
+    }
+
+    /// A question, given up when the answer takes too long.
+    pub(super) async fn within<T>(&self, what: &str, question: impl Future<Output = Result<T>>) -> Result<T> {
+        timeout(self.settings.connect_timeout, question).await.unwrap_or_else(|_| Err(self.late(what)))
+    }
+
+    pub(super) fn closed(&self) -> Error {
+        Error::new(ErrorKind::Closed, format!("the {} of rabbitmq at {} was closed", self.role, self.place))
+    }
+
+    fn late(&self, what: &str) -> Error {
+        let message = format!("{what} took rabbitmq at {} longer than the deadline; does it hang?", self.place);
+        Error::new(ErrorKind::Unavailable, message)
+    }
+
+    /// Uses the connection that is alive, or makes one to the first node that answers.
+    async fn connect(&self, alive: Option<Arc<Connection>>) -> Result<Arc<Connection>> {
+        if let Some(connection) = alive {
+            self.within("looking at the topology", topology::ensure(&connection, &self.settings, &self.place)).await?;
+            return Ok(connection);
+        }
+        let mut last = None;
+        for server in &self.settings.servers {
+            let runtime =
+                lapin::runtime::default_runtime().map_err(|error| failed("connecting", &self.place, error))?;
+            let (properties, tls) = (self.settings.properties(self.role), self.settings.tls.clone());
+            let connecting = server.clone().connect_with_config(properties, tls, runtime);
+            let attempt = self.within("connecting", async {
+                let connection = connecting.await.map_err(|error| failed("connecting", &self.place, error))?;
+                topology::ensure(&connection, &self.settings, &self.place).await?;
+                Ok(Arc::new(connection))
+            });
+            match attempt.await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| self.late("connecting")))
+    }
+}

@@ -1,0 +1,130 @@
+//! A transport through RabbitMQ.
+//!
+//! ```no_run
+//! use kvsync::transport::rabbitmq::RabbitMq;
+//!
+//! # fn main() -> kvsync::Result<()> {
+//! let url = "amqp://app:secret@127.0.0.1/";
+//! // In the program that commits, and in each that feeds a store:
+//! let broker = RabbitMq::builder([url]).broker()?;
+//! let redis = RabbitMq::builder([url]).queue("redis-eu").subscription()?;
+//! let users = RabbitMq::builder([url]).queue("search").tables(["users"]).subscription()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Where things stand
+//!
+//! With the exchange `kvsync` and the queue `kvsync`, which are the defaults:
+//!
+//! - Changes are published to the durable **topic exchange** `kvsync`, with the key `<table>.<action>`
+//!   ([`routing_key`]), persistent, with `message_id`, `content_type` and `timestamp`.
+//! - The durable **quorum queue** `kvsync` is bound to it by `#`, or by what [`tables`](Builder::tables) and
+//!   [`bindings`](Builder::bindings) say. Each store that is fed has a queue of its own; processes that feed the same
+//!   store share one.
+//! - **Dead letters** go through the direct exchange `kvsync.dead` to the quorum queue `kvsync.dead`, with their key,
+//!   queue, deliveries and reason in the headers `x-kvsync-routing-key`, `x-kvsync-queue`, `x-kvsync-redelivered` and
+//!   `x-kvsync-reason`.
+//! - **What has to wait** goes through the direct exchange `kvsync.retry` to one of the quorum queues
+//!   `kvsync.retry.<milliseconds>`, of 100 ms to 24 h, declared when they are first needed. When its time is over,
+//!   the server brings it back to its own queue only, and keeps it until the queue has taken it. It may come later
+//!   than it was asked for, behind others of its queue, and after a day at the latest.
+//!
+//! All is declared idempotently by whoever connects first. With [`check_only`](Builder::check_only) nothing is: exchanges
+//! and queues have to be there, but for those to wait in. A message that cannot wait there is held by its consumer for
+//! its time, and then given back.
+//!
+//! # What it promises
+//!
+//! - **Confirmed** means that a majority of the nodes that keep the queue have the message on their disks. What no queue
+//!   wants is returned by the server and is an error; so is what a full queue refuses
+//!   ([`max_messages`](Builder::max_messages)).
+//! - **At least once.** What was taken and not acknowledged comes again: when it is dropped, when its consumer closes or
+//!   dies, when a connection is lost. Order is not kept.
+//! - **A dead letter is confirmed** before the message that it was is acknowledged, and so is what waits. Between the
+//!   two a crash leaves both.
+//! - **The server gives nothing up** by itself: the queue's delivery limit is raised as far as it goes. Policies of
+//!   the server that expire messages or drop them from a full queue break this; do not set any for these queues.
+//!
+//! # What happens when
+//!
+//! | what | publishing | receiving |
+//! |---|---|---|
+//! | the server is away, also at the start | connects again for [`retry_for`](Builder::retry_for), then [`Unavailable`](crate::ErrorKind::Unavailable); the next call tries again | [`Unavailable`](crate::ErrorKind::Unavailable) when nothing is left to take; connects again in the background, with pauses of up to five seconds |
+//! | the connection is lost before a confirm | published again within `retry_for`, then [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) | what was taken comes again |
+//! | the server hangs | [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) after [`confirm_timeout`](Builder::confirm_timeout) | noticed after two [heartbeats](Builder::heartbeat) |
+//! | the server has an alarm of memory or disk | the same; [`health`](crate::transport::Broker::health) is down | goes on |
+//! | the queue is full | [`Unavailable`](crate::ErrorKind::Unavailable), at once; other queues of the exchange may have it | |
+//! | the queue was deleted | [`Unavailable`](crate::ErrorKind::Unavailable) once, then it is declared again | it is declared again |
+//! | a message is too large | [`Rejected`](crate::ErrorKind::Rejected), it alone | |
+//! | no right, wrong password, no such virtual host | [`Rejected`](crate::ErrorKind::Rejected) | the same |
+//! | something stands with other settings, or is missing with `check_only` | [`Config`](crate::ErrorKind::Config) | the same |
+//!
+//! # What it needs
+//!
+//! - RabbitMQ 3.10 or newer with quorum queues (tested with 3.10.8).
+//! - A user with these rights, in RabbitMQ's order of configure, write, read. A publisher with
+//!   [`without_queue`](Builder::without_queue): `^kvsync$`, `^kvsync$`, `^$`. A publisher or consumer that declares:
+//!   `^kvsync` three times. With `check_only` configure is `^$`; a publisher then writes to `^kvsync$`, a consumer to
+//!   `^kvsync\.(dead|retry)$` and reads `^kvsync$`.
+//! - A thread of the client's for each connection: a publisher has one connection; a subscription has one, and one
+//!   more once something had to be put aside.
+//! - `amqps://` needs the feature `rabbitmq-tls` (rustls with ring).
+
+mod aside;
+mod broker;
+mod builder;
+mod consume;
+mod error;
+mod health;
+mod link;
+mod publish;
+mod routing;
+mod settings;
+mod subscription;
+mod topology;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use self::broker::RabbitMqBroker;
+pub use self::builder::Builder;
+pub use self::routing::{routing_key, routing_word};
+pub use self::subscription::RabbitMqSubscription;
+use crate::bridge::{Bridge, Cut};
+use crate::error::{Error, ErrorKind, Result};
+
+/// RabbitMQ, as a transport.
+#[derive(Debug, Clone, Copy)]
+pub struct RabbitMq;
+
+impl RabbitMq {
+    /// Begins to configure a publisher or a consumer of the nodes at these URLs,
+    /// `amqp://[user:password@]host[:port][/vhost]`, or `amqps://` for TLS. Each connection is made to the first that
+    /// answers.
+    pub fn builder(urls: impl IntoIterator<Item = impl Into<String>>) -> Builder {
+        Builder::new(urls.into_iter().map(Into::into).collect())
+    }
+}
+
+/// Runs a call on the bridge.
+fn call<T: Send + 'static>(
+    bridge: &Bridge,
+    most: Duration,
+    cut: ErrorKind,
+    name: &str,
+    work: impl Future<Output = Result<T>> + Send + 'static,
+) -> Result<T> {
+    match bridge.run(most, work) {
+        Ok(answer) => answer,
+        Err(Cut::Deadline) => Err(Error::new(cut, format!("{name} did not answer in time"))),
+        Err(Cut::Panic) => {
+            let message = format!("a call to {name} ended in a panic; this is a fault of kvsync");
+            Err(Error::new(ErrorKind::UnknownOutcome, message))
+        }
+        Err(Cut::OwnThread) => {
+            let message = "a transport was called on the thread of its own connections, which it would block";
+            Err(Error::new(ErrorKind::Config, message))
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The receiving side, as its callers see it: threads that take what the [task](super::consume) has brought.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::{mpsc, oneshot};
+
+use super::consume::Task;
+use super::link::Link;
+use super::settings::Settings;
+use super::{call, health, topology};
+use crate::bridge::Bridge;
+use crate::error::{Error, ErrorKind, Result};
+use crate::status::Health;
+use crate::transport::{Arrival, Backlog, Ends, Subscription};
+
+/// Receives from a queue of RabbitMQ.
+///
+/// See the [module](super) for what it promises, costs and needs.
+pub struct RabbitMqSubscription {
+    name: String,
+    queue: String,
+    link: Arc<Link>,
+    inbox: Arc<Inbox>,
+    words: Arc<Words>,
+    bridge: Arc<Bridge>,
+}
+
+/// What has arrived and nobody has taken.
+#[derive(Default)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    arrived: VecDeque<Arrived>,
+    /// Why nothing arrives.
+    trouble: Option<Error>,
+    closed: bool,
+}
+
+/// A message that nobody has taken.
+pub(super) struct Arrived {
+    pub(super) tag: u64,
+    pub(super) body: Bytes,
+    pub(super) content_type: Option<String>,
+    pub(super) redelivered: u32,
+}
+
+/// What callers tell the task.
+#[derive(Debug)]
+pub(super) enum Word {
+    /// These have been dealt with.
+    Done(Vec<u64>),
+    /// Deliver it again, not sooner than that.
+    Again(u64, Duration),
+    /// Keep it with the dead letters.
+    Dead(u64, String),
+    /// End, and say so.
+    Close(Option<oneshot::Sender<Result<()>>>),
+}
+
+/// The way to the task.
+pub(super) struct Words {
+    name: String,
+    pub(super) to: mpsc::UnboundedSender<Word>,
+}
+
+impl RabbitMqSubscription {
+    pub(super) fn new(settings: Arc<Settings>, queue: String) -> Result<Self> {
+        let name = format!("rabbitmq queue {queue} at {}", settings.place());
+        let (bridge, inbox) = (Bridge::shared()?, Arc::new(Inbox::default()));
+        let (to, from) = mpsc::unbounded_channel();
+        let words = Arc::new(Words { name: name.clone(), to });
+        let link = Arc::new(Link::new(Arc::clone(&settings), "consumer"));
+        let task = Task::new(Arc::clone(&link), &queue, Arc::clone(&inbox));
+        let held = Arc::clone(&bridge);
+        bridge.spawn(async move {
+            task.run(from).await;
+            // The connections live on it.
+            drop(held);
+        });
+        Ok(Self { name, queue, link, inbox, words, bridge })
+    }
+}
+
+impl Subscription for RabbitMqSubscription {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn receive(&self, most: usize, wait: Duration) -> Result<Vec<Arrival>> {
+        let taken = self.inbox.take(most, wait)?;
+        let arrival = |Arrived { tag, body, content_type, redelivered }| {
+            Arrival::new(body, content_type, redelivered, tag, Arc::clone(&self.words) as Arc<dyn Ends>)
+        };
+        Ok(taken.into_iter().map(arrival).collect())
+    }
+
+    fn backlog(&self) -> Result<Backlog> {
+        let (link, queue) = (Arc::clone(&self.link), self.queue.clone());
+        let most = link.settings.connect_timeout;
+        call(&self.bridge, most, ErrorKind::Unavailable, &self.name, async move {
+            let connection = link.connection().await?;
+            topology::backlog(&connection, &queue, &link.place).await
+        })
+    }
+
+    fn health(&self, deadline: Duration) -> Health {
+        health::of_subscription(&self.bridge, Arc::clone(&self.link), self.queue.clone(), &self.name, deadline)
+    }
+
+    fn close(&self) -> Result<()> {
+        if !self.inbox.close() {
+            return Ok(());
+        }
+        let (told, tell) = oneshot::channel();
+        // A task that has ended has closed.
+        let _ = self.words.to.send(Word::Close(Some(told)));
+        // What was to be published to retry or dead letters is published first.
+        let most = (self.link.settings.connect_timeout + self.link.settings.confirm_timeout) * 2;
+        call(&self.bridge, most, ErrorKind::Unavailable, &self.name, async move { tell.await.unwrap_or(Ok(())) })
+    }
+}
+
+impl Drop for RabbitMqSubscription {
+    fn drop(&mut self) {
+        if self.inbox.close() {
+            let _ = self.words.to.send(Word::Close(None));
+        }
+    }
+}
+
+impl fmt::Debug for RabbitMqSubscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RabbitMqSubscription").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Inbox {
+    /// Up to `most`; the first is waited for.
+    fn take(&self, most: usize, wait: Duration) -> Result<Vec<Arrived>> {
+        let until = Instant::now().checked_add(wait);
+        let mut state = self.state.lock();
+        loop {
+            if state.closed {
+                return Err(Error::new(ErrorKind::Closed, "the subscription was closed"));
+            }
+            if most == 0 || !state.arrived.is_empty() {
+                let count = most.min(state.arrived.len());
+                return Ok(state.arrived.drain(..count).collect());
+            }
+            let timed_out = match until {
+                Some(until) => self.news.wait_until(&mut state, until).timed_out(),
+                None => {
+                    self.news.wait(&mut state);
+                    false
+                }
+            };
+            if timed_out && state.arrived.is_empty() && !state.closed {
+                return state.trouble.clone().map_or_else(|| Ok(Vec::new()), Err);
+            }
+        }
+    }
+
+    /// Puts down what came.
+    pub(super) fn put(&self, arrived: Arrived) {
+        self.state.lock().arrived.push_back(arrived);
+        self.news.notify_one();
+    }
+
+    /// It flows.
+    pub(super) fn well(&self) {
+        self.state.lock().trouble = None;
+    }
+
+    /// Nothing arrives; what did and was not taken will come again.
+    pub(super) fn trouble(&self, why: Error) {
+        let mut state = self.state.lock();
+        state.arrived.clear();
+        state.trouble = Some(why);
+    }
+
+    /// Whether it was open.
+    fn close(&self) -> bool {
+        let mut state = self.state.lock();
+        state.arrived.clear();
+        self.news.notify_all();
+        !std::mem::replace(&mut state.closed, true)
+    }
+}
+
+impl Ends for Words {
+    fn done(&self, tags: Vec<u64>) {
+        self.say(Word::Done(tags));
+    }
+
+    fn again(&self, tag: u64, after: Duration) {
+        self.say(Word::Again(tag, after));
+    }
+
+    fn dead(&self, tag: u64, reason: &str) {
+        self.say(Word::Dead(tag, reason.to_owned()));
+    }
+}
+
+impl Words {
+    fn say(&self, word: Word) {
+        // Once the task has ended, the server delivers again what it was not told of.
+        let _ = self.to.send(word);
+    }
+}
+
+impl fmt::Debug for Words {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Words").field(&self.name).finish()
+    }
+}

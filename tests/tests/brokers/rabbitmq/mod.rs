@@ -1,0 +1,168 @@
+//! RabbitMQ on a real node. Each topic has an exchange and a queue of its own.
+//! What the suite cannot show has trials here: rights, settings, what the server keeps.
+
+mod checks;
+mod raw;
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use std::{env, thread};
+
+use bytes::Bytes;
+use kvsync::transport::conformance::{Dead, Harness, Own, Topic};
+use kvsync::transport::rabbitmq::{Builder, RabbitMq};
+use kvsync::transport::{Broker, Subscription};
+use kvsync_tests::servers::{self, RabbitMqOptions};
+use kvsync_tests::wait::LONG;
+use kvsync_tests::{Tested, env as servers_env};
+use libtest_mimic::{Failed, Trial};
+
+/// Says to this program that it is the consumer who is killed: where it connects, and how much it takes.
+const CHILD: &str = "KVSYNC_BROKERS_CHILD";
+
+struct Fresh {
+    url: String,
+}
+
+/// A topic on this node, of this name.
+pub(crate) struct Place {
+    url: String,
+    name: String,
+    builder: Builder,
+}
+
+struct Node {
+    server: servers::RabbitMq,
+    topic: Arc<Place>,
+}
+
+pub(crate) fn broker() -> crate::Broker {
+    let fresh = servers_env::rabbitmq_url().map_err(|missing| missing.to_string());
+    ("rabbitmq", fresh.map(|url| Arc::new(Fresh { url }) as Arc<dyn Harness>))
+}
+
+/// What only this broker has to show.
+pub(crate) fn trials() -> Vec<Trial> {
+    macro_rules! trials {
+        ($($file:ident::$name:ident),* $(,)?) => {
+            [$((concat!("rabbitmq_broker::", stringify!($name)), $file::$name as fn() -> Tested)),*]
+        };
+    }
+    let trials = trials![checks::a_message_that_the_server_finds_too_large_is_rejected_alone,];
+    let trial = |(name, run): (&str, fn() -> Tested)| {
+        Trial::test(name, move || run().map_err(|error| Failed::from(error.to_string())))
+    };
+    trials.into_iter().map(trial).collect()
+}
+
+/// A name that no other topic has, in any process.
+pub(crate) fn name() -> String {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    format!("brokers-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A topic of its own on the shared node; the machine may be busy.
+pub(crate) fn place(url: &str, change: impl FnOnce(Builder) -> Builder) -> Place {
+    let name = name();
+    let builder = RabbitMq::builder([url]).exchange(&name).queue(&name);
+    let patient = builder.connect_timeout(LONG).confirm_timeout(LONG).max_body(1 << 20);
+    Place { url: url.to_owned(), name, builder: change(patient) }
+}
+
+impl Harness for Fresh {
+    fn fresh(&self) -> Arc<dyn Topic> {
+        Arc::new(place(&self.url, |builder| builder))
+    }
+
+    fn bounded(&self, most: u64) -> Option<Arc<dyn Topic>> {
+        Some(Arc::new(place(&self.url, |builder| builder.max_messages(most))))
+    }
+
+    fn unrouted(&self) -> Option<Arc<dyn Broker>> {
+        Some(place(&self.url, Builder::without_queue).broker())
+    }
+
+    fn own(&self) -> Option<Box<dyn Own>> {
+        let server = servers::RabbitMq::start(&RabbitMqOptions::default()).unwrap();
+        let soon = |builder: Builder| {
+            let builder = builder.connect_timeout(Duration::from_secs(5)).confirm_timeout(Duration::from_secs(3));
+            builder.retry_for(Duration::from_secs(5)).heartbeat(Duration::from_secs(5))
+        };
+        let topic = Arc::new(place(&server.url(), soon));
+        Some(Box::new(Node { server, topic }))
+    }
+}
+
+impl Topic for Place {
+    fn broker(&self) -> Arc<dyn Broker> {
+        Arc::new(self.builder.clone().broker().unwrap())
+    }
+
+    fn subscribe(&self) -> Arc<dyn Subscription> {
+        Arc::new(self.builder.clone().subscription().unwrap())
+    }
+
+    fn dead(&self) -> Vec<Dead> {
+        let kept = raw::peek(&self.url, &format!("{}.dead", self.name)).unwrap();
+        let of = |letter: raw::Letter| Dead { reason: letter.text("x-kvsync-reason"), body: letter.body };
+        kept.into_iter().map(of).collect()
+    }
+
+    fn taken_and_killed(&self, most: usize) -> Option<Vec<Bytes>> {
+        let words = format!("{} {} {most}", self.url, self.name);
+        let mut command = Command::new(env::current_exe().unwrap());
+        let mut child = command.env(CHILD, words).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines().take(most);
+        let took = lines.map(|line| Bytes::from(line.unwrap())).collect();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        Some(took)
+    }
+}
+
+/// Takes what it was told to, says what, and waits to be killed; `false` in the process of the tests.
+pub(crate) fn child() -> bool {
+    let Ok(words) = env::var(CHILD) else { return false };
+    let [url, name, most] = words.split(' ').collect::<Vec<_>>()[..] else { panic!("{words}") };
+    let builder = RabbitMq::builder([url]).exchange(name).queue(name).connect_timeout(LONG);
+    let queue = builder.subscription().unwrap();
+    let (mut held, most): (Vec<_>, usize) = (Vec::new(), most.parse().unwrap());
+    while held.len() < most {
+        held.extend(queue.receive(most - held.len(), LONG).unwrap());
+    }
+    for arrival in &held {
+        println!("{}", std::str::from_utf8(arrival.body()).unwrap());
+    }
+    loop {
+        thread::park();
+    }
+}
+
+impl Own for Node {
+    fn topic(&self) -> Arc<dyn Topic> {
+        Arc::clone(&self.topic) as _
+    }
+
+    fn stop(&self) {
+        self.server.stop().unwrap();
+    }
+
+    fn kill(&self) {
+        self.server.kill().unwrap();
+    }
+
+    fn start(&self) {
+        self.server.restart().unwrap();
+    }
+
+    fn pause(&self) {
+        self.server.pause().unwrap();
+    }
+
+    fn resume(&self) {
+        self.server.resume().unwrap();
+    }
+}
