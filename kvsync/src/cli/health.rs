@@ -34,6 +34,14 @@ pub(super) fn health(kv: &KvSync, deadline: Duration) -> Told {
             "last_error": store.last_error.as_ref().map(|error| failure_text(&**error)),
         })
     };
+    let broker = |broker: &crate::worker::BrokerHealth| {
+        json!({
+            "broker": &*broker.broker,
+            "queued": broker.queued.changes,
+            "unsettled": broker.unsettled,
+            "last_error": broker.last_error.as_ref().map(|error| failure_text(&**error)),
+        })
+    };
     let dirty = |table: &crate::report::DirtyTable| json!({ "database": &*table.database, "table": table.table, "lost": table.lost, "reason": table.reason });
     let json = json!({
         "status": health.status,
@@ -41,6 +49,7 @@ pub(super) fn health(kv: &KvSync, deadline: Duration) -> Told {
         "lag_ms": pipeline.lag.map_or(0, |lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
         "written": pipeline.written,
         "stores": pipeline.stores.iter().map(store).collect::<Vec<_>>(),
+        "brokers": pipeline.brokers.iter().map(broker).collect::<Vec<_>>(),
         "outboxes": outboxes,
         "dirty": pipeline.dirty.iter().map(dirty).collect::<Vec<_>>(),
     });

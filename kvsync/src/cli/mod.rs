@@ -106,7 +106,7 @@
 //! | `verify`, `repair` | `clean`, `rows`, `keys`, `entries`, `counts` (of each kind), `differences` (`kind`, `store`, `database`, `table`, `model`, `key_name`, `key`, `primary_key`, `stored`, `read_at`, `detail`), `moving`, `expired`, `unreadable`, `unjudged`, `seconds` |
 //! | `repair` | also `mended`, `left`, `reasons` (`key`, `reason`) |
 //! | `backfill` | `complete`, `models` (`database`, `model`, `scope`, `rows`, `written`, `superseded`, `masked`, `failed`, `nameless`, `seconds`, `next`: where to go on); with `error` and `retryable` when it failed on its way |
-//! | `health` | `status`, `details`, `lag_ms`, `written`, `stores` (`store`, `queued`, `queued_bytes`, `unsettled`, `last_error`), `outboxes` (`database`, `pending`, `oldest_seconds`, `dead`, `delivered`, `error`), `dirty` (`database`, `table`, `lost`, `reason`) |
+//! | `health` | `status`, `details`, `lag_ms`, `written`, `stores` (`store`, `queued`, `queued_bytes`, `unsettled`, `last_error`), `brokers` (`broker`, `queued`, `unsettled`, `last_error`), `outboxes` (`database`, `pending`, `oldest_seconds`, `dead`, `delivered`, `error`), `dirty` (`database`, `table`, `lost`, `reason`) |
 //! | `audit` | `findings` (`severity`, `database`, `table`, `message`, `advice`) |
 //! | `outbox depth` | `outboxes` (`database`, `pending`, `dead`, `delivered`, `oldest_seconds`) |
 //! | `outbox dead` | `dead_letters` (`database`, `id`, `table`, `model`, `action`, `primary_key`, `attempts`, `age_seconds`, `error`) |

@@ -11,7 +11,7 @@ use crate::status::{Health, Status};
 use crate::sync::{AtomicBool, Condvar, Mutex};
 
 /// A broker in the memory of the process, which forgets all when it ends: for tests, and for a consumer that runs
-/// beside its publisher. Clones are the same broker.
+/// beside its publisher. Clones are publishers of the same broker, each closed by itself.
 ///
 /// ```
 /// use std::time::Duration;
@@ -31,8 +31,10 @@ use crate::sync::{AtomicBool, Condvar, Mutex};
 /// Arrival::ack_all(queue.receive(10, Duration::ZERO)?);
 /// # Ok::<(), kvsync::Error>(())
 /// ```
-#[derive(Clone)]
-pub struct MemoryBroker(Arc<Inner>);
+pub struct MemoryBroker {
+    shared: Arc<Inner>,
+    closed: AtomicBool,
+}
 
 struct Inner {
     queues: Mutex<BTreeMap<String, Arc<Held>>>,
@@ -98,24 +100,25 @@ impl MemoryBroker {
     /// One that takes bodies of up to so many bytes, and so many messages in each queue.
     #[must_use]
     pub fn with_limits(max_body: usize, capacity: usize) -> Self {
-        Self(Arc::new(Inner { queues: Mutex::default(), down: AtomicBool::new(false), max_body, capacity }))
+        let inner = Inner { queues: Mutex::default(), down: AtomicBool::new(false), max_body, capacity };
+        Self { shared: Arc::new(inner), closed: AtomicBool::new(false) }
     }
 
     /// A subscription to the queue of this name, which is made where there is none.
     #[must_use]
     pub fn queue(&self, name: &str) -> MemoryQueue {
-        let held = Arc::clone(self.0.queues.lock().entry(name.to_owned()).or_default());
+        let held = Arc::clone(self.shared.queues.lock().entry(name.to_owned()).or_default());
         let mut state = held.state.lock();
         state.subscriptions += 1;
         let own = Arc::new(Own { number: state.subscriptions, closed: AtomicBool::new(false) });
         drop(state);
-        MemoryQueue { name: format!("queue {name} in memory"), held, broker: Arc::clone(&self.0), own }
+        MemoryQueue { name: format!("queue {name} in memory"), held, broker: Arc::clone(&self.shared), own }
     }
 
     /// Whether it answers from now on: for tests of what happens when it does not.
     pub fn set_up(&self, up: bool) {
-        self.0.down.store(!up, Ordering::Release);
-        for held in self.0.queues.lock().values() {
+        self.shared.down.store(!up, Ordering::Release);
+        for held in self.shared.queues.lock().values() {
             drop(held.state.lock());
             held.wake.notify_all();
         }
@@ -173,19 +176,28 @@ impl Broker for MemoryBroker {
     }
 
     fn max_body(&self) -> usize {
-        self.0.max_body
+        self.shared.max_body
     }
 
     fn publish(&self, messages: &[Message]) -> Vec<Result<()>> {
-        messages.iter().map(|message| self.0.publish(message)).collect()
+        let closed = || Error::new(ErrorKind::Closed, "the broker in memory was closed");
+        let is_closed = self.closed.load(Ordering::Acquire);
+        messages.iter().map(|one| if is_closed { Err(closed()) } else { self.shared.publish(one) }).collect()
     }
 
     fn health(&self, _: Duration) -> Health {
-        self.0.health()
+        self.shared.health()
     }
 
     fn close(&self) -> Result<()> {
+        self.closed.store(true, Ordering::Release);
         Ok(())
+    }
+}
+
+impl Clone for MemoryBroker {
+    fn clone(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), closed: AtomicBool::new(false) }
     }
 }
 
@@ -322,7 +334,7 @@ impl Ends for Held {
 
 impl fmt::Debug for MemoryBroker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryBroker").field("queues", &self.0.queues.lock().len()).finish_non_exhaustive()
+        f.debug_struct("MemoryBroker").field("queues", &self.shared.queues.lock().len()).finish_non_exhaustive()
     }
 }
 

@@ -16,11 +16,11 @@ fn a_shutdown_finishes_what_is_held_and_takes_nothing_more() {
     let queue = broker.queue("all");
     let mut app = App::publishing(broker.clone());
     let store = MemoryStore::new();
-    let ((began, begun), (go, goes)) = (channel(), channel::<()>());
+    let ((enter, entered), (go, goes)) = (channel(), channel::<()>());
     let goes = Mutex::new(goes);
     let consumer = consumer(&queue, store.clone(), |builder| {
         builder.workers(1).batch(1).on_change::<User>(move |_| {
-            began.send(())?;
+            enter.send(())?;
             goes.lock().recv()?;
             Ok(())
         })
@@ -29,7 +29,7 @@ fn a_shutdown_finishes_what_is_held_and_takes_nothing_more() {
         app.insert(&user(id, &format!("e{id}"), "ann"));
     }
     app.flush();
-    begun.recv().unwrap();
+    entered.recv().unwrap();
     let ended = std::thread::scope(|scope| {
         let ending = scope.spawn(|| consumer.shutdown(LONG));
         // As many as there may be: the next is taken unless it was told to end before.

@@ -37,12 +37,15 @@ struct Other {
     id: i32,
 }
 
+/// The action, the primary key, the keys, and the row.
+type Seen = (Action, String, Vec<String>, Option<User>);
+
 #[test]
 fn a_hook_gets_the_row_and_what_was_done_to_it() {
     let broker = MemoryBroker::new();
     let queue = broker.queue("all");
     let mut app = App::publishing(broker);
-    let seen: Arc<Mutex<Vec<(Action, String, Vec<String>, Option<User>)>>> = Arc::default();
+    let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
     let told = Arc::clone(&seen);
     let hook = move |change: &Received<'_, User>| {
         let keys = change.keys().iter().map(|key| key.as_str().to_owned()).collect();

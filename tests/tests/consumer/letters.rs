@@ -7,7 +7,7 @@ use kvsync::clock::ManualClock;
 use kvsync::report::{Outcome, Report};
 use kvsync::store::MemoryStore;
 use kvsync::store::layer::{Fault, Injected};
-use kvsync::transport::{Arrival, Broker, MemoryBroker, Subscription, message};
+use kvsync::transport::{Broker, MemoryBroker, Subscription, message};
 use kvsync::{ErrorKind, Lookup};
 use parking_lot::Mutex;
 
@@ -121,7 +121,9 @@ fn a_message_that_is_put_back_is_applied() {
     app.insert(&user(1, "a", "ann"));
     app.flush();
     let arrivals = queue.receive(9, Duration::ZERO).unwrap();
-    arrivals.into_iter().for_each(|arrival: Arrival| arrival.dead("by hand"));
+    for arrival in arrivals {
+        arrival.dead("by hand");
+    }
     let dead = queue.dead_letters().remove(0);
     assert!(broker.publish(&[dead.message])[0].is_ok());
     let store = MemoryStore::new();

@@ -7,3 +7,4 @@ mod letters;
 mod program;
 mod publishing;
 mod rig;
+mod suite;
