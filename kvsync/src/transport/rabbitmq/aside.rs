@@ -9,6 +9,7 @@ use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::types::{AMQPValue, FieldTable, LongLongInt, LongString};
 use parking_lot::Mutex;
+use tokio::time::sleep;
 
 use super::link::Link;
 use super::publish::{Letter, Publisher, persistent};
@@ -27,6 +28,9 @@ const REDELIVERED: &str = "x-kvsync-redelivered";
 const DELIVERY_COUNT: &str = "x-delivery-count";
 /// The longest reason, and the longest text of another's header that is kept: headers have to fit into one frame.
 const MAX_TEXT: usize = 4096;
+/// How long a queue is left alone that may have been declared just now: a node that crashes within half a second of a
+/// quorum queue's declaration has forgotten it, and what it had confirmed to keep in it (seen with 3.10.8).
+const SETTLES: Duration = Duration::from_secs(1);
 /// The most headers of others that are kept.
 const MAX_HEADERS: usize = 16;
 
@@ -124,6 +128,7 @@ impl Aside {
         let connection = link.connection().await?;
         let declaring = topology::ensure_rung(&connection, &self.names, &self.queue, rung, &link.place);
         link.within("declaring a queue to wait in", declaring).await?;
+        sleep(SETTLES).await;
         self.declared.lock().insert(rung);
         Ok(())
     }

@@ -17,10 +17,13 @@ use super::aside::{Aside, Kept};
 use super::error::failed;
 use super::link::Link;
 use super::subscription::{Arrived, Inbox, Word};
+use super::topology;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long to wait before a dead letter is given back that could not be kept.
 const PUT_BACK: Duration = Duration::from_secs(1);
+/// How long nothing happens before the server is asked whether it still knows this consumer.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// Who is told that all is closed, if anyone.
 type Told = Option<oneshot::Sender<Result<()>>>;
@@ -60,7 +63,7 @@ impl Task {
             let end = match self.consume().await {
                 Ok((connection, channel, consumer)) => {
                     self.inbox.well();
-                    let end = self.flow(&channel, consumer, &mut words).await;
+                    let end = self.flow(&connection, &channel, consumer, &mut words).await;
                     if matches!(end, End::Lost(_)) && !connection.status().connected() {
                         self.link.suspect(&connection).await;
                     }
@@ -130,6 +133,7 @@ impl Task {
     /// Brings what arrives and tells the server what has ended, until either stops.
     async fn flow(
         &mut self,
+        connection: &Connection,
         channel: &Channel,
         mut consumer: Consumer,
         words: &mut mpsc::UnboundedReceiver<Word>,
@@ -146,6 +150,7 @@ impl Task {
                     None => Err(self.cancelled()),
                 },
                 Some(moved) = self.moving.join_next() => self.moved(channel, moved).await.map(|()| None),
+                () = sleep(IDLE) => self.known(connection).await.map(|()| None),
             };
             match told {
                 Ok(None) => {}
@@ -155,6 +160,16 @@ impl Task {
                 }
                 Err(error) => return End::Lost(error),
             }
+        }
+    }
+
+    /// Fails when the queue has no consumer: a server that deletes a queue does not always tell those that consume it, and
+    /// the queue may have been declared again.
+    async fn known(&self, connection: &Connection) -> Result<()> {
+        let asked = topology::consumers(connection, &self.queue, &self.link.place);
+        match self.link.within("looking at the queue", asked).await? {
+            0 => Err(self.cancelled()),
+            _ => Ok(()),
         }
     }
 

@@ -43,6 +43,9 @@
 //!   dies, when a connection is lost. Order is not kept.
 //! - **A dead letter is confirmed** before the message that it was is acknowledged, and so is what waits. Between the
 //!   two a crash leaves both.
+//! - **A queue that was just declared** is not yet safe: a node of 3.10.8 that is killed within half a second of it has
+//!   forgotten the queue with all that was confirmed. Declare queues before traffic flows. Queues to wait in are left
+//!   alone for a second first.
 //! - **The server gives nothing up** by itself: the queue's delivery limit is raised as far as it goes. Policies of
 //!   the server that expire messages or drop them from a full queue break this; do not set any for these queues.
 //!
@@ -55,7 +58,7 @@
 //! | the server hangs | [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) after [`confirm_timeout`](Builder::confirm_timeout) | noticed after two [heartbeats](Builder::heartbeat) |
 //! | the server has an alarm of memory or disk | the same; [`health`](crate::transport::Broker::health) is down | goes on |
 //! | the queue is full | [`Unavailable`](crate::ErrorKind::Unavailable), at once; other queues of the exchange may have it | |
-//! | the queue was deleted | [`Unavailable`](crate::ErrorKind::Unavailable) once, then it is declared again | it is declared again |
+//! | the queue was deleted | [`Unavailable`](crate::ErrorKind::Unavailable) once, then it is declared again | the same, within seconds |
 //! | a message is too large | [`Rejected`](crate::ErrorKind::Rejected), it alone | |
 //! | no right, wrong password, no such virtual host | [`Rejected`](crate::ErrorKind::Rejected) | the same |
 //! | something stands with other settings, or is missing with `check_only` | [`Config`](crate::ErrorKind::Config) | the same |

@@ -51,7 +51,17 @@ pub(crate) fn trials() -> Vec<Trial> {
             [$((concat!("rabbitmq_broker::", stringify!($name)), $file::$name as fn() -> Tested)),*]
         };
     }
-    let trials = trials![checks::a_message_that_the_server_finds_too_large_is_rejected_alone,];
+    let trials = trials![
+        checks::a_message_that_the_server_finds_too_large_is_rejected_alone,
+        checks::a_queue_of_another_kind_is_refused_unless_it_is_only_looked_at,
+        checks::a_queue_receives_the_tables_that_it_wants,
+        checks::a_queue_that_was_deleted_is_declared_again,
+        checks::messages_are_persistent_and_say_what_they_are,
+        checks::messages_of_others_arrive_and_can_be_put_aside,
+        checks::rights_are_those_that_the_documentation_names,
+        checks::tls_with_an_authority_of_ones_own,
+        checks::what_waits_outlives_its_consumer_and_the_server,
+    ];
     let trial = |(name, run): (&str, fn() -> Tested)| {
         Trial::test(name, move || run().map_err(|error| Failed::from(error.to_string())))
     };
