@@ -58,7 +58,7 @@
 //! | the server hangs | [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) after [`confirm_timeout`](Builder::confirm_timeout) | noticed after two [heartbeats](Builder::heartbeat) |
 //! | the server has an alarm of memory or disk | the same; [`health`](crate::transport::Broker::health) is down | goes on |
 //! | the queue is full | [`Unavailable`](crate::ErrorKind::Unavailable), at once; other queues of the exchange may have it | |
-//! | the queue was deleted | [`Unavailable`](crate::ErrorKind::Unavailable) once, then it is declared again | the same, within seconds |
+//! | the queue was deleted | [`Unavailable`](crate::ErrorKind::Unavailable) once, then it is declared again | it is declared again when the server tells of it, which 3.10.8 does not always: start consumers anew |
 //! | a message is too large | [`Rejected`](crate::ErrorKind::Rejected), it alone | |
 //! | no right, wrong password, no such virtual host | [`Rejected`](crate::ErrorKind::Rejected) | the same |
 //! | something stands with other settings, or is missing with `check_only` | [`Config`](crate::ErrorKind::Config) | the same |

@@ -13,7 +13,7 @@ use kvsync_tests::servers::{self, RabbitMqOptions, RabbitMqUser};
 use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env, wait};
 use lapin::BasicProperties;
-use lapin::options::{BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions};
+use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
 use super::{name, place, raw};
@@ -154,22 +154,6 @@ pub(super) fn a_queue_of_another_kind_is_refused_unless_it_is_only_looked_at() -
     let unbound = refused(&looks.clone().broker()?)?;
     assert_eq!(unbound.kind(), ErrorKind::Unavailable, "{unbound}");
     assert!(looks.subscription()?.health(LONG).status == kvsync::transport::Status::Up);
-    Ok(())
-}
-
-/// It is declared again by whoever comes next, and both sides go on.
-pub(super) fn a_queue_that_was_deleted_is_declared_again() -> Tested {
-    let url = env::rabbitmq_url()?;
-    let topic = place(&url, |builder| builder);
-    let (broker, queue) = (topic.broker(), topic.subscribe());
-    only(broker.publish(&[message("users", "before")]))??;
-    arrive(&*queue, &["before"]);
-    raw::with(&url, async |channel| {
-        channel.queue_delete(topic.name.as_str().into(), QueueDeleteOptions::default()).await?;
-        Ok(())
-    })?;
-    wait::until("it is published", || broker.publish(&[message("users", "after")]).iter().all(Result::is_ok));
-    arrive(&*queue, &["after"]);
     Ok(())
 }
 

@@ -55,7 +55,6 @@ pub(crate) fn trials() -> Vec<Trial> {
         checks::a_message_that_the_server_finds_too_large_is_rejected_alone,
         checks::a_queue_of_another_kind_is_refused_unless_it_is_only_looked_at,
         checks::a_queue_receives_the_tables_that_it_wants,
-        checks::a_queue_that_was_deleted_is_declared_again,
         checks::messages_are_persistent_and_say_what_they_are,
         checks::messages_of_others_arrive_and_can_be_put_aside,
         checks::rights_are_those_that_the_documentation_names,
