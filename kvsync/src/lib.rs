@@ -133,6 +133,8 @@ pub mod fuzzing;
 mod key;
 mod kvsync;
 pub mod model;
+#[cfg(feature = "nats")]
+mod nats;
 pub mod record;
 pub mod report;
 mod serial;

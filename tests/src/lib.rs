@@ -6,6 +6,7 @@
 pub mod accounts;
 pub mod env;
 pub mod log;
+pub mod nats;
 pub mod postgres;
 pub mod recorder;
 pub mod redis;

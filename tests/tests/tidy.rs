@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["error", "key", "version", "clock", "sync", "serial", "status"],
     &["bridge"],
+    &["nats"],
     &["codec"],
     &["model"],
     &["change", "envelope", "report"],
@@ -46,8 +47,11 @@ const STRANGERS: &[(&str, &str)] = &[
 /// What is no store among the parts of `store`; stores never name each other.
 const NO_STORES: &[&str] = &["mod", "conformance", "data", "layer", "ordered", "steps"];
 
-/// A vendor's crate is named in its own place only. The crates that the feature of a store or of a transport turns on
-/// are named in its folder, without a line here.
+/// What is no transport to elsewhere among the parts of `transport`; these never name each other.
+const NO_TRANSPORTS: &[&str] = &["mod", "broker", "conformance", "memory", "message", "outbox", "queue"];
+
+/// A vendor's crate is named in its own place only. The crates that the feature of a store or a transport turns on are
+/// named in the folders of that name, without a line here: the store's, the transport's, and what the two share.
 const VENDORS: &[(&str, &str)] = &[
     ("metrics", "store/layer"),
     ("metrics", "consumer"),
@@ -112,10 +116,17 @@ fn every_file_has_a_floor() {
 #[test]
 fn strangers_do_not_meet() {
     let mut broken = String::new();
-    let stores = stores();
-    let pairs = stores.iter().flat_map(|one| stores.iter().map(move |other| (one.as_str(), other.as_str())));
-    let strangers: Vec<(&str, &str)> =
-        pairs.filter(|(one, other)| one != other).chain(STRANGERS.iter().copied()).collect();
+    let (stores, transports) = (parts_of("store", NO_STORES), parts_of("transport", NO_TRANSPORTS));
+    let pairs = |all: &[String]| -> Vec<(String, String)> {
+        all.iter().flat_map(|one| all.iter().map(move |other| (one.clone(), other.clone()))).collect()
+    };
+    let pairs = [pairs(&stores), pairs(&transports)].concat();
+    let strangers: Vec<(&str, &str)> = pairs
+        .iter()
+        .filter(|(one, other)| one != other)
+        .map(|(one, other)| (one.as_str(), other.as_str()))
+        .chain(STRANGERS.iter().copied())
+        .collect();
     for (file, text) in sources() {
         for (one, other) in strangers.iter().filter(|(one, _)| within(&file, one)) {
             let path = format!("crate::{}", other.replace('/', "::"));
@@ -127,18 +138,18 @@ fn strangers_do_not_meet() {
     assert!(broken.is_empty(), "{broken}");
 }
 
-/// Every store, as `store/redis`.
-fn stores() -> Vec<String> {
-    let folder = root().join("kvsync/src/store");
+/// Every store, as `store/redis`, or every transport.
+fn parts_of(floor: &str, but: &[&str]) -> Vec<String> {
+    let folder = root().join("kvsync/src").join(floor);
     let parts = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let names = parts.map(|path| path.file_stem().unwrap().to_string_lossy().into_owned());
-    names.filter(|name| !NO_STORES.contains(&name.as_str())).map(|name| format!("store/{name}")).collect()
+    names.filter(|name| !but.contains(&name.as_str())).map(|name| format!("{floor}/{name}")).collect()
 }
 
 #[test]
 fn a_vendor_is_named_in_its_own_folder_only() {
     let mut broken = String::new();
-    let mut vendors = vendors_of_stores();
+    let mut vendors = vendors_of_features();
     assert!(vendors.len() > 2, "the features of stores were not found: {vendors:?}");
     vendors.extend(VENDORS.iter().map(|(vendor, home)| ((*vendor).to_owned(), (*home).to_owned())));
     for (file, text) in sources() {
@@ -170,17 +181,21 @@ fn a_long_file_says_why() {
     assert!(long.is_empty(), "over 400 lines and no sentence `long because ..` in the head: {long:?}");
 }
 
-/// The crates that the features of stores and transports turn on, each with the folder: `redis-tls` is of `redis`.
-fn vendors_of_stores() -> Vec<(String, String)> {
+/// The crates that the features of stores and transports turn on, each with every folder of the feature's name:
+/// `redis-tls` is of `redis`.
+fn vendors_of_features() -> Vec<(String, String)> {
     let manifest = fs::read_to_string(root().join("kvsync/Cargo.toml")).unwrap();
+    let parts = [parts_of("store", NO_STORES), parts_of("transport", NO_TRANSPORTS)].concat();
     let mut vendors = Vec::new();
     for (feature, turns_on) in manifest.lines().filter_map(|line| line.split_once(" = [")) {
-        let part = feature.split('-').next().unwrap();
-        for home in ["store", "transport"] {
-            if root().join("kvsync/src").join(home).join(part).is_dir() && !NO_STORES.contains(&part) {
-                let crates = turns_on.split('"').filter_map(|part| part.strip_prefix("dep:"));
-                vendors.extend(crates.map(|vendor| (vendor.replace('-', "_"), format!("{home}/{part}"))));
-            }
+        let name = feature.split('-').next().unwrap();
+        let folders = ["store", "transport"].map(|floor| format!("{floor}/{name}"));
+        if !folders.iter().any(|folder| parts.contains(folder)) {
+            continue;
+        }
+        for vendor in turns_on.split('"').filter_map(|part| part.strip_prefix("dep:")) {
+            let homes = folders.iter().cloned().chain([name.to_owned()]);
+            vendors.extend(homes.map(|home| (vendor.replace('-', "_"), home)));
         }
     }
     vendors

@@ -51,6 +51,8 @@ mod broker;
 pub mod conformance;
 mod memory;
 pub mod message;
+#[cfg(feature = "nats")]
+pub mod nats;
 mod outbox;
 mod queue;
 #[cfg(feature = "rabbitmq")]

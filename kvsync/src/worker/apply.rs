@@ -14,7 +14,7 @@ use crate::envelope::State;
 use crate::error::{Error, ErrorKind};
 use crate::key::Key;
 use crate::record::Terms;
-use crate::store::{Capabilities, Outcome, Step, SyncStore};
+use crate::store::{Outcome, Step, SyncStore};
 use crate::version::Version;
 
 use super::config::Retention;

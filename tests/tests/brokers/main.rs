@@ -2,6 +2,7 @@
 //!
 //! A trial is a broker and a case. A broker whose server is missing is a failure.
 
+mod nats;
 mod rabbitmq;
 
 use std::sync::Arc;
@@ -14,15 +15,16 @@ type Broker = (&'static str, Result<Arc<dyn Harness>, String>);
 
 /// Every broker of this crate. A new one is one line here.
 fn brokers() -> Vec<Broker> {
-    vec![rabbitmq::broker()]
+    vec![nats::broker(), rabbitmq::broker()]
 }
 
 fn main() {
-    if rabbitmq::child() {
+    if nats::child() || rabbitmq::child() {
         return;
     }
     let arguments = Arguments::from_args();
     let mut trials: Vec<Trial> = brokers().into_iter().flat_map(conforms).collect();
+    trials.extend(nats::trials());
     trials.extend(rabbitmq::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }

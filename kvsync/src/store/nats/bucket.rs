@@ -22,6 +22,11 @@ impl Bucket {
         format!("KV_{}", self.name)
     }
 
+    /// What it is called in errors.
+    pub(super) fn place(&self) -> String {
+        format!("the bucket {}", self.name)
+    }
+
     fn subjects(&self) -> String {
         format!("$KV.{}.>", self.name)
     }

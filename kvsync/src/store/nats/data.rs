@@ -8,11 +8,11 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::Instant;
 
-use super::error::Refused;
 use super::update::{Next, put, update};
 use super::{Inner, NatsStore, subject};
 use crate::clock::{Clock as _, SystemClock, millis};
 use crate::error::{Error, ErrorKind, Result};
+use crate::nats::Refused;
 use crate::store::data::{
     Atomicity, Command, Condition, DataCapabilities, DataStore, Operation, Outcome, PORTABLE_OPERATIONS, Reads, Reply,
     atomic,

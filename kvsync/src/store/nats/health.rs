@@ -30,7 +30,7 @@ pub(super) fn health(store: &Arc<Inner>, deadline: Duration) -> Health {
             return Health::new(Status::Down, vec![error.to_string()]);
         }
     };
-    let (version, server) = store.client.server();
+    let (version, server) = store.client.link.server();
     let mut health = Health::new(
         Status::Up,
         vec![format!(

@@ -65,7 +65,6 @@ mod bucket;
 mod builder;
 mod client;
 mod data;
-mod error;
 mod health;
 mod scan;
 mod steps;
@@ -162,7 +161,7 @@ impl Store for NatsStore {
         if !self.inner.closed.swap(true, Ordering::AcqRel) {
             let inner = Arc::clone(&self.inner);
             // A connection that cannot be drained is dropped.
-            let _ = self.inner.bridge.run(self.inner.command_timeout, async move { inner.client.close().await });
+            let _ = self.inner.bridge.run(self.inner.command_timeout, async move { inner.client.link.close().await });
         }
         Ok(())
     }

@@ -1,11 +1,9 @@
 //! Keys as subjects, and back.
 //!
-//! A subject of NATS is made of tokens with dots between them. A key is cut at its colons, and each piece is a
-//! token: `user:id:7` is `user.id.7`, so that a prefix up to a colon is a subject that a server can look for.
-//! Bytes other than letters, digits, `-`, `_` and `/` are `=` and two hexadecimal digits, and an empty piece is a
-//! lone `=`: no two keys share a subject.
+//! A key is cut at its colons, and each piece is a token: `user:id:7` is `user.id.7`, so that a prefix up to a colon is
+//! a subject that a server can look for. No two keys share a subject.
 
-use std::fmt::Write as _;
+use crate::nats::{push_piece, push_token};
 
 /// The longest key, in bytes. Escaped it is three times as long, and a server takes no line above 4096 bytes.
 pub(super) const MAX_KEY: usize = 1024;
@@ -91,42 +89,6 @@ impl Subjects {
         }
         Some(key)
     }
-}
-
-fn push_token(subject: &mut String, piece: &[u8]) {
-    if piece.is_empty() {
-        subject.push('=');
-    }
-    for byte in piece {
-        if byte.is_ascii_alphanumeric() || b"-_/".contains(byte) {
-            subject.push(char::from(*byte));
-        } else {
-            // A `String` takes whatever is written.
-            let _ = write!(subject, "={byte:02X}");
-        }
-    }
-}
-
-/// What a token stands for; nothing for one that is not ours.
-fn push_piece(key: &mut Vec<u8>, token: &str) -> Option<()> {
-    if token == "=" {
-        return Some(());
-    }
-    let mut rest = token.as_bytes();
-    if rest.is_empty() {
-        return None;
-    }
-    while let Some((byte, behind)) = rest.split_first() {
-        rest = behind;
-        if *byte == b'=' {
-            let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
-            key.push(u8::from_str_radix(digits, 16).ok()?);
-            rest = rest.get(2..)?;
-        } else {
-            key.push(*byte);
-        }
-    }
-    Some(())
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::client::{Client, Stands};
-use super::error::Refused;
 use crate::error::{Error, ErrorKind, Result};
+use crate::nats::Refused;
 
 /// How many keys of one process can be written at a time.
 const TURNS: usize = 256;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -28,11 +29,12 @@ pub(super) const LONG: Duration = Duration::from_mins(5);
 /// How long one call waits for arrivals. It decides nothing.
 pub(super) const WAIT: Duration = Duration::from_millis(200);
 
-/// A message with this body, and an id made of it.
+/// A message with this body, of a change that no other message is of: a broker may drop what has the same id.
 pub(super) fn message(body: impl Into<Bytes>) -> Message {
-    let body = body.into();
-    let id = format!("id-{:?}", body.get(..body.len().min(32)).unwrap_or_default());
-    Message { table: Arc::from("users"), action: "update", id, content_type: "application/vnd.kvsync.test", body }
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+    let (table, content_type) = (Arc::from("users"), "application/vnd.kvsync.test");
+    let id = format!("{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+    Message { table, action: "update", id, content_type, body: body.into() }
 }
 
 /// Messages of which each has a body of its own.
@@ -109,7 +111,7 @@ pub(super) fn drain(queue: &dyn Subscription, wanted: &BTreeSet<Bytes>) -> Check
     let deadline = Instant::now() + LONG;
     let mut missing = wanted.clone();
     while !missing.is_empty() {
-        check!(Instant::now() < deadline, "{} of {} never arrived", missing.len(), wanted.len());
+        check!(Instant::now() < deadline, "{} of {} never arrived: {missing:?}", missing.len(), wanted.len());
         let arrivals = receive(queue, 100)?;
         for arrival in &arrivals {
             missing.remove(arrival.body());

@@ -8,11 +8,10 @@ use kvsync::store::data::DataCommands;
 use kvsync::store::nats::NatsStore;
 use kvsync::store::{Status, Store};
 use kvsync_tests::Tested;
+use kvsync_tests::nats::ask;
 use kvsync_tests::servers::{Nats, NatsCluster};
 use kvsync_tests::wait::{LONG, until};
 use serde_json::Value;
-
-use super::raw;
 
 /// A store whose bucket is made once the servers have found each other.
 fn of_three(cluster: &NatsCluster) -> Tested<NatsStore> {
@@ -32,7 +31,7 @@ fn of_three(cluster: &NatsCluster) -> Tested<NatsStore> {
 
 /// The server that leads the bucket, as one that runs has it.
 fn leader<'a>(cluster: &'a NatsCluster, asked: &Nats) -> Option<&'a Nats> {
-    let told = raw::ask(asked, "$JS.API.STREAM.INFO.KV_kvsync", "").ok()?;
+    let told = ask(asked.port(), "$JS.API.STREAM.INFO.KV_kvsync", "").ok()?;
     let told: Value = serde_json::from_str(&told).ok()?;
     cluster.called(told["cluster"]["leader"].as_str()?)
 }

@@ -1,4 +1,4 @@
-//! What went wrong, as an error of this crate.
+//! What went wrong, as an error of this crate. `place` is what it went wrong with, such as `the bucket shop`.
 
 use std::error::Error as StdError;
 
@@ -13,7 +13,7 @@ use async_nats::{ConnectError, ConnectErrorKind};
 use crate::error::{Error, ErrorKind};
 
 /// Why the servers could not be reached. URLs are never quoted: they may hold a password.
-pub(super) fn connecting(error: ConnectError, at: &str) -> Error {
+pub(crate) fn connecting(error: ConnectError, at: &str) -> Error {
     const UNTRUSTED: &str = "speaks no TLS, or its certificate is not trusted; see `ca_file`";
     let (kind, what) = match error.kind() {
         ConnectErrorKind::ServerParse => {
@@ -35,7 +35,7 @@ pub(super) fn connecting(error: ConnectError, at: &str) -> Error {
 }
 
 /// What the server said of a write, or why it said nothing.
-pub(super) enum Refused {
+pub(crate) enum Refused {
     /// Somebody else wrote first; nothing was done.
     Conflict,
     /// Nothing was done, and somebody has to make room first.
@@ -46,7 +46,7 @@ pub(super) enum Refused {
     Unknown(Error),
 }
 
-pub(super) fn publishing(error: PublishError, bucket: &str) -> Refused {
+pub(crate) fn publishing(error: PublishError, place: &str) -> Refused {
     if let Some(told) = told(&error) {
         return match told.error_code() {
             // The second has no number in its text, so that servers can count it; with the third, another write to the
@@ -54,46 +54,52 @@ pub(super) fn publishing(error: PublishError, bucket: &str) -> Refused {
             ErrorCode::STREAM_WRONG_LAST_SEQUENCE
             | ErrorCode::STREAM_WRONG_LAST_SEQUENCE_CONSTANT
             | ErrorCode::STREAM_EXPECTED_LAST_SEQ_PER_SUBJECT_NOT_READY => Refused::Conflict,
-            code if is_full(code) => Refused::Full(answered(code, told.code(), bucket, "a write").with_source(error)),
-            code => Refused::Failed(answered(code, told.code(), bucket, "a write").with_source(error)),
+            code if is_full(code) => Refused::Full(answered(code, told.code(), place, "a write").with_source(error)),
+            code => Refused::Failed(answered(code, told.code(), place, "a write").with_source(error)),
         };
     }
     match error.kind() {
         PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId => Refused::Conflict,
-        PublishErrorKind::StreamNotFound => Refused::Failed(nobody(bucket).with_source(error)),
+        PublishErrorKind::StreamNotFound => Refused::Failed(nobody(place).with_source(error)),
         PublishErrorKind::MaxPayloadExceeded => {
-            let message = format!("an entry is larger than the servers of the bucket {bucket} take; see `max_payload`");
+            let message = format!("this is larger than the servers of {place} take; see `max_payload`");
             Refused::Failed(Error::new(ErrorKind::Rejected, message).with_source(error))
         }
         PublishErrorKind::MaxAckPending => {
-            let message = format!("too many writes to the bucket {bucket} at a time");
+            let message = format!("too many writes to {place} at a time");
             Refused::Failed(Error::new(ErrorKind::Unavailable, message).with_source(error))
         }
         PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe | PublishErrorKind::Other => {
-            Refused::Unknown(cut_off(bucket).with_source(error))
+            Refused::Unknown(cut_off(place).with_source(error))
         }
     }
 }
 
 /// The error of a call to the API of JetStream that was not answered as it should be.
-pub(super) fn asking(error: impl StdError + Send + Sync + 'static, bucket: &str) -> Error {
+pub(crate) fn asking(error: impl StdError + Send + Sync + 'static, place: &str) -> Error {
     if let Some(told) = told(&error) {
-        return answered(told.error_code(), told.code(), bucket, "a request").with_source(error);
+        return answered(told.error_code(), told.code(), place, "a request").with_source(error);
     }
     if is_nobody(&error) {
-        return nobody(bucket).with_source(error);
+        return nobody(place).with_source(error);
     }
-    let message = format!("the servers of the bucket {bucket} did not answer; are they running?");
+    let message = format!("the servers of {place} did not answer; are they running?");
     Error::new(ErrorKind::Unavailable, message).with_source(error)
 }
 
-/// Whether there is no such bucket.
-pub(super) fn is_missing(error: &(dyn StdError + 'static)) -> bool {
-    told(error).is_some_and(|told| told.error_code() == ErrorCode::STREAM_NOT_FOUND)
+/// Whether there is no such stream, or consumer of one.
+pub(crate) fn is_missing(error: &(dyn StdError + 'static)) -> bool {
+    told(error)
+        .is_some_and(|told| [ErrorCode::STREAM_NOT_FOUND, ErrorCode::CONSUMER_NOT_FOUND].contains(&told.error_code()))
+}
+
+/// Whether there is no such message.
+pub(crate) fn is_none(error: &(dyn StdError + 'static)) -> bool {
+    told(error).is_some_and(|told| told.error_code() == ErrorCode::NO_MESSAGE_FOUND)
 }
 
 /// Whether nobody listened to a question: there is no JetStream, or no leader now.
-pub(super) fn is_nobody(error: &(dyn StdError + 'static)) -> bool {
+pub(crate) fn is_nobody(error: &(dyn StdError + 'static)) -> bool {
     chain(error).any(|error| {
         if let Some(error) = error.downcast_ref::<RequestError>() {
             return error.kind() == RequestErrorKind::NoResponders;
@@ -109,17 +115,16 @@ pub(super) fn is_nobody(error: &(dyn StdError + 'static)) -> bool {
 }
 
 /// A write whose answer never came.
-pub(super) fn cut_off(bucket: &str) -> Error {
-    Error::new(ErrorKind::UnknownOutcome, format!("a write to the bucket {bucket} was not answered"))
+pub(crate) fn cut_off(place: &str) -> Error {
+    Error::new(ErrorKind::UnknownOutcome, format!("a write to {place} was not answered"))
 }
 
-fn nobody(bucket: &str) -> Error {
-    let message =
-        format!("no server keeps the bucket {bucket} now; is JetStream on, and does its stream have a leader?");
+fn nobody(place: &str) -> Error {
+    let message = format!("no server keeps {place} now; is JetStream on, and does its stream have a leader?");
     Error::new(ErrorKind::Unavailable, message)
 }
 
-/// Whether there is no room for another entry.
+/// Whether there is no room for more.
 fn is_full(code: ErrorCode) -> bool {
     [
         ErrorCode::STREAM_STORE_FAILED,
@@ -132,11 +137,13 @@ fn is_full(code: ErrorCode) -> bool {
     .contains(&code)
 }
 
-fn answered(code: ErrorCode, status: usize, bucket: &str, what: &str) -> Error {
+fn answered(code: ErrorCode, status: usize, place: &str, what: &str) -> Error {
     let (kind, why) = match code {
-        ErrorCode::STREAM_NOT_FOUND => (ErrorKind::Unavailable, "is not there; was it removed?"),
+        ErrorCode::STREAM_NOT_FOUND | ErrorCode::CONSUMER_NOT_FOUND => {
+            (ErrorKind::Unavailable, "is not there; was it removed?")
+        }
         ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM | ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM => {
-            (ErrorKind::Rejected, "takes no entry as large as this one; see `max_payload` and the bucket's own limit")
+            (ErrorKind::Rejected, "takes nothing as large as this; see `max_payload` and its own limit")
         }
         code if is_full(code) => (ErrorKind::Unavailable, "has no room left; raise its limits or make room"),
         ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => (
@@ -147,7 +154,7 @@ fn answered(code: ErrorCode, status: usize, bucket: &str, what: &str) -> Error {
         _ if status == 503 => (ErrorKind::Unavailable, "cannot be served now"),
         _ => (ErrorKind::Rejected, "does not allow it"),
     };
-    Error::new(kind, format!("{what} failed: the bucket {bucket} {why}"))
+    Error::new(kind, format!("{what} failed: {place} {why}"))
 }
 
 /// JetStream's own error, wherever in the chain the client put it.
