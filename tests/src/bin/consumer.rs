@@ -27,7 +27,7 @@ fn build() -> Result<ConsumerBuilder, Failure> {
         let row = user(id, &format!("e{id}"), "ann");
         diesel::insert_into(users::table).values(row).execute(&mut conn)?;
     }
-    kv.flush(Duration::from_secs(60))?;
+    kv.flush(Duration::from_mins(1))?;
     if env::var_os("CONSUMER_GARBAGE").is_some() {
         let (id, content_type, body) = (String::new(), "text/plain", "garbage".into());
         let garbage = Message { table: "users".into(), action: "create", id, content_type, body };

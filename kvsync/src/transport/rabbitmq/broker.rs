@@ -64,18 +64,18 @@ impl Broker for RabbitMqBroker {
         let publisher = Arc::clone(&self.inner.publisher);
         let settings = &self.inner.publisher.link.settings;
         // The last attempt begins before `retry_for` has passed, and may connect first. Each message that the server
-        // refuses for itself has the others published one by one.
+        // refuses for itself has the others sent one by one.
         let most = settings.retry_for + (settings.connect_timeout + settings.confirm_timeout) * 2;
-        let published = call(&self.inner.bridge, most, ErrorKind::UnknownOutcome, &self.inner.name, async move {
+        let sent = call(&self.inner.bridge, most, ErrorKind::UnknownOutcome, &self.inner.name, async move {
             Ok(publisher.publish(&fit).await)
         });
-        let mut published = match published {
+        let mut sent = match sent {
             Ok(answers) => answers,
             Err(error) => letters.iter().map(|_| Err(error.clone())).collect(),
         }
         .into_iter();
         let answer = |letter: Result<Letter>| {
-            letter.and_then(|_| published.next().unwrap_or_else(|| Err(self.inner.publisher.link.closed())))
+            letter.and_then(|_| sent.next().unwrap_or_else(|| Err(self.inner.publisher.link.closed())))
         };
         letters.into_iter().map(answer).collect()
     }

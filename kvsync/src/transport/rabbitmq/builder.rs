@@ -171,7 +171,7 @@ impl Builder {
         let Some(queue) = self.queue.clone() else {
             return Err(Error::new(ErrorKind::Config, "a subscription of rabbitmq needs a queue; name one"));
         };
-        RabbitMqSubscription::new(Arc::new(self.settings()?), queue)
+        RabbitMqSubscription::new(&Arc::new(self.settings()?), queue)
     }
 
     fn settings(self) -> Result<Settings> {

@@ -152,16 +152,13 @@ impl Publisher {
                 let channel = &channel;
                 async move { channel.basic_publish(exchange, key, options, &letter.body, properties).await }
             });
-            match timeout_at(deadline, join_all(sending)).await {
-                // What was handed over and then failed may have been on its way.
-                Ok(sent) => confirms.extend(
-                    sent.into_iter().map(|sent| sent.map_err(|error| unpublished(&self.link.place, true, error))),
-                ),
-                Err(_) => {
-                    confirms.extend(part.iter().map(|_| Err(self.silent(ErrorKind::UnknownOutcome))));
-                    break;
-                }
-            }
+            let Ok(sent) = timeout_at(deadline, join_all(sending)).await else {
+                confirms.extend(part.iter().map(|_| Err(self.silent(ErrorKind::UnknownOutcome))));
+                break;
+            };
+            // What was handed over and then failed may have been on its way.
+            confirms
+                .extend(sent.into_iter().map(|sent| sent.map_err(|error| unpublished(&self.link.place, true, error))));
         }
         let mut silent = confirms.len() < letters.len();
         let mut answers = Vec::with_capacity(letters.len());
@@ -233,7 +230,7 @@ impl Publisher {
 fn is_of_the_connection(error: &Error) -> bool {
     error.is_retryable()
         && (error.kind() == ErrorKind::UnknownOutcome
-            || std::error::Error::source(error).is_some_and(|cause| cause.is::<lapin::Error>()))
+            || std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<lapin::Error>))
 }
 
 /// The failures among answers.

@@ -73,12 +73,12 @@ pub(super) struct Words {
 }
 
 impl RabbitMqSubscription {
-    pub(super) fn new(settings: Arc<Settings>, queue: String) -> Result<Self> {
+    pub(super) fn new(settings: &Arc<Settings>, queue: String) -> Result<Self> {
         let name = format!("rabbitmq queue {queue} at {}", settings.place());
         let (bridge, inbox) = (Bridge::shared()?, Arc::new(Inbox::default()));
         let (to, from) = mpsc::unbounded_channel();
         let words = Arc::new(Words { name: name.clone(), to });
-        let link = Arc::new(Link::new(Arc::clone(&settings), "consumer"));
+        let link = Arc::new(Link::new(Arc::clone(settings), "consumer"));
         let task = Task::new(Arc::clone(&link), &queue, Arc::clone(&inbox));
         let held = Arc::clone(&bridge);
         bridge.spawn(async move {
@@ -156,12 +156,11 @@ impl Inbox {
                 let count = most.min(state.arrived.len());
                 return Ok(state.arrived.drain(..count).collect());
             }
-            let timed_out = match until {
-                Some(until) => self.news.wait_until(&mut state, until).timed_out(),
-                None => {
-                    self.news.wait(&mut state);
-                    false
-                }
+            let timed_out = if let Some(until) = until {
+                self.news.wait_until(&mut state, until).timed_out()
+            } else {
+                self.news.wait(&mut state);
+                false
             };
             if timed_out && state.arrived.is_empty() && !state.closed {
                 return state.trouble.clone().map_or_else(|| Ok(Vec::new()), Err);
