@@ -22,6 +22,8 @@ pub enum Tool {
     RabbitMq,
     /// Erlang's port mapper, which RabbitMQ needs.
     Epmd,
+    /// What has an Erlang node evaluate something: how tests do what RabbitMQ's operators do.
+    ErlCall,
     /// A Python that can `import msgpack`: the other language that reads stored values.
     Python,
     /// The library of clang, which reads the header of FoundationDB's client.
@@ -35,8 +37,16 @@ const DYNOXIDE: &str = "3.2.0";
 
 impl Tool {
     /// Every tool of the tests that systems package, in the order in which they are reported.
-    pub const ALL: [Self; 7] =
-        [Self::RedisServer, Self::RedisCli, Self::Postgres, Self::NatsServer, Self::RabbitMq, Self::Epmd, Self::Python];
+    pub const ALL: [Self; 8] = [
+        Self::RedisServer,
+        Self::RedisCli,
+        Self::Postgres,
+        Self::NatsServer,
+        Self::RabbitMq,
+        Self::Epmd,
+        Self::ErlCall,
+        Self::Python,
+    ];
 
     /// The path of the program, if it is on this machine.
     #[must_use]
@@ -50,6 +60,7 @@ impl Tool {
             // What Debian has on the path is a wrapper that changes the user.
             Self::RabbitMq => debian_rabbitmq().chain(on_path("rabbitmq-server")).next(),
             Self::Epmd => on_path("epmd").next(),
+            Self::ErlCall => on_path("erl_call").next(),
             Self::Python => python(),
             Self::LibClang => libclang(),
             Self::Dynoxide => on_path("dynoxide")
@@ -78,6 +89,7 @@ impl Tool {
             Self::NatsServer => "nats-server",
             Self::RabbitMq => "rabbitmq-server",
             Self::Epmd => "epmd",
+            Self::ErlCall => "erl_call",
             Self::Python => "python3 with the module msgpack",
             Self::LibClang => "libclang",
             Self::Dynoxide => "dynoxide",
@@ -93,7 +105,7 @@ impl Tool {
             Self::Postgres => "postgresql",
             Self::NatsServer => "nats-server",
             Self::RabbitMq => "rabbitmq-server",
-            Self::Epmd => "erlang-base",
+            Self::Epmd | Self::ErlCall => "erlang-base",
             Self::Python => "python3-msgpack",
             Self::LibClang => "libclang-dev",
             Self::Dynoxide => "dynoxide-rs",
@@ -105,6 +117,10 @@ impl Tool {
     pub fn version(self) -> String {
         if self == Self::RabbitMq {
             return rabbitmq_version().unwrap_or_default();
+        }
+        // It has no word for it.
+        if self == Self::ErlCall {
+            return String::new();
         }
         let said = self.find().and_then(|path| Command::new(path).arg("--version").output().ok());
         let said = said.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default();
@@ -169,7 +185,7 @@ fn homebrew(tool: Tool) -> &'static str {
         Tool::Postgres => "postgresql",
         Tool::NatsServer => "nats-server",
         Tool::RabbitMq => "rabbitmq",
-        Tool::Epmd => "erlang",
+        Tool::Epmd | Tool::ErlCall => "erlang",
         Tool::Python => "python",
         Tool::LibClang => "llvm",
         Tool::Dynoxide => "dynoxide",

@@ -37,6 +37,11 @@ pub struct Message {
 /// - **Bounded.** A queue that is full is [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable), after at most
 ///   the broker's own deadline. What was sent and not confirmed is
 ///   [`ErrorKind::UnknownOutcome`](crate::ErrorKind::UnknownOutcome); publishing it again is harmless.
+/// - **Rejected is of one message.** [`ErrorKind::Rejected`](crate::ErrorKind::Rejected) says that this message will
+///   never be taken, whoever publishes it and whenever: it is too large. What concerns all messages (a wrong password,
+///   no right, exchanges or streams that are missing or stand with other settings) is
+///   [`ErrorKind::Config`](crate::ErrorKind::Config): whoever publishes keeps the message, tells of it, and publishes
+///   again until somebody has mended it. So a change is given up for `Rejected`, and for nothing else.
 /// - **It comes back.** A broker that is away, at the start too, fails calls and is connected to again, with
 ///   pauses that grow.
 pub trait Broker: Send + Sync + fmt::Debug {
@@ -78,7 +83,8 @@ pub trait Subscription: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the broker is away: call again.
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the broker is away, and
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when it refuses: call again, after a pause.
     fn receive(&self, most: usize, wait: Duration) -> Result<Vec<Arrival>>;
 
     /// What the queue holds, as far as the broker tells.

@@ -1,10 +1,12 @@
 //! The broker in memory passes the suite of brokers, so what it shows of others is true.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kvsync::transport::conformance::{Dead, Harness, Own, Topic, Verdict, run};
 use kvsync::transport::{Broker, MemoryBroker, Subscription};
+use kvsync_tests::wait::LONG;
 
 struct Memory;
 
@@ -17,6 +19,10 @@ fn topic(capacity: usize) -> Arc<dyn Topic> {
 }
 
 impl Harness for Memory {
+    fn patience(&self) -> Duration {
+        LONG
+    }
+
     fn fresh(&self) -> Arc<dyn Topic> {
         topic(usize::MAX)
     }
@@ -27,6 +33,10 @@ impl Harness for Memory {
 
     fn unrouted(&self) -> Option<Arc<dyn Broker>> {
         Some(Arc::new(MemoryBroker::new()))
+    }
+
+    fn forbidden(&self) -> Option<Arc<dyn Broker>> {
+        None
     }
 
     fn own(&self) -> Option<Box<dyn Own>> {

@@ -2,8 +2,10 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -11,9 +13,9 @@ use tempfile::TempDir;
 use super::certificate::Certificate;
 use super::port::with_free_port;
 use super::process::{Process, Spec};
-use crate::Result;
 use crate::error::Context;
 use crate::tools::Tool;
+use crate::{Error, Result};
 
 /// How far above a node's port the port lies at which it would meet other nodes. It is free too: `port.rs`.
 const DISTRIBUTION: u16 = 10_000;
@@ -47,6 +49,7 @@ pub struct RabbitMqUser {
 /// A running RabbitMQ node; stopped, and its folder removed, when dropped.
 pub struct RabbitMq {
     port: u16,
+    mapper_port: u16,
     tls: bool,
     certificate: Option<Certificate>,
     // Before the port mapper, which a node that stops wants to tell.
@@ -72,7 +75,7 @@ impl RabbitMq {
             write(folder.path(), "rabbitmq.conf", &configuration(options, folder.path(), certificate.as_ref(), port))?;
             Ok((port, Process::start(node(folder.path(), port, mapper_port)?)?))
         })?;
-        Ok(Self { port, tls: options.tls, certificate, process, _mapper: mapper, folder })
+        Ok(Self { port, mapper_port, tls: options.tls, certificate, process, _mapper: mapper, folder })
     }
 
     /// The URL for clients, of the user `guest`.
@@ -97,6 +100,33 @@ impl RabbitMq {
     #[must_use]
     pub fn ca(&self) -> Option<&Path> {
         self.certificate.as_ref().map(|certificate| certificate.authority.as_path())
+    }
+
+    /// Has the node evaluate Erlang expressions, as its operator's tools do: raise an alarm, close connections, tell what
+    /// stands. What it answers, as Erlang writes it.
+    ///
+    /// # Errors
+    /// When the node does not run, or the evaluation fails.
+    pub fn evaluate(&self, expressions: &str) -> Result<String> {
+        let cookie = self.folder.path().join(".erlang.cookie");
+        let cookie = std::fs::read_to_string(&cookie).context(|| format!("cannot read {}", cookie.display()))?;
+        let mut command = Command::new(Tool::ErlCall.require()?);
+        command.args(["-r", "-e", "-sname", &node_name(self.port), "-c", &cookie]);
+        command.env("ERL_EPMD_PORT", self.mapper_port.to_string()).env("HOME", self.folder.path());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context(|| "cannot start erl_call".to_owned())?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(expressions.as_bytes()).context(|| "cannot tell erl_call what to evaluate".to_owned())?;
+        }
+        let output = child.wait_with_output().context(|| "cannot wait for erl_call".to_owned())?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        match said.trim().strip_prefix("{ok, ").and_then(|rest| rest.strip_suffix('}')) {
+            Some(answer) if output.status.success() => Ok(answer.to_owned()),
+            _ => {
+                let errors = String::from_utf8_lossy(&output.stderr);
+                Err(Error::new(format!("`{expressions}` was not evaluated: {} {}", said.trim(), errors.trim())))
+            }
+        }
     }
 
     /// The node's folder, in which its queues stand.
@@ -160,7 +190,7 @@ fn node(folder: &Path, port: u16, mapper: u16) -> Result<Spec> {
     let environment: [(&str, OsString); 16] = [
         ("HOME", folder.into()),
         ("RABBITMQ_CONF_ENV_FILE", "/dev/null".into()),
-        ("RABBITMQ_NODENAME", format!("kvsync-{port}@localhost").into()),
+        ("RABBITMQ_NODENAME", node_name(port).into()),
         ("RABBITMQ_DIST_PORT", (port + DISTRIBUTION).to_string().into()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".into()),
         ("ERL_EPMD_PORT", mapper.to_string().into()),
@@ -201,6 +231,10 @@ fn node(folder: &Path, port: u16, mapper: u16) -> Result<Spec> {
         stop: Signal::TERM,
         end: Signal::KILL,
     })
+}
+
+fn node_name(port: u16) -> String {
+    format!("kvsync-{port}@localhost")
 }
 
 /// Erlang's port mapper, without which no node starts. One that a node started would outlive it.

@@ -97,7 +97,7 @@ fn share(topic: &dyn Topic) -> Checked {
     publish(&*broker, &sent)?;
     let mut missing = bodies(&sent);
     let mut doubles = 0;
-    let deadline = std::time::Instant::now() + super::ground::LONG;
+    let deadline = std::time::Instant::now() + super::ground::patience();
     while !missing.is_empty() {
         check!(std::time::Instant::now() < deadline, "{} never arrived", missing.len());
         for queue in [&one, &other] {
@@ -152,7 +152,7 @@ fn up(topic: &dyn Topic) -> Checked {
     let (broker, queue) = (topic.broker(), topic.subscribe());
     let mut told = String::new();
     let healthy = super::ground::until("both are up", || {
-        let (one, other) = (broker.health(super::ground::LONG), queue.health(super::ground::LONG));
+        let (one, other) = (broker.health(super::ground::patience()), queue.health(super::ground::patience()));
         told = format!("{one}; {other}");
         one.status == crate::status::Status::Up && other.status == crate::status::Status::Up
     });

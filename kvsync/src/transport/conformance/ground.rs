@@ -1,5 +1,6 @@
 //! What the cases are made of.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,8 +25,21 @@ pub(super) use check;
 /// What a case returns: why the broker is wrong.
 pub(super) type Checked<T = ()> = Result<T, String>;
 
-/// Long enough for anything that should happen, on a slow and busy machine.
-pub(super) const LONG: Duration = Duration::from_mins(5);
+thread_local! {
+    /// Of the case that runs on this thread.
+    static PATIENCE: Cell<Duration> = const { Cell::new(Duration::from_mins(5)) };
+}
+
+/// How long this thread waits for what should happen.
+pub(super) fn patience() -> Duration {
+    PATIENCE.get()
+}
+
+/// A case that starts threads tells them.
+pub(super) fn set_patience(patience: Duration) {
+    PATIENCE.set(patience);
+}
+
 /// How long one call waits for arrivals. It decides nothing.
 pub(super) const WAIT: Duration = Duration::from_millis(200);
 
@@ -55,7 +69,7 @@ pub(super) fn publish(broker: &dyn Broker, messages: &[Message]) -> Checked {
 
 /// Publishes until each is confirmed, as those do who lose nothing: for a server that comes back.
 pub(super) fn publish_at_last(broker: &dyn Broker, messages: &[Message]) -> Checked {
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + patience();
     let mut left = messages.to_vec();
     loop {
         let answers = broker.publish(&left);
@@ -73,7 +87,7 @@ pub(super) fn publish_at_last(broker: &dyn Broker, messages: &[Message]) -> Chec
             .collect();
         let Some(error) = last else { return Ok(()) };
         check!(error.is_retryable(), "a server that comes back is no reason for {}", failure_text(&error));
-        check!(Instant::now() < deadline, "not published after {LONG:?}: {}", failure_text(&error));
+        check!(Instant::now() < deadline, "not published after {:?}: {}", patience(), failure_text(&error));
         std::thread::sleep(Duration::from_millis(10));
     }
 }
@@ -92,10 +106,10 @@ pub(super) fn receive(queue: &dyn Subscription, most: usize) -> Checked<Vec<Arri
 
 /// This many arrivals.
 pub(super) fn take(queue: &dyn Subscription, count: usize) -> Checked<Vec<Arrival>> {
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + patience();
     let mut taken = Vec::new();
     while taken.len() < count {
-        check!(Instant::now() < deadline, "{} of {count} arrived within {LONG:?}", taken.len());
+        check!(Instant::now() < deadline, "{} of {count} arrived within {:?}", taken.len(), patience());
         taken.extend(receive(queue, count - taken.len())?);
     }
     Ok(taken)
@@ -108,7 +122,7 @@ pub(super) fn one(queue: &dyn Subscription) -> Checked<Arrival> {
 
 /// Receives and acknowledges until all of these have arrived; what arrived may be more.
 pub(super) fn drain(queue: &dyn Subscription, wanted: &BTreeSet<Bytes>) -> Checked {
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + patience();
     let mut missing = wanted.clone();
     while !missing.is_empty() {
         check!(Instant::now() < deadline, "{} of {} never arrived: {missing:?}", missing.len(), wanted.len());
@@ -125,7 +139,7 @@ pub(super) fn drain(queue: &dyn Subscription, wanted: &BTreeSet<Bytes>) -> Check
 pub(super) fn gone(broker: &dyn Broker, queue: &dyn Subscription, gone: &BTreeSet<Bytes>) -> Checked {
     let last = message("the last");
     publish(broker, std::slice::from_ref(&last))?;
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + patience();
     let mut quiet = false;
     while !quiet {
         check!(Instant::now() < deadline, "what is published does not arrive");
@@ -146,9 +160,9 @@ pub(super) fn gone(broker: &dyn Broker, queue: &dyn Subscription, gone: &BTreeSe
 
 /// Waits until something is so.
 pub(super) fn until(what: &str, mut is_so: impl FnMut() -> bool) -> Checked {
-    let deadline = Instant::now() + LONG;
+    let deadline = Instant::now() + patience();
     while !is_so() {
-        check!(Instant::now() < deadline, "waited for {LONG:?}, and never: {what}");
+        check!(Instant::now() < deadline, "waited for {:?}, and never: {what}", patience());
         std::thread::sleep(Duration::from_millis(10));
     }
     Ok(())

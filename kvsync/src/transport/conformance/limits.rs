@@ -9,6 +9,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "what_is_too_large_is_rejected_and_nothing_else", run: Run::Topic(too_large) },
     Case { name: "a_full_queue_is_an_error_and_loses_nothing", run: Run::Bounded(full) },
     Case { name: "what_nobody_would_receive_is_an_error", run: Run::Unrouted(unrouted) },
+    Case { name: "who_may_not_publish_is_told_and_no_message_is_to_blame", run: Run::Forbidden(forbidden) },
 ];
 
 /// How many messages the queue of such a case takes, about.
@@ -18,13 +19,13 @@ const BATCHES: usize = 200;
 
 fn too_large(topic: &dyn Topic) -> Checked {
     let (broker, queue) = (topic.broker(), topic.subscribe());
-    let sent = [message("before"), message(vec![7; broker.max_body() + 1]), message("behind")];
+    let sent = [message("before"), message(vec![7; broker.max_body() + 1]), message("behind"), message("the last")];
     let answers = broker.publish(&sent);
-    let [Ok(()), Err(refused), Ok(())] = answers.as_slice() else {
-        return Err(format!("one of three is too large, and the answers are {answers:?}"));
+    let [Ok(()), Err(refused), Ok(()), Ok(())] = answers.as_slice() else {
+        return Err(format!("the second of four is too large, and the answers are {answers:?}"));
     };
     check!(refused.kind() == ErrorKind::Rejected, "too large is {}", failure_text(refused));
-    drain(&*queue, &[sent[0].body.clone(), sent[2].body.clone()].into())
+    drain(&*queue, &[sent[0].body.clone(), sent[2].body.clone(), sent[3].body.clone()].into())
 }
 
 /// Publishes until it is full, then drains: what was confirmed arrives, and there is room again.
@@ -60,6 +61,19 @@ fn unrouted(broker: &dyn Broker) -> Checked {
             Err(error) => {
                 let kind = error.kind();
                 check!(kind == ErrorKind::Unavailable, "what nobody would receive is {}", failure_text(&error));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A publisher who is refused must not give up its messages: somebody will grant the right.
+fn forbidden(broker: &dyn Broker) -> Checked {
+    for answer in broker.publish(&messages("forbidden", 3)) {
+        match answer {
+            Ok(()) => return Err("it was forbidden, and confirmed".to_owned()),
+            Err(error) => {
+                check!(error.kind() == ErrorKind::Config, "what is forbidden is {}", failure_text(&error));
             }
         }
     }

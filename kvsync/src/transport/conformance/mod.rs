@@ -11,6 +11,7 @@ mod limits;
 mod outages;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -18,6 +19,10 @@ use super::{Broker, Subscription};
 
 /// Makes what the suite runs on.
 pub trait Harness: Send + Sync {
+    /// How long a case waits for what has to happen, before it says that it never does: minutes for a broker that may be
+    /// right, on a machine that may be busy.
+    fn patience(&self) -> Duration;
+
     /// A topic with one empty queue, that no other case sees, on a server that other cases share.
     fn fresh(&self) -> Arc<dyn Topic>;
 
@@ -26,6 +31,10 @@ pub trait Harness: Send + Sync {
 
     /// A publisher whose messages no queue wants; `None` where such a thing cannot be.
     fn unrouted(&self) -> Option<Arc<dyn Broker>>;
+
+    /// A publisher whom the server refuses: with a wrong password, or without the right to publish. `None` where everyone
+    /// may.
+    fn forbidden(&self) -> Option<Arc<dyn Broker>>;
 
     /// A topic on a running server of its own, which the case stops and starts; `None` where there is no server.
     fn own(&self) -> Option<Box<dyn Own>>;
@@ -103,6 +112,7 @@ enum Run {
     /// A queue that takes [`limits::ROOM`] messages.
     Bounded(fn(&dyn Topic) -> Result<(), String>),
     Unrouted(fn(&dyn Broker) -> Result<(), String>),
+    Forbidden(fn(&dyn Broker) -> Result<(), String>),
     /// A consumer in a process that was killed.
     Killed(fn(&dyn Topic) -> Result<Option<()>, String>),
     Own(fn(&dyn Own) -> Result<(), String>),
@@ -112,6 +122,7 @@ impl Case {
     /// Runs the case on a topic of its own.
     #[must_use]
     pub fn run(&self, harness: &dyn Harness) -> Verdict {
+        ground::set_patience(harness.patience());
         let answer = match self.run {
             Run::Topic(run) => run(&*harness.fresh()).map(|()| None),
             Run::Bounded(run) => match harness.bounded(limits::ROOM) {
@@ -121,6 +132,10 @@ impl Case {
             Run::Unrouted(run) => match harness.unrouted() {
                 Some(broker) => run(&*broker).map(|()| None),
                 None => Ok(Some("somebody always receives")),
+            },
+            Run::Forbidden(run) => match harness.forbidden() {
+                Some(broker) => run(&*broker).map(|()| None),
+                None => Ok(Some("everyone may publish")),
             },
             Run::Killed(run) => run(&*harness.fresh())
                 .map(|ran| if ran.is_some() { None } else { Some("its consumers cannot live in other processes") }),

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::ground::{Checked, LONG, bodies, check, drain, message, messages, one, publish_at_last, receive, until};
+use super::ground::{
+    Checked, bodies, check, drain, message, messages, one, patience, publish_at_last, receive, set_patience, until,
+};
 use super::{Case, Own, Run};
 use crate::error::{ErrorKind, failure_text};
 use crate::status::Status;
@@ -52,9 +54,11 @@ fn restarts(own: &dyn Own) -> Checked {
     let (broker, queue) = (own.topic().broker(), own.topic().subscribe());
     publish_at_last(&*broker, &[message("first")])?;
     let held = one(&*queue)?;
-    let over = AtomicBool::new(false);
+    let (over, patience) = (AtomicBool::new(false), patience());
+    let mut stood = BTreeSet::new();
     let published: Checked<BTreeSet<Bytes>> = std::thread::scope(|scope| {
         let traffic = scope.spawn(|| {
+            set_patience(patience);
             let mut confirmed = BTreeSet::new();
             let mut batch = 0;
             while !over.load(Ordering::Acquire) {
@@ -66,7 +70,10 @@ fn restarts(own: &dyn Own) -> Checked {
             }
             Ok(confirmed)
         });
-        let troubled = ENDS.into_iter().try_for_each(|end| {
+        let troubled = ENDS.into_iter().enumerate().try_for_each(|(number, end)| {
+            let stands = messages(&format!("before end {number}"), 3);
+            publish_at_last(&*broker, &stands)?;
+            stood.extend(bodies(&stands));
             end(own);
             own.start();
             publish_at_last(&*own.topic().broker(), &[message("it is back")])
@@ -77,7 +84,7 @@ fn restarts(own: &dyn Own) -> Checked {
     });
     // Whether this end still counts depends on the broker: it may come again.
     held.ack();
-    let wanted: BTreeSet<Bytes> = published?.into_iter().chain([Bytes::from("it is back")]).collect();
+    let wanted: BTreeSet<Bytes> = published?.into_iter().chain(stood).chain([Bytes::from("it is back")]).collect();
     drain(&*queue, &wanted)?;
     until("nothing is left", || {
         receive(&*queue, 100).map(Arrival::ack_all).is_ok()
@@ -109,7 +116,7 @@ fn away(own: &dyn Own) -> Checked {
         publish_at_last(&*broker, &[message("back")])?;
         drain(&*queue, &[Bytes::from("back")].into())?;
         until("both are up again", || {
-            broker.health(LONG).status == Status::Up && queue.health(LONG).status == Status::Up
+            broker.health(patience()).status == Status::Up && queue.health(patience()).status == Status::Up
         })?;
     }
     Ok(())

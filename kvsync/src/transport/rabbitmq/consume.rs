@@ -14,7 +14,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{sleep, timeout, timeout_at};
 
 use super::aside::{Aside, Kept};
-use super::error::failed;
+use super::error::interrupted;
 use super::link::Link;
 use super::subscription::{Arrived, Inbox, Word};
 use super::topology;
@@ -120,7 +120,7 @@ impl Task {
             Ok((channel, consumer))
         };
         let what = format!("consuming the queue `{}`", self.queue);
-        let asked = async { asked.await.map_err(|error| failed(&what, &self.link.place, error)) };
+        let asked = async { asked.await.map_err(|error| interrupted(&what, &self.link.place, error)) };
         match self.link.within(&what, asked).await {
             Ok((channel, consumer)) => Ok((connection, channel, consumer)),
             Err(error) => {
@@ -146,7 +146,7 @@ impl Task {
                 },
                 delivery = consumer.next() => match delivery {
                     Some(Ok(delivery)) => { self.arrived(delivery); Ok(None) }
-                    Some(Err(error)) => Err(failed("consuming", &self.link.place, error)),
+                    Some(Err(error)) => Err(interrupted("consuming", &self.link.place, error)),
                     None => Err(self.cancelled()),
                 },
                 Some(moved) = self.moving.join_next() => self.moved(channel, moved).await.map(|()| None),
@@ -230,14 +230,14 @@ impl Task {
         let all = numbers.last().map(|last| (*last, true));
         for (number, multiple) in all.into_iter().chain(alone.into_iter().map(|number| (number, false))) {
             let told = channel.basic_ack(number, BasicAckOptions { multiple }).await;
-            told.map_err(|error| failed("acknowledging", &self.link.place, error))?;
+            told.map_err(|error| interrupted("acknowledging", &self.link.place, error))?;
         }
         Ok(())
     }
 
     async fn give_back(&self, channel: &Channel, number: u64) -> Result<()> {
         let told = channel.basic_nack(number, BasicNackOptions { multiple: false, requeue: true }).await;
-        told.map_err(|error| failed("giving back a message", &self.link.place, error))
+        told.map_err(|error| interrupted("giving back a message", &self.link.place, error))
     }
 
     /// Publishes it to where it waits, or to the dead letters. It stays open until that is confirmed.

@@ -10,11 +10,11 @@ const NOT_FOUND: u16 = 404;
 const PRECONDITION_FAILED: u16 = 406;
 const NOT_ALLOWED: u16 = 530;
 
-/// The failure of something that was not a publication, at this place.
+/// The failure of something that was not a publication, at this place. None of these is of one message.
 pub(super) fn failed(what: &str, place: &str, error: lapin::Error) -> Error {
     let (kind, advice) = match code(&error) {
-        Some(ACCESS_REFUSED) => (ErrorKind::Rejected, "give the user this right, or another user or password"),
-        Some(NOT_ALLOWED) => (ErrorKind::Rejected, "is there such a virtual host, and may the user use it?"),
+        Some(ACCESS_REFUSED) => (ErrorKind::Config, "give the user this right, or another user or password"),
+        Some(NOT_ALLOWED) => (ErrorKind::Config, "is there such a virtual host, and may the user use it?"),
         Some(NOT_FOUND) => (ErrorKind::Config, "declare it, or let kvsync do so (without `check_only`)"),
         Some(PRECONDITION_FAILED) => (
             ErrorKind::Config,
@@ -25,20 +25,37 @@ pub(super) fn failed(what: &str, place: &str, error: lapin::Error) -> Error {
     Error::new(kind, format!("{what} failed at rabbitmq at {place}; {advice}")).with_source(error)
 }
 
-/// The failure of a publication that was `sent`, or had yet to be.
-pub(super) fn unpublished(place: &str, sent: bool, error: lapin::Error) -> Error {
-    match code(&error) {
+/// Why a consumer that received does so no more. It begins anew, on a topology that was looked at again.
+pub(super) fn interrupted(what: &str, place: &str, error: lapin::Error) -> Error {
+    let advice = match code(&error) {
         Some(PRECONDITION_FAILED) => {
-            let message = format!("rabbitmq at {place} refused a message; is it larger than `max_message_size`?");
-            Error::new(ErrorKind::Rejected, message).with_source(error)
+            "was a message held for longer than the server's `consumer_timeout`? what was taken comes again"
         }
-        Some(ACCESS_REFUSED | NOT_FOUND | NOT_ALLOWED) => failed("publishing", place, error),
-        _ if sent => {
-            let message = format!("rabbitmq at {place} was lost before it confirmed a message; publish it again");
-            Error::new(ErrorKind::UnknownOutcome, message).with_source(error)
-        }
-        _ => failed("publishing", place, error),
-    }
+        Some(NOT_FOUND) => "was the queue deleted?",
+        _ => return failed(what, place, error),
+    };
+    Error::new(ErrorKind::Unavailable, format!("{what} failed at rabbitmq at {place}; {advice}")).with_source(error)
+}
+
+/// The failure of a publication that was handed over.
+pub(super) fn unpublished(place: &str, error: lapin::Error) -> Error {
+    let (kind, message) = match code(&error) {
+        Some(PRECONDITION_FAILED) => (
+            ErrorKind::Rejected,
+            format!("rabbitmq at {place} refused a message; is it larger than `max_message_size`?"),
+        ),
+        Some(ACCESS_REFUSED | NOT_ALLOWED) => return failed("publishing", place, error),
+        // What was handed over before that may have been kept.
+        Some(NOT_FOUND) => (
+            ErrorKind::UnknownOutcome,
+            format!("the exchange was not there at rabbitmq at {place}; declare it, and publish again"),
+        ),
+        _ => (
+            ErrorKind::UnknownOutcome,
+            format!("rabbitmq at {place} was lost before it confirmed a message; publish it again"),
+        ),
+    };
+    Error::new(kind, message).with_source(error)
 }
 
 /// Whether the server closed the channel because of what one of the messages is.

@@ -60,7 +60,7 @@
 //! | the queue is full | [`Unavailable`](crate::ErrorKind::Unavailable), at once; other queues of the exchange may have it | |
 //! | the queue was deleted | [`Unavailable`](crate::ErrorKind::Unavailable) once, then it is declared again | it is declared again when the server tells of it, which 3.10.8 does not always: start consumers anew |
 //! | a message is too large | [`Rejected`](crate::ErrorKind::Rejected), it alone | |
-//! | no right, wrong password, no such virtual host | [`Rejected`](crate::ErrorKind::Rejected) | the same |
+//! | no right, wrong password, no such virtual host | [`Config`](crate::ErrorKind::Config) | the same |
 //! | something stands with other settings, or is missing with `check_only` | [`Config`](crate::ErrorKind::Config) | the same |
 //!
 //! # What it needs

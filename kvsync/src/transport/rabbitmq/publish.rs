@@ -112,14 +112,15 @@ impl Publisher {
             }
         };
         let Attempt { answers, channel } = self.send(channel, letters, deadline).await;
-        match channel.filter(|channel| channel.status().connected()) {
-            Some(channel) => self.idle.lock().push(channel),
-            // A connection that still lives may have been silent only; it is not waited for a second time.
-            None if answers.iter().flatten_err().any(is_of_the_connection) => self.link.suspect(&connection).await,
-            None => {}
+        match channel {
+            Some(channel) if channel.status().connected() => self.idle.lock().push(channel),
+            // The server closed it, for what stands or for one message.
+            Some(_) => {}
+            // A connection that was silent is not waited for a second time.
+            None => self.link.suspect(&connection).await,
         }
-        if answers.iter().flatten_err().any(|error| error.kind() == ErrorKind::Unavailable) {
-            // The queue may have been deleted: then it is declared again before the next attempt.
+        if answers.iter().flatten_err().any(Error::is_retryable) {
+            // The exchange or the queue may have been deleted: then it is declared again before the next attempt.
             self.link.look_again().await;
         }
         answers
@@ -157,8 +158,7 @@ impl Publisher {
                 break;
             };
             // What was handed over and then failed may have been on its way.
-            confirms
-                .extend(sent.into_iter().map(|sent| sent.map_err(|error| unpublished(&self.link.place, true, error))));
+            confirms.extend(sent.into_iter().map(|sent| sent.map_err(|error| unpublished(&self.link.place, error))));
         }
         let mut silent = confirms.len() < letters.len();
         let mut answers = Vec::with_capacity(letters.len());
@@ -170,7 +170,7 @@ impl Publisher {
                 Ok(_) if silent => Err(self.silent(ErrorKind::UnknownOutcome)),
                 Ok(confirm) => match timeout_at(deadline, confirm).await {
                     Ok(Ok(confirmation)) => self.judge(confirmation, &mut returned),
-                    Ok(Err(error)) => Err(unpublished(&self.link.place, true, error)),
+                    Ok(Err(error)) => Err(unpublished(&self.link.place, error)),
                     Err(_) => {
                         silent = true;
                         Err(self.silent(ErrorKind::UnknownOutcome))

@@ -105,6 +105,10 @@ impl Place {
 }
 
 impl Harness for Fresh {
+    fn patience(&self) -> Duration {
+        LONG
+    }
+
     fn fresh(&self) -> Arc<dyn Topic> {
         Arc::new(place(&self.url, |builder| builder).made())
     }
@@ -116,6 +120,10 @@ impl Harness for Fresh {
 
     fn unrouted(&self) -> Option<Arc<dyn Broker>> {
         Some(place(&self.url, |builder| builder.retry_for(Duration::from_millis(50))).broker())
+    }
+
+    fn forbidden(&self) -> Option<Arc<dyn Broker>> {
+        None
     }
 
     fn own(&self) -> Option<Box<dyn Own>> {

@@ -129,7 +129,7 @@ pub(super) fn rights_are_those_that_the_documentation_names() -> Tested {
         let (broker, queue) = (builder.clone().broker()?, builder.subscription()?);
         let (one, other) = (refused(&broker)?, trouble(&queue));
         let told = format!("{one} {one:?} {other} {other:?} {broker:?} {queue:?} {}", broker.health(LONG));
-        assert_eq!((one.kind(), other.kind()), (ErrorKind::Rejected, ErrorKind::Rejected), "{what}: {told}");
+        assert_eq!((one.kind(), other.kind()), (ErrorKind::Config, ErrorKind::Config), "{what}: {told}");
         assert!(!told.contains("hidden-word") && !told.contains("wrong-word"), "{what}: {told}");
     }
     Ok(())

@@ -82,6 +82,10 @@ pub(crate) fn place(url: &str, change: impl FnOnce(Builder) -> Builder) -> Place
 }
 
 impl Harness for Fresh {
+    fn patience(&self) -> Duration {
+        LONG
+    }
+
     fn fresh(&self) -> Arc<dyn Topic> {
         Arc::new(place(&self.url, |builder| builder))
     }
@@ -92,6 +96,10 @@ impl Harness for Fresh {
 
     fn unrouted(&self) -> Option<Arc<dyn Broker>> {
         Some(place(&self.url, Builder::without_queue).broker())
+    }
+
+    fn forbidden(&self) -> Option<Arc<dyn Broker>> {
+        Some(place(&self.url, |builder| builder.user_and_password("guest", "wrong")).broker())
     }
 
     fn own(&self) -> Option<Box<dyn Own>> {
