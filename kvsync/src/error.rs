@@ -94,6 +94,14 @@ impl Error {
         self
     }
 
+    /// The same failure, which is of another kind where it was met.
+    #[cfg(feature = "nats")]
+    #[must_use]
+    pub(crate) fn with_kind(mut self, kind: ErrorKind) -> Self {
+        Arc::make_mut(&mut self.inner).kind = kind;
+        self
+    }
+
     /// What kind of failure it is.
     #[must_use]
     pub fn kind(&self) -> ErrorKind {

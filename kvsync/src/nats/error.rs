@@ -98,6 +98,14 @@ pub(crate) fn is_none(error: &(dyn StdError + 'static)) -> bool {
     told(error).is_some_and(|told| told.error_code() == ErrorCode::NO_MESSAGE_FOUND)
 }
 
+/// Whether the message alone is refused, because of its size.
+pub(crate) fn is_too_large(error: &(dyn StdError + 'static)) -> bool {
+    let by_client = |error: &PublishError| error.kind() == PublishErrorKind::MaxPayloadExceeded;
+    let limits = [ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM, ErrorCode::STREAM_HEADER_EXCEEDS_MAXIMUM];
+    told(error).is_some_and(|told| limits.contains(&told.error_code()))
+        || chain(error).any(|error| error.downcast_ref().is_some_and(by_client))
+}
+
 /// Whether nobody listened to a question: there is no JetStream, or no leader now.
 pub(crate) fn is_nobody(error: &(dyn StdError + 'static)) -> bool {
     chain(error).any(|error| {

@@ -119,12 +119,20 @@ impl Link {
 
     /// Waits until the connection that stands now has ended, or until the server forbids this subject.
     pub(crate) fn cut(&self, subject: &str) -> impl Future<Output = Cut> + Send + use<> {
+        self.cut_by(format!("\"{subject}\""))
+    }
+
+    /// The same for all subjects that begin so.
+    pub(crate) fn cut_below(&self, beginning: &str) -> impl Future<Output = Cut> + Send + use<> {
+        self.cut_by(format!("\"{beginning}"))
+    }
+
+    fn cut_by(&self, quoted: String) -> impl Future<Output = Cut> + Send + use<> {
         let mut signals = self.signals.clone();
         let (before, deaf) = {
             let told = signals.borrow_and_update();
             (told.ended, told.deaf())
         };
-        let quoted = format!("\"{subject}\"");
         async move {
             if let Some(refusal) = deaf {
                 return Cut::Deaf(refusal);

@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep};
 
 use super::builder::{Builder, Timing};
 use super::session::Session;
-use super::{GRACE, HEADROOM, UNTOLD, health, text};
+use super::{GRACE, HEADROOM, UNTOLD, health, of_all, text};
 use crate::bridge::{self, Bridge};
 use crate::error::{Error, ErrorKind, Result};
-use crate::nats::{Cut, Link, Refused, cut_off, publishing};
+use crate::nats::{Cut, Link, Refused, cut_off, is_too_large, publishing};
 use crate::status::Health;
 use crate::transport::{Broker, Message};
 
@@ -212,13 +212,16 @@ pub(super) async fn send(
     let message = PublishMessage::build().payload(body).headers(headers);
     let sent = async { link.jetstream.send_publish(subject.to_owned(), message).await?.await };
     match link.answer(subject, until, sent).await {
+        // A leader of 2.10 confirms a copy also while the first is under way, and that one may fail yet.
+        Ok(Ok(kept)) if kept.duplicate && kept.sequence == 0 => Err(cut_off(&place())),
         Ok(Ok(_)) => Ok(()),
         Ok(Err(error)) => Err(match publishing(error, &place()) {
-            Refused::Full(error) | Refused::Failed(error) | Refused::Unknown(error) => error,
+            Refused::Failed(error) if is_too_large(&error) => error,
+            Refused::Full(error) | Refused::Failed(error) | Refused::Unknown(error) => of_all(error),
             // No condition was named.
             Refused::Conflict => cut_off(&place()),
         }),
-        Err(cut @ (Cut::Forbidden(_) | Cut::Deaf(_))) => Err(link.unanswered(cut)),
+        Err(cut @ (Cut::Forbidden(_) | Cut::Deaf(_))) => Err(of_all(link.unanswered(cut))),
         Err(Cut::Late | Cut::Ended) => Err(cut_off(&place())),
     }
 }

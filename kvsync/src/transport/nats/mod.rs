@@ -69,7 +69,7 @@
 //! | the server is away, at the start too | calls fail as [`Unavailable`](crate::ErrorKind::Unavailable); it is connected to again | the same; what is held stays held, and its ends are told later |
 //! | it is killed and comes back | what was confirmed is there | what was not acknowledged comes again after `ack_wait` |
 //! | it hangs | [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) after [`publish_timeout`](Builder::publish_timeout) | [`Unavailable`](crate::ErrorKind::Unavailable) after 15 seconds without a sign |
-//! | wrong password, missing right | [`Rejected`](crate::ErrorKind::Rejected), with the server's words | the same |
+//! | wrong password, missing right, a stream or queue that cannot be used | [`Config`](crate::ErrorKind::Config), with the server's words; nothing is given up, and it works as soon as that is changed | the same |
 //! | the stream or queue is removed | the stream is made again after a second | both are made again |
 //! | too many messages are held or delayed | | [`max_ack_pending`](Builder::max_ack_pending): nothing more comes until one ends; health is degraded |
 
@@ -88,6 +88,8 @@ use std::time::Duration;
 
 use async_nats::HeaderValue;
 
+use crate::error::{Error, ErrorKind};
+
 pub use self::broker::NatsBroker;
 pub use self::builder::Builder;
 pub use self::queue::NatsQueue;
@@ -100,6 +102,11 @@ const HEADROOM: usize = 8 * 1024;
 const UNTOLD: usize = 1024 * 1024;
 /// What names the form of a body.
 const CONTENT_TYPE: &str = "Content-Type";
+
+/// What a server refuses that is not one message concerns all: who we are, what we may, what stands there.
+fn of_all(error: Error) -> Error {
+    if error.kind() == ErrorKind::Rejected { error.with_kind(ErrorKind::Config) } else { error }
+}
 
 /// A text as the value of a header, which is one line.
 fn text(text: &str) -> HeaderValue {

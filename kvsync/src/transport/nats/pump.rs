@@ -5,14 +5,13 @@
 //! message ended wait while there is no connection; those that are lost cost a redelivery.
 
 use std::collections::{HashMap, VecDeque};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::AckKind;
 use async_nats::{HeaderMap, Message, StatusCode, Subject, Subscriber};
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::future::{BoxFuture, select};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::{mpsc, oneshot};
@@ -21,7 +20,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 use super::builder::Timing;
 use super::queue::{Basket, Fresh};
 use super::session::Session;
-use super::{CONTENT_TYPE, dead, sweep};
+use super::{CONTENT_TYPE, dead, of_all, sweep};
 use crate::error::{Error, ErrorKind, Result};
 use crate::nats::Link;
 
@@ -147,7 +146,9 @@ impl Pump {
     /// Serves until it is told to stop, or fails.
     async fn serve(&mut self, link: &Link, ack_wait: Duration, stop: &mut Stop) -> Result<Option<oneshot::Sender<()>>> {
         let next = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", self.session.topology.stream, self.queue);
-        let mut cut = pin!(link.cut(&next));
+        let ends = self.session.topology.ends(&self.queue);
+        // Rights may be taken away later: who cannot tell how messages ended would get them for ever.
+        let mut cut = select(link.cut(&next).boxed(), link.cut_below(&ends).boxed());
         let inbox = link.nats.new_inbox();
         let subscribed = link.nats.subscribe(inbox.clone()).await;
         let mut messages = subscribed.map_err(|error| lost(&self.queue).with_source(error))?;
@@ -172,7 +173,7 @@ impl Pump {
                 }
                 cut = &mut cut => {
                     self.take_all(&mut messages);
-                    return Err(link.unanswered(cut));
+                    return Err(of_all(link.unanswered(cut.factor_first().0)));
                 }
                 Some(command) = self.commands.recv() => self.obey(command),
                 message = messages.next() => {
@@ -347,6 +348,12 @@ impl Pump {
         let _ = timeout(patience, burials).await;
         for (_, held) in std::mem::take(&mut self.held) {
             self.words.push_back((held.reply, AckKind::Nak(None)));
+        }
+        if !self.words.is_empty() {
+            // Our question is still open there, and 2.9.10 loses sight until `ack_wait` of what it would answer it with. It
+            // looks whether anybody listens when it is asked how the queue is.
+            let asked = self.session.queue_info(&self.queue, Instant::now() + patience).await;
+            tracing::trace!(ok = asked.is_ok(), "the queue {} was told of the farewell", self.queue);
         }
         self.tell(link).await;
         let _ = timeout(patience, link.nats.flush()).await;

@@ -11,13 +11,16 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::of_all;
 use super::subject::{Subjects, Wants};
 use super::topology::Topology;
 use crate::error::{Error, ErrorKind, Result};
-use crate::nats::{Link, Servers, is_missing};
+use crate::nats::{Cut, Link, Servers, is_missing};
 
 /// How long a server may need to remove a stream.
 const REMOVED: Duration = Duration::from_secs(1);
+/// How long to wait for an answer that tells nothing: what comes instead is a refusal.
+const ANSWERED: Duration = Duration::from_secs(1);
 /// For how long it is believed what the queues want.
 const FRESH: Duration = Duration::from_secs(1);
 
@@ -95,7 +98,7 @@ impl Session {
         let soon = until.min(Instant::now() + self.servers.timeout);
         let made = self.link.get_or_try_init(|| Link::connect(self.servers.clone(), self.topology.place(), soon));
         let late = |_| Error::new(ErrorKind::Unavailable, format!("nats at {} did not answer in time", self.at()));
-        let link = timeout_at(until, made).await.map_err(late)??;
+        let link = timeout_at(until, made).await.map_err(late)?.map_err(of_all)?;
         link.connected(until).await?;
         Ok(link)
     }
@@ -113,7 +116,7 @@ impl Session {
         until: Instant,
     ) -> Result<A> {
         let link = self.link(until).await?;
-        link.api(call, question, until.min(Instant::now() + self.timeout)).await
+        link.api(call, question, until.min(Instant::now() + self.timeout)).await.map_err(of_all)
     }
 
     /// Sees to it that the stream, its dead letters and a queue are there. Returns the connection, and after how long
@@ -122,7 +125,21 @@ impl Session {
         self.stream(until).await?;
         self.dead(until).await?;
         let info = self.queue(queue, until).await?;
+        self.may_end(queue, until).await?;
         Ok((self.link(until).await?, info.config.ack_wait))
+    }
+
+    /// Fails for who may not tell how messages ended: the server drops that without a word to whom it came from. Asks for
+    /// more time for a message that there will never be, which changes nothing.
+    async fn may_end(&self, queue: &str, until: Instant) -> Result<()> {
+        let link = self.link(until).await?;
+        let subject = format!("{}1.{}.1.0.0", self.topology.ends(queue), i64::MAX);
+        let told = link.nats.request(subject.clone(), "+WPI".into());
+        match link.ask(&subject, until.min(Instant::now() + ANSWERED), told).await {
+            Err(cut @ (Cut::Forbidden(_) | Cut::Deaf(_))) => Err(of_all(link.unanswered(cut))),
+            // Whoever answers or does not, it was allowed.
+            Ok(_) | Err(Cut::Late | Cut::Ended) => Ok(()),
+        }
     }
 
     /// Sees to it that the stream is there, unless it was before and nobody doubted it since.

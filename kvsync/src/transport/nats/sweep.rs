@@ -5,6 +5,8 @@
 //! which of the messages above were taken and not acknowledged. So the stream keeps what it is given, and whoever
 //! consumes removes, message by message, up to the lowest that some queue still needs. Queues of others count, too.
 
+use std::error::Error as _;
+
 use async_nats::jetstream::consumer::Info;
 use async_nats::jetstream::stream::Info as StreamInfo;
 use futures_util::StreamExt as _;
@@ -71,14 +73,10 @@ pub(super) async fn sweep(session: &Session, until: Instant) -> Result<()> {
 async fn remove(session: &Session, sequence: u64, until: Instant) -> Result<()> {
     let call = format!("STREAM.MSG.DELETE.{}", session.topology.stream);
     match session.api::<Removed>(&call, &One { seq: sequence, no_erase: true }, until).await {
-        // It is gone, or may not be removed; the next attempt tells.
-        Err(error) if error.kind() == ErrorKind::Rejected && !is_forbidden(&error) => Ok(()),
+        // It is gone, or may not be removed: JetStream says so, and the next attempt tells.
+        Err(error) if error.kind() == ErrorKind::Config && error.source().is_some() => Ok(()),
         removed => removed.map(|_| ()),
     }
-}
-
-fn is_forbidden(error: &crate::error::Error) -> bool {
-    std::error::Error::source(error).is_none()
 }
 
 /// Up to which message a queue has acknowledged all that it wants.

@@ -54,6 +54,11 @@ impl Topology {
         format!("{}-dead", self.stream)
     }
 
+    /// What the subjects begin with at which the server is told how messages of a queue ended.
+    pub(super) fn ends(&self, queue: &str) -> String {
+        format!("$JS.ACK.{}.{queue}.", self.stream)
+    }
+
     /// The stream.
     pub(super) fn config(&self) -> Config {
         Config {

@@ -327,9 +327,9 @@ pub(super) fn rights_are_as_documented_and_the_lack_of_them_is_told() -> Tested 
     ] }"#;
     let server = Nats::start(&NatsOptions { settings: settings.into(), ..NatsOptions::default() })?;
     let of = |user: &str| hasty(&server).user_and_password(user, "secret");
-    refused(publishing(&hasty(&server).broker()?), ErrorKind::Rejected, "does not take this user");
+    refused(publishing(&hasty(&server).broker()?), ErrorKind::Config, "does not take this user");
     let wrong = hasty(&server).token("wrong").queue("one")?;
-    refused(wrong.receive(1, MOMENT), ErrorKind::Rejected, "does not take this user");
+    refused(wrong.receive(1, MOMENT), ErrorKind::Config, "does not take this user");
     assert_eq!(wrong.health(LONG).status, Status::Down);
 
     of("maker").queue("one")?.close()?;
@@ -345,8 +345,8 @@ pub(super) fn rights_are_as_documented_and_the_lack_of_them_is_told() -> Tested 
     });
     assert_eq!((broker.health(LONG).status, queue.health(LONG).status), (Status::Up, Status::Up));
 
-    refused(publishing(&of("nobody").broker()?), ErrorKind::Rejected, "permissions violation for publish");
-    refused(of("nobody").queue("one")?.receive(1, MOMENT), ErrorKind::Rejected, "permissions violation for publish");
+    refused(publishing(&of("nobody").broker()?), ErrorKind::Config, "Permissions Violation for Publish");
+    refused(of("nobody").queue("one")?.receive(1, MOMENT), ErrorKind::Config, "Permissions Violation for Publish");
     Ok(())
 }
 
