@@ -26,6 +26,9 @@ pub(crate) struct Progress {
     pub(crate) retries: u64,
     /// Changes that wait for the store.
     pub(crate) backlog: u64,
+    /// Messages that consumers received, and those of them that had been delivered before.
+    pub(crate) received: u64,
+    pub(crate) redelivered: u64,
 }
 
 /// A running process; killed when dropped.
@@ -60,7 +63,14 @@ impl Child {
                 if let Some(figures) = line.strip_prefix("tally ") {
                     let mut figures = figures.split(' ').map(|figure| figure.parse().unwrap_or_default());
                     let mut next = || figures.next().unwrap_or_default();
-                    *told.lock() = Progress { writes: next(), conflicts: next(), retries: next(), backlog: next() };
+                    *told.lock() = Progress {
+                        writes: next(),
+                        conflicts: next(),
+                        retries: next(),
+                        backlog: next(),
+                        received: next(),
+                        redelivered: next(),
+                    };
                 } else if let Some(reason) = line.strip_prefix("dirty ") {
                     // A connection that was cut took with it what a statement had written.
                     if !announced.swap(true, Ordering::SeqCst) && !reason.contains("connection") {

@@ -1,7 +1,7 @@
 //! One run from beginning to end.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -14,13 +14,14 @@ use crate::Outcome;
 use crate::check::{Excuses, compare, entries, outbox, rows};
 use crate::crew::{Crew, Layout};
 use crate::dice::Dice;
-use crate::faults::Stage;
+use crate::faults::{Played, Stage};
 use crate::job::{Job, Singles, StoreAt, cluster, redis};
 use crate::open::{open, patiently};
 use crate::options::{Delivery, End, Options, StoreKind};
 use crate::repair::Keeper;
-use crate::script::{Lane, RELAYS, script};
+use crate::script::{CONSUMERS, Lane, RELAYS, script};
 use crate::serve::Remote;
+use crate::transport::Side;
 use crate::verdict::Verdict;
 use crate::view::{Direct, Seen, View};
 use crate::watch::Watch;
@@ -72,15 +73,25 @@ pub(crate) fn run(options: &Options, world: &World) -> Outcome<bool> {
     let crew = Crew::start(jobs, Arc::clone(&INTERRUPTED))?;
     let watch = Arc::new(Watch::default());
     let readers = readers(options, &watch, &view)?;
-    let faults = AtomicUsize::new(0);
-    play(options, world, &crew, layout, &watch, &faults)?;
+    let played = Played::default();
+    play(options, world, &crew, layout, &watch, &played)?;
     if is_interrupted() {
         return Err("interrupted; everything that was started is stopped".into());
     }
+    let played = played.into_inner();
+    let kinds: Vec<String> = played.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    println!("faults: {}", kinds.join(", "));
     println!("no more faults; waiting until everything that was written is in the store");
     let mut trouble = Vec::new();
     if let Err(error) = quiet(&crew, layout) {
         trouble.push(format!("not everything could be flushed: {error}"));
+    }
+    if let Some(broker) = &world.broker {
+        match broker.left() {
+            Ok(None) => {}
+            Ok(Some(left)) => trouble.push(format!("the broker still holds {left}")),
+            Err(error) => trouble.push(format!("the broker could not be asked what it holds: {error}")),
+        }
     }
     watch.stop();
     for reader in readers {
@@ -93,6 +104,9 @@ pub(crate) fn run(options: &Options, world: &World) -> Outcome<bool> {
         "quiet: {} conflicts, {} retries, {reads} reads; {killed} processes were killed, {dirty} said that a table is dirty",
         progress.conflicts, progress.retries
     );
+    if world.broker.is_some() {
+        println!("consumers received {} messages, {} of them again", progress.received, progress.redelivered);
+    }
     let mut verdict = watch.verdict();
     verdict.add(&settle(options, world, &crew, layout, &*view, &mut trouble)?);
     trouble.extend(crew.complaints());
@@ -100,7 +114,7 @@ pub(crate) fn run(options: &Options, world: &World) -> Outcome<bool> {
     for trouble in trouble.iter().take(20) {
         println!("failed: {trouble}");
     }
-    println!("writes={} faults={} {verdict}", progress.writes, faults.load(Ordering::SeqCst));
+    println!("writes={} faults={} {verdict}", progress.writes, played.values().sum::<usize>());
     Ok(verdict.is_clean() && trouble.is_empty())
 }
 
@@ -147,6 +161,7 @@ fn settle(
     let first = compare(&truth, &stored, &allowed);
     println!("{} rows, {} entries; before repair: {first}", truth.len(), stored.len());
     let keeper = match (layout.owner, options.delivery) {
+        _ if options.transport.is_some() => Keeper::Piped(crew, layout),
         (Some(owner), _) => Keeper::Other(crew, owner),
         (None, Delivery::Memory) => Keeper::Own(open(&job(world, options, false, 0))?.build()?),
         (None, _) => Keeper::Other(crew, layout.relays),
@@ -188,11 +203,11 @@ fn disagreement(verdict: &Verdict, stored: &HashMap<String, Seen>, keeper: &Keep
 }
 
 /// Lets faults happen until enough was written.
-fn play(options: &Options, world: &World, crew: &Crew, layout: Layout, watch: &Watch, faults: &AtomicUsize) -> Outcome {
+fn play(options: &Options, world: &World, crew: &Crew, layout: Layout, watch: &Watch, played: &Played) -> Outcome {
     let (begin, over) = (Instant::now(), AtomicBool::new(false));
     let tell = !is_told_before(options);
     let last = Mutex::default();
-    let stage = Stage { world, crew, layout, watch, over: &over, count: faults, last: &last, tell };
+    let stage = Stage { world, crew, layout, watch, over: &over, played, last: &last, tell };
     thread::scope(|scope| {
         let lanes: Vec<_> = Lane::ALL
             .into_iter()
@@ -225,7 +240,7 @@ fn wait_for_the_end(options: &Options, begin: Instant, stage: &Stage<'_>) -> Out
         if told.0.elapsed() >= Duration::from_secs(2) || over {
             #[allow(clippy::cast_precision_loss, reason = "a rate for people")]
             let rate = progress.writes.saturating_sub(told.1) as f64 / told.0.elapsed().as_secs_f64();
-            let (faults, backlog) = (stage.count.load(Ordering::SeqCst), progress.backlog);
+            let (faults, backlog) = (stage.played.lock().values().sum::<usize>(), progress.backlog);
             let seconds = begin.elapsed().as_secs_f64();
             let last = stage.last.lock().map(|fault| format!("; last {fault}")).unwrap_or_default();
             println!(
@@ -260,33 +275,50 @@ const WIDE: usize = 64 << 20;
 fn jobs(world: &World, options: &Options) -> (Vec<Job>, Layout) {
     let of = |place: usize| Job {
         singles: *[Singles::Never, Singles::Alone, Singles::Wrapped].get(place % 3).unwrap_or(&Singles::Never),
-        queue: if place % 3 == 2 && options.delivery == Delivery::Memory { NARROW } else { WIDE },
+        queue: if place % 3 == 2 && options.delivery == Delivery::Memory && options.transport.is_none() {
+            NARROW
+        } else {
+            WIDE
+        },
         ..job(world, options, true, options.seed.wrapping_add((place as u64) << 48))
     };
     let owner = Job { socket: Some(world.socket()), refill: options.store == StoreKind::Memory, ..of(options.writers) };
-    if options.delivery == Delivery::Memory && options.store.is_owned() {
+    if options.delivery == Delivery::Memory && options.store.is_owned() && options.transport.is_none() {
         let singles = if options.seed.is_multiple_of(2) { Singles::Wrapped } else { Singles::Alone };
         let queue = if options.seed.is_multiple_of(3) { NARROW } else { WIDE };
         let job = Job { threads: options.writers, singles, queue, ..owner };
-        return (vec![job], Layout { relays: 1, owner: Some(0) });
+        return (vec![job], Layout { relays: 1, consumers: 1, owner: Some(0) });
     }
     let stranger = |place: usize| options.delivery == Delivery::Triggers && place % 2 == 1;
     let mut jobs: Vec<Job> = (0..options.writers).map(|place| Job { stranger: stranger(place), ..of(place) }).collect();
-    let mut layout = Layout { relays: jobs.len(), owner: None };
+    let mut layout = Layout { relays: jobs.len(), consumers: jobs.len(), owner: None };
+    let alone = options.store.is_owned() && options.transport.is_none();
     if options.delivery != Delivery::Memory {
         // Writers leave everything to the outbox; the store of an owner they could not even reach.
         for job in &mut jobs {
             job.relay = false;
-            if options.store.is_owned() {
+            if alone {
                 job.store = StoreAt::Memory;
             }
         }
-        if options.store.is_owned() {
+        if alone {
             layout.owner = Some(jobs.len());
             jobs.push(Job { threads: 0, ..owner });
         } else {
             jobs.extend((0..RELAYS).map(|relay| Job { threads: 0, ..of(options.writers + relay) }));
         }
+    }
+    layout.consumers = jobs.len();
+    if let Some(transport) = world.transport_at(Side::Consumers) {
+        let shared = !options.store.is_owned();
+        let consumer = |place: usize| Job {
+            transport: Some(transport.clone()),
+            relay: false,
+            threads: 0,
+            socket: (!shared).then(|| world.socket()),
+            ..of(place)
+        };
+        jobs.extend((0..if shared { CONSUMERS } else { 1 }).map(|place| consumer(layout.consumers + place)));
     }
     (jobs, layout)
 }
@@ -297,6 +329,7 @@ fn job(world: &World, options: &Options, through_faults: bool, seed: u64) -> Job
         writer: 0,
         seed,
         delivery: options.delivery,
+        transport: world.transport_at(Side::Publishers),
         relay: through_faults,
         stranger: false,
         threads: 1,

@@ -21,7 +21,9 @@ const QUIET: Duration = Duration::from_mins(4);
 pub(crate) struct Layout {
     /// The first relay.
     pub(crate) relays: usize,
-    /// The process that owns the store.
+    /// The first consumer of a broker; behind the last process where there is none.
+    pub(crate) consumers: usize,
+    /// The process that owns the store, and does everything but write.
     pub(crate) owner: Option<usize>,
 }
 
@@ -61,17 +63,24 @@ impl Crew {
     /// other is not there yet.
     pub(crate) fn kill(&self, place: usize, between: impl FnOnce()) -> Outcome {
         if let Some(child) = self.take(place) {
-            self.excuses.lock().killed.insert(child.writer);
+            if !self.consumes(place) {
+                self.excuses.lock().killed.insert(child.writer);
+            }
             child.kill()?;
         }
         between();
         self.fill(place)
     }
 
+    /// Whether the process at this place takes from a broker: what it is killed with is delivered again.
+    fn consumes(&self, place: usize) -> bool {
+        self.jobs.get(place).is_some_and(|job| job.consumes().is_some())
+    }
+
     /// Lets the process at this place end in good order, and starts another there, as [`kill`](Self::kill).
     pub(crate) fn retire(&self, place: usize, between: impl FnOnce()) -> Outcome {
         if let Some(mut child) = self.take(place) {
-            child.tell("stop")?;
+            child.tell(if self.consumes(place) { "leave" } else { "stop" })?;
             let deadline = Instant::now() + QUIET;
             let answer = loop {
                 match child.answer(Duration::from_millis(100)) {
@@ -84,7 +93,9 @@ impl Crew {
             if answer != "flushed" {
                 // Faults go on meanwhile: it ends with what it could not write, as if it had been killed, and says so.
                 println!("  process {} stopped in good order and said `{answer}`", child.writer);
-                self.excuses.lock().killed.insert(child.writer);
+                if !self.consumes(place) {
+                    self.excuses.lock().killed.insert(child.writer);
+                }
             }
             if child.is_dirty() {
                 self.excuses.lock().dirty.insert(child.writer);
@@ -135,6 +146,8 @@ impl Crew {
             sum.conflicts += of_one.conflicts;
             sum.retries += of_one.retries;
             sum.backlog += of_one.backlog;
+            sum.received += of_one.received;
+            sum.redelivered += of_one.redelivered;
         }
         sum
     }
@@ -154,9 +167,9 @@ impl Crew {
     /// Lets every process stop to write, and waits until all that they wrote is in the store. Those who deliver come
     /// last, as they wait for what is there when they are asked.
     pub(crate) fn quiet(&self, layout: Layout) -> Outcome {
-        let (writers, others) = self.places.split_at(layout.relays.min(self.places.len()));
-        Self::flushed(writers)?;
-        Self::flushed(others)
+        let (others, consumers) = self.places.split_at(layout.consumers.min(self.places.len()));
+        let (writers, relays) = others.split_at(layout.relays.min(others.len()));
+        [writers, relays, consumers].into_iter().try_for_each(Self::flushed)
     }
 
     fn flushed(places: &[Mutex<Option<Child>>]) -> Outcome {

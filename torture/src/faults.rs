@@ -1,6 +1,7 @@
 //! Makes things go wrong, as the script says.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,7 @@ use parking_lot::Mutex;
 use xtask::servers::{Fault as NetFault, Proxy, Redis, RedisCluster, Side};
 
 use crate::Outcome;
+use crate::broker::Broker;
 use crate::crew::{Crew, Layout};
 use crate::script::{Event, Fault, Net, PRIMARIES};
 use crate::watch::Watch;
@@ -15,6 +17,9 @@ use crate::world::{Base, Store, World};
 
 /// A node of a cluster that is silent for so long is taken for dead.
 pub(crate) const SILENCE: Duration = Duration::from_secs(2);
+
+/// Faults that happened, by their kind.
+pub(crate) type Played = Mutex<BTreeMap<&'static str, usize>>;
 
 /// What faults happen to.
 pub(crate) struct Stage<'a> {
@@ -24,8 +29,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) watch: &'a Watch,
     /// Faults end once this is set.
     pub(crate) over: &'a AtomicBool,
-    /// How many there were.
-    pub(crate) count: &'a AtomicUsize,
+    /// How many there were, of each kind.
+    pub(crate) played: &'a Played,
     /// The one that began last.
     pub(crate) last: &'a Mutex<Option<Fault>>,
     /// Whether each is told as it begins.
@@ -50,7 +55,7 @@ impl Stage<'_> {
             }
             *self.last.lock() = Some(event.fault);
             self.perform(event.fault).map_err(|error| format!("{}: {error}", event.fault))?;
-            self.count.fetch_add(1, Ordering::SeqCst);
+            *self.played.lock().entry(event.fault.kind()).or_default() += 1;
         }
         Ok(())
     }
@@ -76,6 +81,30 @@ impl Stage<'_> {
             Fault::PauseOwner(long) => self.crew.pause(self.layout.owner.ok_or("nobody owns the store")?, millis(long)),
             Fault::KillRelay(relay) => self.crew.kill(self.layout.relays + relay, || ()),
             Fault::PauseRelay(relay, long) => self.crew.pause(self.layout.relays + relay, millis(long)),
+            Fault::KillConsumer(which) => self.crew.kill(self.layout.consumers + which, || ()),
+            Fault::RetireConsumer(which) => self.crew.retire(self.layout.consumers + which, || ()),
+            Fault::PauseConsumer(which, long) => self.crew.pause(self.layout.consumers + which, millis(long)),
+            Fault::KillBroker(long) | Fault::RestartBroker(long) => {
+                let process = self.broker()?.process();
+                if matches!(fault, Fault::KillBroker(_)) { process.kill() } else { process.stop() }?;
+                thread::sleep(millis(long));
+                Ok(process.restart()?)
+            }
+            Fault::PauseBroker(long) => {
+                let process = self.broker()?.process();
+                process.pause()?;
+                thread::sleep(millis(long));
+                Ok(process.resume()?)
+            }
+            Fault::CloseConnections => self.broker()?.close_connections(),
+            Fault::PublisherNet(net, long) => {
+                misbehave(&self.broker()?.publishers, net, long);
+                Ok(())
+            }
+            Fault::ConsumerNet(net, long) => {
+                misbehave(&self.broker()?.consumers, net, long);
+                Ok(())
+            }
             Fault::KillStore(node, long) => {
                 let node = self.node(node)?;
                 node.kill()?;
@@ -117,6 +146,10 @@ impl Stage<'_> {
                 Base::Sqlite(_) => Err("this database has no server".into()),
             },
         }
+    }
+
+    fn broker(&self) -> Outcome<&Broker> {
+        self.world.broker.as_ref().ok_or_else(|| "there is no broker".into())
     }
 
     fn node(&self, index: usize) -> Outcome<&Redis> {

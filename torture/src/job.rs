@@ -1,9 +1,10 @@
 //! What a child process is told.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use kvsync::Builder;
+use kvsync::store::SyncStore;
 use kvsync::store::embedded::EmbeddedStore;
 use kvsync::store::memory::MemoryStore;
 use kvsync::store::redis::RedisStore;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
 use crate::options::Delivery;
+use crate::transport::{Side, TransportAt};
 
 /// The variable that carries a job; without it the process is the conductor.
 pub(crate) const JOB: &str = "KVSYNC_TORTURE_JOB";
@@ -24,6 +26,8 @@ pub(crate) struct Job {
     pub(crate) seed: u64,
     /// How changes travel.
     pub(crate) delivery: Delivery,
+    /// Through which broker they travel, if they do, and on which side of it the process stands.
+    pub(crate) transport: Option<(Side, TransportAt)>,
     /// Whether it brings what waits in the outbox to the store.
     pub(crate) relay: bool,
     /// Whether its writers know nothing of kvsync.
@@ -70,14 +74,21 @@ pub(crate) enum DatabaseAt {
     Postgres(String),
 }
 
+impl Job {
+    /// The broker that the process takes from, to write into the store.
+    pub(crate) fn consumes(&self) -> Option<&TransportAt> {
+        self.transport.as_ref().and_then(|(side, at)| (*side == Side::Consumers).then_some(at))
+    }
+}
+
 impl StoreAt {
-    /// Gives the store to a builder.
-    pub(crate) fn onto(&self, builder: Builder) -> Outcome<Builder> {
+    /// Opens the store.
+    pub(crate) fn open(&self) -> Outcome<Arc<dyn SyncStore>> {
         Ok(match self {
-            Self::Memory => builder.store(MemoryStore::new()),
-            Self::Embedded(folder) => builder.store(EmbeddedStore::open(folder)?),
-            Self::Redis(url) => builder.store(redis(url)?),
-            Self::Cluster(urls) => builder.store(cluster(urls)?),
+            Self::Memory => Arc::new(MemoryStore::new()),
+            Self::Embedded(folder) => Arc::new(EmbeddedStore::open(folder)?),
+            Self::Redis(url) => Arc::new(redis(url)?),
+            Self::Cluster(urls) => Arc::new(cluster(urls)?),
         })
     }
 }

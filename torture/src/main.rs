@@ -3,9 +3,11 @@
 //!
 //! The conductor starts this program again for each process, with a job in its environment.
 
+mod broker;
 mod check;
 mod child;
 mod conductor;
+mod consume;
 mod crew;
 mod dice;
 mod faults;
@@ -17,6 +19,7 @@ mod repair;
 mod script;
 mod serve;
 mod steps;
+mod transport;
 mod verdict;
 mod view;
 mod watch;
@@ -34,7 +37,9 @@ type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 fn main() -> ExitCode {
     if let Ok(job) = std::env::var(job::JOB) {
-        let outcome = serde_json::from_str(&job).map_err(Into::into).and_then(|job| writer::run(&job));
+        let outcome = serde_json::from_str(&job)
+            .map_err(Into::into)
+            .and_then(|job: job::Job| if job.consumes().is_some() { consume::run(&job) } else { writer::run(&job) });
         return outcome.map_or_else(|error| failed(&*error, 1), |()| ExitCode::SUCCESS);
     }
     let options = match options::Options::parse(std::env::args().skip(1)) {

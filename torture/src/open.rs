@@ -22,18 +22,27 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const OUTBOX_POLL: Duration = Duration::from_millis(50);
 const OUTBOX_LEASE: Duration = Duration::from_millis(500);
 
-/// The job's store and database.
+/// The job's database, and its store or the broker that leads there.
 pub(crate) fn open(job: &Job) -> Outcome<Builder> {
-    let builder = job.store.onto(KvSync::builder())?.workers(2).queue_bytes(job.queue);
+    let builder = match &job.transport {
+        Some((_, transport)) => transport.publishing(KvSync::builder())?,
+        None => KvSync::builder().store(job.store.open()?),
+    };
+    Ok(beside(job, builder))
+}
+
+/// The job's database beside what the builder has.
+pub(crate) fn beside(job: &Job, builder: Builder) -> Builder {
+    let builder = builder.workers(2).queue_bytes(job.queue);
     let builder = builder.relay(job.relay).outbox_poll(OUTBOX_POLL).outbox_lease(OUTBOX_LEASE);
-    Ok(match job.database.clone() {
+    match job.database.clone() {
         DatabaseAt::Sqlite(path) => {
             builder.database(registered(job, Database::<Sqlite>::new("main", move || sqlite(&path))))
         }
         DatabaseAt::Postgres(url) => {
             builder.database(registered(job, Database::<Pg>::new("main", move || postgres(&url))))
         }
-    })
+    }
 }
 
 fn registered<DB: SyncBackend>(job: &Job, database: Database<DB>) -> Database<DB>

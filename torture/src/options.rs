@@ -18,14 +18,21 @@ store is compared with the database, and so is every version that readers saw.
   --store memory|embedded|redis|cluster   where rows are synced to; redis
   --db sqlite|postgres                    where they are written; postgres
   --delivery memory|outbox|triggers       how changes travel; memory
+  --transport none|rabbitmq|nats          through which broker: processes that write (with an outbox: that deliver it)
+                                          publish, and consumers write into the store; none
   --writers N                             processes that write, or threads where one process owns the store and changes
                                           travel in memory; 4
   --rows N                                primary keys of the largest table; 400
   --seconds N                             how long they write; 10
   --writes N                              write until so many rows were written instead
   --seed N                                what the script and the writers draw from; the same seed gives the same script
-  --faults none|all|LANE,..               what goes wrong, of processes, store and database; all
+  --faults none|all|LANE,..               what goes wrong, of processes, store, database, broker and consumers; all
   --script                                print the script of such a run, its first minute at most, and end
+
+With a broker the same is looked for: readers and the comparison at the end see the store, whoever writes into it. Before
+that every queue has to be empty, and no dead letter there. A store in memory would forget with its consumer: it takes
+no transport. Queues of publishers are wide: rows that overflow them are left to runs without a broker. With `--delivery
+memory` only the kill of a writer may take something with it, with an outbox nothing may.
 
 The last line is `writes=.. faults=.. stale=0 ghost=0 orphan=0 resurrected=0 backwards=0 lost=0`. The exit code is 0
 when all of these are zero and nothing else failed, and 1 otherwise; 2 when the arguments make no sense, 3 when the
@@ -56,6 +63,13 @@ pub(crate) enum Delivery {
     Triggers,
 }
 
+/// Through which broker changes travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Transport {
+    RabbitMq,
+    Nats,
+}
+
 /// When the writers stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -69,6 +83,7 @@ pub(crate) struct Options {
     pub(crate) store: StoreKind,
     pub(crate) database: DatabaseKind,
     pub(crate) delivery: Delivery,
+    pub(crate) transport: Option<Transport>,
     pub(crate) writers: usize,
     pub(crate) rows: i32,
     pub(crate) end: End,
@@ -91,6 +106,7 @@ impl Options {
             store: StoreKind::Redis,
             database: DatabaseKind::Postgres,
             delivery: Delivery::Memory,
+            transport: None,
             writers: 4,
             rows: 400,
             end: End::After(Duration::from_secs(10)),
@@ -110,8 +126,8 @@ impl Options {
                     options.script_only = true;
                     continue;
                 }
-                "--store" | "--db" | "--delivery" | "--writers" | "--rows" | "--seconds" | "--writes" | "--seed"
-                | "--faults" => {}
+                "--store" | "--db" | "--delivery" | "--transport" | "--writers" | "--rows" | "--seconds"
+                | "--writes" | "--seed" | "--faults" => {}
                 _ => return Err(format!("there is no option `{name}`").into()),
             }
             let value = value.or_else(|| arguments.next()).ok_or_else(|| format!("{name} needs a value"))?;
@@ -119,6 +135,11 @@ impl Options {
         }
         if !(1..=256).contains(&options.writers) || !(1..=1_000_000_000).contains(&options.rows) {
             return Err("--writers takes 1 to 256, --rows 1 to 1000000000".into());
+        }
+        if options.store == StoreKind::Memory && options.transport.is_some() {
+            return Err(
+                "a store in memory forgets what its consumer has acknowledged; take another with a transport".into()
+            );
         }
         Ok(Some(options))
     }
@@ -149,6 +170,14 @@ impl Options {
                     _ => return Err(unknown("delivery", value, "memory, outbox, triggers")),
                 }
             }
+            "--transport" => {
+                self.transport = match value {
+                    "none" => None,
+                    "rabbitmq" => Some(Transport::RabbitMq),
+                    "nats" => Some(Transport::Nats),
+                    _ => return Err(unknown("transport", value, "none, rabbitmq, nats")),
+                }
+            }
             "--faults" => {
                 self.faults = match value {
                     "none" => Vec::new(),
@@ -169,9 +198,13 @@ impl Options {
 
 impl fmt::Display for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { store, database, delivery, writers, rows, end, seed, .. } = self;
+        let Self { store, database, delivery, transport, writers, rows, end, seed, .. } = self;
         let words = format!("--store {store:?} --db {database:?} --delivery {delivery:?}").to_lowercase();
-        write!(f, "{words} --writers {writers} --rows {rows}")?;
+        f.write_str(&words)?;
+        if let Some(transport) = transport {
+            write!(f, " --transport {}", format!("{transport:?}").to_lowercase())?;
+        }
+        write!(f, " --writers {writers} --rows {rows}")?;
         match end {
             End::After(time) => write!(f, " --seconds {}", time.as_secs())?,
             End::Writes(writes) => write!(f, " --writes {writes}")?,
@@ -214,6 +247,7 @@ mod tests {
             "--store cluster --db sqlite --delivery outbox --writers 3 --rows 50 --writes 7 --seed 9",
             "--store redis --db postgres --delivery memory --writers 4 --rows 20 --seconds 7 --seed 9 --faults store,database",
             "--store redis --db postgres --delivery memory --writers 4 --rows 20 --seconds 7 --seed 9 --faults none",
+            "--store redis --db postgres --delivery outbox --transport rabbitmq --writers 4 --rows 20 --seconds 7 --seed 9",
         ] {
             let options = parse(line)?.ok_or("no help was asked for")?;
             assert_eq!(options.to_string(), line);
@@ -233,6 +267,8 @@ mod tests {
             "--seed -1",
             "--colour red",
             "--faults disk",
+            "--transport pigeon",
+            "--store memory --transport nats",
         ] {
             assert!(parse(line).is_err(), "{line}");
         }

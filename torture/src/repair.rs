@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use kvsync::KvSync;
 
 use crate::Outcome;
-use crate::crew::Crew;
+use crate::crew::{Crew, Layout};
 use crate::models::{Account, Badge, Member};
 use crate::writer::QUIET;
 
@@ -18,6 +18,8 @@ pub(crate) enum Keeper<'a> {
     Own(KvSync),
     /// The process at this place.
     Other(&'a Crew, usize),
+    /// A consumer reaches the store, and what delivers rows of the outbox reaches the broker.
+    Piped(&'a Crew, Layout),
 }
 
 impl Keeper<'_> {
@@ -26,6 +28,12 @@ impl Keeper<'_> {
         match self {
             Self::Own(kv) => perform(kv, command),
             Self::Other(crew, place) => crew.ask(*place, command),
+            Self::Piped(crew, layout) if command == "replay" => {
+                let told = crew.ask(layout.relays, command)?;
+                crew.ask(layout.consumers, "drain")?;
+                Ok(told)
+            }
+            Self::Piped(crew, layout) => crew.ask(layout.consumers, command),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use crate::options::{DatabaseKind, Delivery, Options, StoreKind};
+use crate::options::{DatabaseKind, Delivery, Options, StoreKind, Transport};
 
 /// Something that goes wrong. Times are in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,24 @@ pub(crate) enum Fault {
     Failover(usize),
     /// A primary gets SIGKILL, and a replica takes over: what it had not been told is lost.
     CrashFailover(usize),
+    /// A consumer of the broker gets SIGKILL, and another one takes its place.
+    KillConsumer(usize),
+    /// A consumer of the broker stops in good order, and another one takes its place.
+    RetireConsumer(usize),
+    /// A consumer of the broker gets SIGSTOP, and SIGCONT later.
+    PauseConsumer(usize, u64),
+    /// The broker gets SIGKILL, and is started again later.
+    KillBroker(u64),
+    /// The broker stops in good order, and is started again later.
+    RestartBroker(u64),
+    /// The broker gets SIGSTOP, and SIGCONT later.
+    PauseBroker(u64),
+    /// An operator closes every connection of the broker.
+    CloseConnections,
+    /// The network between those who publish and the broker misbehaves.
+    PublisherNet(Net, u64),
+    /// The network between the consumers and the broker misbehaves.
+    ConsumerNet(Net, u64),
     /// The network between the writers and the store misbehaves.
     StoreNet(Net, u64),
     /// The network between the writers and the database misbehaves.
@@ -75,16 +93,20 @@ pub(crate) enum Lane {
     Processes,
     Store,
     Database,
+    Broker,
+    Consumers,
 }
 
 impl Lane {
-    pub(crate) const ALL: [Self; 3] = [Self::Processes, Self::Store, Self::Database];
+    pub(crate) const ALL: [Self; 5] = [Self::Processes, Self::Store, Self::Database, Self::Broker, Self::Consumers];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Processes => "processes",
             Self::Store => "store",
             Self::Database => "database",
+            Self::Broker => "broker",
+            Self::Consumers => "consumers",
         }
     }
 }
@@ -92,10 +114,10 @@ impl Lane {
 /// The faults of a lane, without end; none where the options leave nothing to go wrong.
 pub(crate) fn script(options: &Options, lane: Lane) -> impl Iterator<Item = Event> + use<> {
     let mut random = StdRng::seed_from_u64(options.seed ^ ((lane as u64 + 1) << 56));
-    let draw = drawing(options, lane);
+    let mut draw = drawing(options, lane);
     let mut at = Duration::from_millis(random.random_range(200..600));
     std::iter::from_fn(move || {
-        let (fault, lasts) = draw.as_ref()?.draw(&mut random);
+        let (fault, lasts) = draw.as_mut()?.draw(&mut random);
         let event = Event { at, fault };
         at += Duration::from_millis(lasts + random.random_range(150..900));
         Some(event)
@@ -108,10 +130,15 @@ struct Drawing {
     store: StoreKind,
     relays: usize,
     writers: usize,
+    transport: Option<Transport>,
+    /// What is left of the faults of the broker that come once in each round.
+    deck: Vec<usize>,
 }
 
-/// How many relays there are where the store can be reached by several processes.
+/// How many relays there are where the store, or a broker, can be reached by several processes.
 pub(crate) const RELAYS: usize = 2;
+/// How many consumers there are where the store can be reached by several processes.
+pub(crate) const CONSUMERS: usize = 2;
 /// Primaries of a cluster; each has a replica.
 pub(crate) const PRIMARIES: usize = 3;
 
@@ -121,19 +148,25 @@ fn drawing(options: &Options, lane: Lane) -> Option<Drawing> {
         Lane::Processes => false,
         Lane::Store => owned,
         Lane::Database => options.database == DatabaseKind::Sqlite,
+        Lane::Broker | Lane::Consumers => options.transport.is_none(),
     };
-    let relays = if options.delivery == Delivery::Memory || owned { 0 } else { RELAYS };
+    let alone = owned && options.transport.is_none();
+    let relays = if options.delivery == Delivery::Memory || alone { 0 } else { RELAYS };
     // Where the writers are threads of the owner, it is the only process.
-    let writers = if owned && options.delivery == Delivery::Memory { 0 } else { options.writers };
-    (options.faults.contains(&lane) && !nothing).then_some(Drawing { lane, store: options.store, relays, writers })
+    let writers = if alone && options.delivery == Delivery::Memory { 0 } else { options.writers };
+    let (store, transport) = (options.store, options.transport);
+    let drawing = Drawing { lane, store, relays, writers, transport, deck: Vec::new() };
+    (options.faults.contains(&lane) && !nothing).then_some(drawing)
 }
 
 impl Drawing {
     /// A fault, and how long it lasts at least.
-    fn draw(&self, random: &mut StdRng) -> (Fault, u64) {
+    fn draw(&mut self, random: &mut StdRng) -> (Fault, u64) {
         match self.lane {
             Lane::Processes => self.processes(random),
             Lane::Store => self.of_store(random),
+            Lane::Broker => self.of_broker(random),
+            Lane::Consumers => self.consumers(random),
             Lane::Database => {
                 let long = random.random_range(50..900);
                 match random.random_range(0..10) {
@@ -146,7 +179,7 @@ impl Drawing {
 
     fn processes(&self, random: &mut StdRng) -> (Fault, u64) {
         let long = random.random_range(20..900);
-        let owner = usize::from(self.store.is_owned());
+        let owner = usize::from(self.store.is_owned() && self.transport.is_none());
         let which = random.random_range(0..self.writers + self.relays + owner);
         let kind = random.random_range(0..10);
         if which < self.writers {
@@ -164,6 +197,36 @@ impl Drawing {
                 6 => (Fault::RetireOwner, 1500),
                 _ => (Fault::PauseOwner(long), long),
             }
+        }
+    }
+
+    /// Every fault comes in each round, so that a short run has all of them.
+    fn of_broker(&mut self, random: &mut StdRng) -> (Fault, u64) {
+        if self.deck.is_empty() {
+            self.deck = (0..10).collect();
+        }
+        let card = self.deck.swap_remove(random.random_range(0..self.deck.len()));
+        let long = random.random_range(50..900);
+        // A node of RabbitMQ takes seconds to start.
+        let start = if self.transport == Some(Transport::RabbitMq) { 7000 } else { 500 };
+        match card {
+            0..2 => (Fault::KillBroker(long), long + start),
+            2 => (Fault::RestartBroker(long), long + start),
+            3 => (Fault::PauseBroker(long), long),
+            4..6 => (Fault::CloseConnections, 300),
+            6..8 => (Fault::PublisherNet(Net::draw(random), long), long),
+            _ => (Fault::ConsumerNet(Net::draw(random), long), long),
+        }
+    }
+
+    fn consumers(&self, random: &mut StdRng) -> (Fault, u64) {
+        let which = random.random_range(0..if self.store.is_owned() { 1 } else { CONSUMERS });
+        let long =
+            if random.random_range(0..3) == 0 { random.random_range(2200..4000) } else { random.random_range(20..900) };
+        match random.random_range(0..10) {
+            0..6 => (Fault::KillConsumer(which), 500),
+            6..8 => (Fault::RetireConsumer(which), 500),
+            _ => (Fault::PauseConsumer(which, long), long),
         }
     }
 
@@ -201,6 +264,39 @@ impl Net {
     }
 }
 
+impl Fault {
+    /// What it is called when such faults are counted.
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::KillWriter(_) => "kill -9 of a writer",
+            Self::RetireWriter(_) => "end of a writer",
+            Self::PauseWriter(..) => "SIGSTOP of a writer",
+            Self::KillOwner => "kill -9 of the owner",
+            Self::RetireOwner => "end of the owner",
+            Self::PauseOwner(_) => "SIGSTOP of the owner",
+            Self::KillRelay(_) => "kill -9 of a relay",
+            Self::PauseRelay(..) => "SIGSTOP of a relay",
+            Self::KillConsumer(_) => "kill -9 of a consumer",
+            Self::RetireConsumer(_) => "end of a consumer",
+            Self::PauseConsumer(..) => "SIGSTOP of a consumer",
+            Self::KillBroker(_) => "kill -9 of the broker",
+            Self::RestartBroker(_) => "restart of the broker",
+            Self::PauseBroker(_) => "SIGSTOP of the broker",
+            Self::CloseConnections => "connections of the broker closed",
+            Self::PublisherNet(..) => "network of publishers",
+            Self::ConsumerNet(..) => "network of consumers",
+            Self::KillStore(..) => "kill -9 of the store",
+            Self::PauseStore(..) => "SIGSTOP of the store",
+            Self::DropClients(_) => "connections of the store closed",
+            Self::Failover(_) => "failover",
+            Self::CrashFailover(_) => "failover after a kill",
+            Self::StoreNet(..) => "network of the store",
+            Self::DatabaseNet(..) => "network of the database",
+            Self::CrashDatabase(_) => "crash of the database",
+        }
+    }
+}
+
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:8.3} s  {}", self.at.as_secs_f64(), self.fault)
@@ -218,6 +314,15 @@ impl fmt::Display for Fault {
             Self::PauseOwner(long) => write!(f, "SIGSTOP of the store's owner for {long} ms"),
             Self::KillRelay(which) => write!(f, "kill -9 of relay {which}"),
             Self::PauseRelay(which, long) => write!(f, "SIGSTOP of relay {which} for {long} ms"),
+            Self::KillConsumer(which) => write!(f, "kill -9 of consumer {which}"),
+            Self::RetireConsumer(which) => write!(f, "consumer {which} stops in good order"),
+            Self::PauseConsumer(which, long) => write!(f, "SIGSTOP of consumer {which} for {long} ms"),
+            Self::KillBroker(long) => write!(f, "kill -9 of the broker, down for {long} ms"),
+            Self::RestartBroker(long) => write!(f, "the broker stops in good order, down for {long} ms"),
+            Self::PauseBroker(long) => write!(f, "SIGSTOP of the broker for {long} ms"),
+            Self::CloseConnections => f.write_str("an operator closes every connection of the broker"),
+            Self::PublisherNet(net, long) => write!(f, "network of publishers: {net} for {long} ms"),
+            Self::ConsumerNet(net, long) => write!(f, "network of consumers: {net} for {long} ms"),
             Self::KillStore(node, long) => write!(f, "kill -9 of store node {node}, down for {long} ms"),
             Self::PauseStore(node, long) => write!(f, "SIGSTOP of store node {node} for {long} ms"),
             Self::DropClients(node) => write!(f, "store node {node} drops every connection"),
@@ -253,7 +358,7 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_script_and_another_one_another() -> Outcome {
-        let options = |seed: &str| Options::parse(["--seed".to_owned(), seed.to_owned()]);
+        let options = |seed: &str| Options::parse(["--seed", seed, "--transport", "nats"].map(str::to_owned));
         let events = |seed: &str, lane: Lane| -> Outcome<Vec<_>> {
             Ok(script(&options(seed)?.ok_or("no help was asked for")?, lane).take(50).collect())
         };

@@ -10,12 +10,14 @@ use tempfile::TempDir;
 use xtask::servers::{Postgres, Proxy, Redis, RedisCluster, RedisOptions};
 
 use crate::Outcome;
+use crate::broker::Broker;
 use crate::faults::SILENCE;
 use crate::job::{DatabaseAt, StoreAt};
 use crate::models::{Account, Badge, CASCADE, Member, TABLES};
 use crate::open::{postgres, sqlite};
 use crate::options::{DatabaseKind, Delivery, Options, StoreKind};
 use crate::script::PRIMARIES;
+use crate::transport::{Side, TransportAt};
 
 const SQLITE_OUTBOX: &str = include_str!("../../kvsync/migrations/sqlite/20250101000000_kvsync_outbox/up.sql");
 const POSTGRES_OUTBOX: &str = include_str!("../../kvsync/migrations/postgres/20250101000000_kvsync_outbox/up.sql");
@@ -38,6 +40,7 @@ pub(crate) enum Base {
 pub(crate) struct World {
     pub(crate) store: Store,
     pub(crate) database: Base,
+    pub(crate) broker: Option<Broker>,
     folder: TempDir,
 }
 
@@ -76,7 +79,8 @@ impl World {
                 Base::Postgres(Box::new(server), proxy)
             }
         };
-        let world = Self { store, database, folder };
+        let broker = options.transport.map(Broker::start).transpose()?;
+        let world = Self { store, database, broker, folder };
         if options.delivery != Delivery::Memory {
             world.make_outbox(options.delivery == Delivery::Triggers)?;
         }
@@ -107,6 +111,11 @@ impl World {
     /// Where the owner of the store answers for it.
     pub(crate) fn socket(&self) -> PathBuf {
         self.folder.path().join("socket")
+    }
+
+    /// The broker as this side reaches it, through what goes wrong.
+    pub(crate) fn transport_at(&self, side: Side) -> Option<(Side, TransportAt)> {
+        self.broker.as_ref().map(|broker| (side, broker.at(side)))
     }
 
     /// The store as writers reach it, through what goes wrong; or past that.

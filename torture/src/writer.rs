@@ -166,7 +166,9 @@ fn report(kv: &KvSync, tally: &Tally) {
     loop {
         let stopped = tally.stop.load(Ordering::Relaxed);
         let health = kv.health(Duration::ZERO).pipeline;
-        let queued: usize = health.stores.iter().map(|store| store.queued.changes + store.unsettled).sum();
+        let of_stores = health.stores.iter().map(|store| store.queued.changes + store.unsettled);
+        let of_brokers = health.brokers.iter().map(|broker| broker.queued.changes + broker.unsettled);
+        let queued: usize = of_stores.chain(of_brokers).sum();
         let [writes, conflicts, retries] =
             [&tally.writes, &tally.conflicts, &tally.retries].map(|count| count.load(Ordering::Relaxed));
         println!("tally {writes} {conflicts} {retries} {queued}");
@@ -208,6 +210,6 @@ fn tell(report: &Report) {
 }
 
 /// A line for the conductor, which goes by its first word.
-fn say(word: &str, what: &str) {
+pub(crate) fn say(word: &str, what: &str) {
     println!("{word} {}", what.replace('\n', " "));
 }

@@ -116,7 +116,8 @@ impl RabbitMq {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().context(|| "cannot start erl_call".to_owned())?;
         if let Some(mut stdin) = child.stdin.take() {
-            stdin.write_all(expressions.as_bytes()).context(|| "cannot tell erl_call what to evaluate".to_owned())?;
+            // Without the end of the line it takes the last expression for incomplete.
+            writeln!(stdin, "{expressions}").context(|| "cannot tell erl_call what to evaluate".to_owned())?;
         }
         let output = child.wait_with_output().context(|| "cannot wait for erl_call".to_owned())?;
         let said = String::from_utf8_lossy(&output.stdout);
