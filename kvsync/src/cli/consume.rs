@@ -44,12 +44,12 @@ const GLANCE: Duration = Duration::from_secs(1);
 /// ```
 ///
 /// ```text
-/// consumer [--workers 4] [--batch 256] [--drain] [--every 10] [--deadline 10] [--json]
+/// consumer [--workers 4] [--batch 256] [--redrive [MOST]] [--drain] [--every 10] [--deadline 10] [--json]
 /// ```
 ///
 /// Progress is shown on the standard error: on a terminal on one line, elsewhere a line every so often; with `--json`
 /// a document a line on the standard output, with the fields of [`ConsumerHealth`], and at the end one with
-/// `acknowledged`, `dead`, `held` and `threads`.
+/// `acknowledged`, `dead`, `held`, `threads`, and `redriven` where that was asked for.
 ///
 /// Exit codes: 0, it ended in good order; 1, it did, and there were dead letters, or something was left to be
 /// delivered again; 2, it could not begin.
@@ -78,6 +78,9 @@ pub struct Consume {
     /// End when the queue is empty
     #[arg(long)]
     drain: bool,
+    /// Have the dead letters of the queue delivered again first, all or at most so many
+    #[arg(long, value_name = "MOST", num_args = 0..=1, default_missing_value = "4294967295")]
+    redrive: Option<u32>,
     /// How often it is told how the consumer is, where that is not a terminal
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
     every: Duration,
@@ -111,8 +114,12 @@ impl Consume {
         if let Some(batch) = self.batch {
             builder = builder.batch(batch.into());
         }
-        match builder.build() {
-            Ok(consumer) => self.work(&consumer),
+        let begun = builder.build().and_then(|consumer| {
+            let redriven = self.redrive.map(|most| consumer.redrive(usize::try_from(most).unwrap_or(usize::MAX)));
+            Ok((consumer, redriven.transpose()?))
+        });
+        match begun {
+            Ok((consumer, redriven)) => self.work(&consumer, redriven),
             Err(error) => self.voice().failed(&error),
         }
     }
@@ -121,7 +128,7 @@ impl Consume {
         Voice { json: self.json }
     }
 
-    fn work(&self, consumer: &Consumer) -> ExitCode {
+    fn work(&self, consumer: &Consumer, redriven: Option<usize>) -> ExitCode {
         let _interrupt = Interrupt::listen();
         let shown = std::io::stderr().is_terminal() && !self.json;
         let mut bar = Bar::new(shown);
@@ -145,7 +152,7 @@ impl Consume {
         let ended = consumer.shutdown(self.deadline);
         drop(bar);
         let failure = failure.filter(|_| self.drain && Interrupt::came());
-        self.end(&ended, failure)
+        self.end(&ended, redriven, failure)
     }
 
     fn tell(&self, health: &ConsumerHealth, bar: &mut Bar, shown: bool) {
@@ -163,14 +170,18 @@ impl Consume {
         }
     }
 
-    fn end(&self, ended: &ConsumerEnd, failure: Option<Error>) -> ExitCode {
+    fn end(&self, ended: &ConsumerEnd, redriven: Option<usize>, failure: Option<Error>) -> ExitCode {
         let json = json!({
             "acknowledged": ended.acknowledged,
             "dead": ended.dead,
             "held": ended.held,
             "threads": ended.threads,
+            "redriven": redriven,
         });
         let well = ended.is_clean() && ended.dead == 0;
-        self.voice().tell(Told { failure, ..Told::new(json, vec![ended.to_string()], well) })
+        let mut lines: Vec<String> =
+            redriven.iter().map(|count| format!("{count} dead letters delivered again")).collect();
+        lines.push(ended.to_string());
+        self.voice().tell(Told { failure, ..Told::new(json, lines, well) })
     }
 }

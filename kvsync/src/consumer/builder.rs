@@ -1,11 +1,11 @@
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use super::hook::{Hook, HookError, Received};
 use super::work::Worker;
-use super::{Consumer, Counts, Shared};
+use super::{Consumer, Counts, Probes, Shared};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Syncable;
@@ -13,7 +13,7 @@ use crate::report::Report;
 use crate::store::SyncStore;
 use crate::sync::{AtomicBool, Mutex};
 use crate::transport::Subscription;
-use crate::worker::{Backoff, Callback, Pool, Reporter, Retention, Stop, Upkeep, terms};
+use crate::worker::{Backoff, Callback, Pool, Probe, Reporter, Retention, Stop, Upkeep, terms};
 
 /// Configures a [`Consumer`].
 #[must_use = "nothing happens until `.build()` is called"]
@@ -27,7 +27,8 @@ pub struct ConsumerBuilder {
     retention: Retention,
     backoff: Backoff,
     attempts: u32,
-    hook_backoff: Backoff,
+    pauses: Backoff,
+    epoch: u32,
     upkeep_every: Duration,
     drop_deadline: Duration,
     on_report: Option<Callback>,
@@ -45,7 +46,8 @@ impl ConsumerBuilder {
             retention: Retention::default(),
             backoff: Backoff { min: Duration::from_millis(20), max: Duration::from_secs(5) },
             attempts: 8,
-            hook_backoff: Backoff { min: Duration::from_secs(1), max: Duration::from_mins(1) },
+            pauses: Backoff { min: Duration::from_secs(1), max: Duration::from_mins(1) },
+            epoch: 0,
             upkeep_every: Duration::from_secs(30),
             drop_deadline: Duration::from_secs(5),
             on_report: None,
@@ -92,18 +94,34 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How many messages a worker takes at once; 256 without this call. Fewer where hooks are slow: the broker may
-    /// deliver again what is held for long.
+    /// How many messages a worker takes at once; 256 without this call. The consumer holds at most this many times its
+    /// [`workers`](Self::workers), and whatever the queue has fetched ahead for it.
+    ///
+    /// Messages without hooks are acknowledged together, once the store has them. Those that have hooks wait for their
+    /// turn, and each is acknowledged when its own hooks have returned, so the last one of a batch is held for as long
+    /// as all hooks of the batch take. That has to stay below the time after which the broker takes a message away from
+    /// a consumer that is silent: 30 minutes in RabbitMQ (`consumer_timeout`, which also closes the channel). A queue of
+    /// NATS JetStream asks for more time by itself. With hooks that take a second, 256 messages take more than four
+    /// minutes, and others could have had them: take fewer.
     pub fn batch(mut self, messages: usize) -> Self {
         self.batch = messages;
         self
     }
 
-    /// How often a message whose hook fails is delivered, as far as the broker counts, before it is a dead letter, and
-    /// how long the pauses are; 8 times, from 1 s to a minute apart, without this call. What was given back because the
-    /// store was down has been delivered, too: once for each time that it went down.
-    pub fn attempts(mut self, attempts: u32, backoff: Backoff) -> Self {
-        (self.attempts, self.hook_backoff) = (attempts, backoff);
+    /// How often a message is delivered, as far as the broker counts, whose hook fails, or that the store refuses while
+    /// it takes others, before it is a dead letter, and how long the pauses are; 8 times, from 1 s to a minute apart,
+    /// without this call. What was given back because the store was down has been delivered, too: once for each time
+    /// that it went down.
+    pub fn attempts(mut self, attempts: u32, pauses: Backoff) -> Self {
+        (self.attempts, self.pauses) = (attempts, pauses);
+        self
+    }
+
+    /// The epoch of the publishers, for a store that is more than 16 behind them, a new one for instance: it is
+    /// raised to this one. 0 without this call: the store's own, and what messages tell that are at most that far
+    /// ahead. See [The epoch](crate::consumer#the-epoch).
+    pub fn epoch(mut self, epoch: u32) -> Self {
+        self.epoch = epoch;
         self
     }
 
@@ -180,9 +198,11 @@ impl ConsumerBuilder {
             batch: self.batch,
             backoff: self.backoff,
             attempts: self.attempts,
-            hook_backoff: self.hook_backoff,
-            epoch: Arc::new(AtomicU32::new(0)),
+            pauses: self.pauses,
+            epoch: Arc::new(AtomicU32::new(self.epoch)),
             met: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            ends_at: Mutex::default(),
             counts: Counts::new(),
             reporter: reporter.clone(),
             stop: stop.clone(),
@@ -190,7 +210,13 @@ impl ConsumerBuilder {
             queue_error: Mutex::default(),
             forgot: Mutex::default(),
         });
+        let probes = Probes {
+            store: shared.store.as_ref().map(|store| Probe::of_store(Arc::clone(store))),
+            queue: Probe::of_queue(Arc::clone(&shared.subscription)),
+            backlog: Probe::of_backlog(Arc::clone(&shared.subscription)),
+        };
         let consumer = Consumer {
+            probes,
             pool: Pool::new(stop.clone(), reporter.clone()),
             listener: Pool::new(listener_stop.clone(), reporter),
             listener_stop,
@@ -233,28 +259,6 @@ impl Shared {
             *shared.forgot.lock() = Some(why.to_owned());
         };
         Upkeep::new(vec![Arc::clone(store)], Arc::clone(&self.epoch), terms, forgot)
-    }
-
-    /// Reads the epoch of the store, and lets the store follow a higher one that was told.
-    ///
-    /// # Errors
-    ///
-    /// When the store did not answer.
-    pub(super) fn meet(&self, told: u32) -> Result<()> {
-        let Some(store) = &self.store else { return Ok(()) };
-        let known = self.epoch.load(Ordering::Acquire);
-        if self.met.load(Ordering::Acquire) && told <= known {
-            return Ok(());
-        }
-        let mut read = store.epoch()?;
-        let wanted = told.max(known);
-        if read < wanted {
-            read = store.raise_epoch(wanted)?;
-        }
-        self.epoch.fetch_max(read.max(wanted), Ordering::AcqRel);
-        *self.store_error.lock() = None;
-        self.met.store(true, Ordering::Release);
-        Ok(())
     }
 }
 

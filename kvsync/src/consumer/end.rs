@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::Shared;
 use super::hook::Called;
-use super::work::Held;
+use super::work::{Held, Takes};
 use crate::error::{Error, ErrorKind, failure_text, without_passwords};
 use crate::report::{MessageReport, Outcome, Report};
 use crate::transport::Arrival;
@@ -41,7 +41,7 @@ impl Shared {
     }
 
     /// How a message ends that the store was told of, as far as it answered.
-    pub(super) fn end_of(&self, held: &Held<'_>, redelivered: u32) -> End {
+    pub(super) fn end_of(&self, held: &Held<'_>, takes: Takes, redelivered: u32) -> End {
         let outcome = match &held.job {
             None if held.left_out.is_some() => Outcome::Failed,
             None => Outcome::Written,
@@ -64,7 +64,11 @@ impl Shared {
                 let refused = matches!(fate, Outcome::Failed | Outcome::Masked);
                 if let Some(error) = job.error.as_ref().filter(|_| refused) {
                     let message = "the store refused it; readers of its row are sent to the database";
-                    return End::Dead(Error::new(error.kind(), message).with_source(Arc::clone(error)));
+                    let told = Error::new(error.kind(), message).with_source(Arc::clone(error));
+                    if takes == Takes::Nothing {
+                        return End::Again(told, self.backoff.max);
+                    }
+                    return if is_of_one_key(error) { End::Dead(told) } else { self.once_more(told, redelivered) };
                 }
                 fate
             }
@@ -77,14 +81,27 @@ impl Shared {
                 match hook.call(message, outcome == Outcome::Superseded, redelivered) {
                     Called::Well => {}
                     Called::Unreadable(error) => return End::Dead(error),
-                    Called::Failed(error) if redelivered.saturating_add(1) >= self.attempts => return End::Dead(error),
-                    Called::Failed(error) => {
-                        return End::Again(error, self.hook_backoff.after(redelivered.saturating_add(1)));
-                    }
+                    Called::Failed(error) => return self.once_more(error, redelivered),
                 }
             }
         }
         End::Done(outcome)
+    }
+
+    /// It is delivered again after a pause, or has been often enough.
+    pub(super) fn once_more(&self, error: Error, redelivered: u32) -> End {
+        let deliveries = redelivered.saturating_add(1);
+        if deliveries >= self.attempts { End::Dead(error) } else { End::Again(error, self.pauses.after(deliveries)) }
+    }
+
+    /// It is given back, so that another may have it at once.
+    pub(super) fn given_back(&self) -> End {
+        End::Again(Error::new(ErrorKind::Closed, format!("{} was closed", self.name)), Duration::ZERO)
+    }
+
+    /// Whether the time has passed that there was for what is held.
+    pub(super) fn is_over(&self) -> bool {
+        self.stop.is_stopped() && self.ends_at.lock().is_some_and(|at| Instant::now() >= at)
     }
 
     /// Says to the broker, to the listener and to health how a message ended.
@@ -141,12 +158,12 @@ impl Shared {
         }));
     }
 
-    /// The store failed: nothing more is received until it answers.
+    /// The store failed: nothing more is received until it answers, and takes what it is given.
     pub(super) fn store_failed(&self, error: Arc<Error>) {
         self.met.store(false, Ordering::Release);
         let mut last = self.store_error.lock();
         if last.is_none() {
-            tracing::warn!(queue = &*self.name, %error, "the store does not answer");
+            tracing::warn!(queue = &*self.name, %error, "the store takes nothing");
         }
         *last = Some(error);
     }
@@ -170,4 +187,9 @@ impl Shared {
     #[cfg(not(feature = "metrics"))]
     #[allow(clippy::unused_self, reason = "it has the signature of the one that counts")]
     fn count_lag(&self, _: Duration) {}
+}
+
+/// Whether the store has refused because of what stands under a key: no other message is concerned.
+pub(super) fn is_of_one_key(error: &Error) -> bool {
+    matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::UnknownLayout | ErrorKind::WrongType)
 }

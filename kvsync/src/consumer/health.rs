@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Consumer;
+use crate::clock::from_now;
 use crate::error::{failure_text, without_passwords};
 use crate::serial::{as_text, in_millis};
 use crate::status::{Health, Status};
@@ -56,7 +57,8 @@ pub struct ConsumerHealth {
 }
 
 impl Consumer {
-    /// How it is. Asks the store and the broker, for about as long as the deadline says.
+    /// How it is. Asks the store and the broker, at the same time, and answers within the deadline also when neither
+    /// does.
     ///
     /// `Down` when the store or the broker is: nothing is written then, and what is published waits. Dead letters
     /// of this process degrade it.
@@ -68,10 +70,17 @@ impl Consumer {
             status = status.max(health.status);
             details.extend(health.details);
         };
-        add(shared.subscription.health(deadline / 2));
-        if let Some(store) = &shared.store {
-            add(store.health(deadline / 2));
+        let until = from_now(deadline);
+        let asked: Vec<_> = [Some(&self.probes.queue), self.probes.store.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|probe| (probe, probe.begin(until)))
+            .collect();
+        let backlog = self.probes.backlog.begin(until);
+        for (probe, awaited) in asked {
+            add(probe.health(awaited, until, deadline));
         }
+        let backlog = self.probes.backlog.answer(backlog, until).and_then(|answer| answer.backlog);
         let mut weakened = |detail: String| {
             status = status.max(Status::Degraded);
             details.push(detail);
@@ -99,7 +108,7 @@ impl Consumer {
             status,
             details: details.iter().map(|detail| without_passwords(detail)).collect(),
             subscription: Arc::clone(&shared.name),
-            backlog: shared.subscription.backlog().ok(),
+            backlog,
             received: count(&counts.received),
             redelivered: count(&counts.redelivered),
             written: count(&counts.written),

@@ -29,18 +29,33 @@
 //! |---|---|
 //! | it is in the store, or something newer is, and every hook has returned `Ok` | it is acknowledged |
 //! | the store does not answer | nothing is received until it does; what is held is given back after a while |
+//! | the store refuses everything: a password or a right is missing | the same; [`health`](Consumer::health) says why |
 //! | a hook fails or panics | it is delivered again after a pause, and every hook of it is called again; after [`attempts`](ConsumerBuilder::attempts) it is a dead letter |
 //! | it is damaged, foreign, or of a format that this version does not read | a dead letter |
-//! | the store refuses it for good | a dead letter; readers of its row are sent to the database |
+//! | the store refuses this one, and takes others | it is delivered again after a pause; after [`attempts`](ConsumerBuilder::attempts) it is a dead letter. Readers of its row are sent to the database |
+//! | a value of another type stands under one of its keys, or it is larger than the store takes | a dead letter; readers of its row are sent to the database |
 //! | its row has other fields than the hook's model, or another codec | a dead letter, and the store has it |
 //! | it was captured longer ago than half of [`Retention::dead`](crate::worker::Retention) | a dead letter: what would refuse it, if it is outdated, may have been forgotten |
 //! | it is of an epoch before the store's | a dead letter: it is from before the database was restored |
+//! | it is of an epoch more than 16 above the store's | it is delivered again after a pause; after [`attempts`](ConsumerBuilder::attempts) it is a dead letter |
 //!
-//! A dead letter leaves its row as the store has it. What cures a row is its next write, or a backfill or repair by a
+//! A dead letter is kept until somebody removes it, or puts it back: [`Consumer::redrive`], once its cause is mended. It
+//! leaves its row as the store has it. What cures a row is its next write, or a backfill or repair by a
 //! process that has the database.
 //!
 //! A change that tells no content ([`ChangeMessage::is_unknown`](crate::transport::ChangeMessage::is_unknown)) makes its row unknown: readers ask
 //! the database until the publisher has read the row again and published that.
+//!
+//! # The epoch
+//!
+//! After a restore of the database its epoch is raised ([`raise_epoch`](crate::KvSync::raise_epoch)), and every message
+//! that is published then carries the new one. The store follows it, and refuses what is older. An epoch is never
+//! lowered, so a mistaken one would shut out all other publishers for good. What can be believed is the store's own,
+//! what the consumer is told by [`epoch`](ConsumerBuilder::epoch), and a message that is little ahead of these: epochs are
+//! raised by one, and a consumer that was away for 16 restores of a database has missed more than messages. So a
+//! message that is damaged, or comes from a program that counts versions in another way, changes nothing. A publisher that
+//! is told the next epoch by mistake is believed: the others then have to follow it. Whoever may publish can write what
+//! it likes into the store in any case; who may is for the broker to say.
 //!
 //! # Metrics
 //!
@@ -55,6 +70,7 @@ mod end;
 mod fit;
 mod health;
 mod hook;
+mod meet;
 mod work;
 
 use std::fmt;
@@ -73,7 +89,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::store::SyncStore;
 use crate::sync::{AtomicBool, Mutex};
 use crate::transport::Subscription;
-use crate::worker::{Backoff, Pool, Reporter, Retention, Stop};
+use crate::worker::{Backoff, Pool, Probe, Reporter, Retention, Stop};
 
 /// How long threads that were told to stop are waited for beyond a deadline that has passed.
 const GRACE: Duration = Duration::from_millis(250);
@@ -84,12 +100,20 @@ const LOOK: Duration = Duration::from_millis(20);
 /// [`drop_deadline`](ConsumerBuilder::drop_deadline).
 pub struct Consumer {
     shared: Arc<Shared>,
+    probes: Probes,
     pool: Pool,
     /// Ends after the others, so that what they report is still told.
     listener: Pool,
     listener_stop: Stop,
     drop_deadline: Duration,
     ended: Mutex<Option<ConsumerEnd>>,
+}
+
+/// Who is asked for health.
+struct Probes {
+    store: Option<Probe>,
+    queue: Probe,
+    backlog: Probe,
 }
 
 /// What all workers of a consumer share.
@@ -103,11 +127,15 @@ struct Shared {
     batch: usize,
     backoff: Backoff,
     attempts: u32,
-    hook_backoff: Backoff,
+    pauses: Backoff,
     /// The store's, or a higher one that a message told.
     epoch: Arc<AtomicU32>,
     /// Whether the epoch of the store was read and it has answered since.
     met: AtomicBool,
+    /// Whether the store has refused something, and nothing was seen to be taken since.
+    refused: AtomicBool,
+    /// When what is held is given back, once the consumer was told to end.
+    ends_at: Mutex<Option<Instant>>,
     counts: Counts,
     reporter: Reporter,
     stop: Stop,
@@ -173,8 +201,19 @@ impl Consumer {
         Ok(())
     }
 
+    /// Has up to so many dead letters of the queue delivered again, the oldest first, to whoever takes from it: for those
+    /// whose cause was mended. Returns how many. One that still cannot be dealt with becomes a dead letter again.
+    ///
+    /// # Errors
+    ///
+    /// When the broker is away or does not confirm; some may have been delivered.
+    pub fn redrive(&self, most: usize) -> Result<usize> {
+        self.shared.subscription.redrive(most)
+    }
+
     /// Receives nothing more, finishes what is held until the deadline, and closes the subscription. What is not
-    /// finished then is delivered again. A second call says the same as the first.
+    /// finished then is given back and delivered again; of a hook that is being called, the end is not waited for. A
+    /// second call says the same as the first.
     #[allow(clippy::must_use_candidate, reason = "a program may end without asking what was left")]
     pub fn shutdown(&self, deadline: Duration) -> ConsumerEnd {
         let mut ended = self.ended.lock();
@@ -182,6 +221,7 @@ impl Consumer {
             return ended.clone();
         }
         let deadline = from_now(deadline);
+        *self.shared.ends_at.lock() = Some(deadline);
         self.shared.stop.stop();
         let mut threads = self.pool.join(deadline.max(Instant::now() + GRACE));
         let error = self.shared.subscription.close().err();

@@ -6,13 +6,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Shared;
-use super::end::End;
+use super::end::{End, is_of_one_key};
 use super::fit::fit;
 use super::hook::Hook;
 use crate::error::{Error, ErrorKind};
 use crate::model::panic_message;
 use crate::record::Form;
-use crate::report::Report;
+use crate::report::{Outcome, Report};
 use crate::store::SyncStore;
 use crate::transport::message::About;
 use crate::transport::{Arrival, ChangeMessage};
@@ -32,6 +32,14 @@ pub(super) struct Worker {
     shared: Arc<Shared>,
     applier: Option<Applier>,
     hooked: bool,
+}
+
+/// What a store takes that has refused something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Takes {
+    /// Other things: it has refused this for what it is.
+    Others,
+    Nothing,
 }
 
 /// A message on its way.
@@ -120,21 +128,21 @@ impl Worker {
         let shared = Arc::clone(&self.shared);
         let mut held = self.read(&shared, slots);
         let told = held.iter().map(|held| held.about.version.epoch()).max().unwrap_or(0);
-        match shared.meet(told) {
+        let takes = match shared.meet(told) {
             Ok(()) => self.write(&mut held),
-            Err(error) => shared.store_failed(Arc::new(error)),
-        }
-        let mut done = Vec::with_capacity(held.len());
-        for held in held {
-            let Some(redelivered) = slots.get(held.place).and_then(Option::as_ref).map(Arrival::redelivered) else {
-                continue;
-            };
-            let end = shared.end_of(&held, redelivered);
+            Err(error) => {
+                shared.store_failed(Arc::new(error));
+                Takes::Nothing
+            }
+        };
+        let (hooked, others): (Vec<Held<'_>>, Vec<Held<'_>>) =
+            held.into_iter().partition(|held| !held.hooks.is_empty());
+        let mut done = Vec::with_capacity(others.len());
+        for held in others {
             let Some(arrival) = slots.get_mut(held.place).and_then(Option::take) else { continue };
-            match end {
-                // Others need not wait for hooks that are yet to be called.
-                End::Done(outcome) if held.hooks.is_empty() => {
-                    shared.tell_done(&held.about, outcome, redelivered);
+            match shared.end_of(&held, takes, arrival.redelivered()) {
+                End::Done(outcome) => {
+                    shared.tell_done(&held.about, outcome, arrival.redelivered());
                     done.push(arrival);
                 }
                 end => shared.end(arrival, Some(&held.about), end),
@@ -144,6 +152,15 @@ impl Worker {
             shared.counts.let_go();
         }
         Arrival::ack_all(done);
+        for held in hooked {
+            let Some(redelivered) = slots.get(held.place).and_then(Option::as_ref).map(Arrival::redelivered) else {
+                continue;
+            };
+            let end = if shared.is_over() { shared.given_back() } else { shared.end_of(&held, takes, redelivered) };
+            if let Some(arrival) = slots.get_mut(held.place).and_then(Option::take) {
+                shared.end(arrival, Some(&held.about), end);
+            }
+        }
     }
 
     /// Reads what was received. What is no message, or may not be written any more, is a dead letter.
@@ -164,7 +181,8 @@ impl Worker {
             }
         }
         // The store follows the highest epoch before any change of a lower one is judged.
-        let told = read.iter().map(|(_, message)| message.version().epoch()).max().unwrap_or(0);
+        let told = read.iter().map(|(_, message)| message.version().epoch());
+        let told = told.filter(|told| shared.believes(*told)).max().unwrap_or(0);
         let epoch = shared.epoch.load(Ordering::Acquire).max(told);
         let mut held = Vec::with_capacity(read.len());
         for (place, message) in read {
@@ -173,7 +191,12 @@ impl Worker {
                 Err(refused) => {
                     let (about, error) = *refused;
                     if let Some(arrival) = slots.get_mut(place).and_then(Option::take) {
-                        shared.end(arrival, Some(&about), End::Dead(error));
+                        let end = if shared.believes(about.version.epoch()) {
+                            End::Dead(error)
+                        } else {
+                            shared.once_more(error, arrival.redelivered())
+                        };
+                        shared.end(arrival, Some(&about), end);
                     }
                 }
             }
@@ -197,6 +220,10 @@ impl Worker {
         };
         let terms = applier.terms();
         let (about, mut form) = message.into_form(&terms);
+        if !shared.believes(about.version.epoch()) {
+            let error = shared.unbelievable(&about);
+            return Err(Box::new((about, error)));
+        }
         if let Err(error) = shared.may_be_written(&about, epoch) {
             return Err(Box::new((about, error)));
         }
@@ -210,9 +237,9 @@ impl Worker {
         }
     }
 
-    /// Writes what is held into the store, for as long as there is patience with it.
-    fn write(&mut self, held: &mut [Held<'_>]) {
-        let Some(applier) = &mut self.applier else { return };
+    /// Writes what is held into the store, for as long as there is patience with it. Whether the store takes anything.
+    fn write(&mut self, held: &mut [Held<'_>]) -> Takes {
+        let Some(applier) = &mut self.applier else { return Takes::Others };
         let shared = &self.shared;
         let began = Instant::now();
         let mut waits = shared.backoff.waits();
@@ -241,6 +268,17 @@ impl Worker {
                 break;
             }
         }
+        let refused = |job: &Job| {
+            let failed = matches!(job.fate, Some(Outcome::Failed | Outcome::Masked));
+            failed && job.error.as_ref().is_some_and(|error| !is_of_one_key(error))
+        };
+        let mut takes = Takes::Others;
+        if held.iter().filter_map(|held| held.job.as_ref()).any(refused)
+            && let Err(error) = shared.try_store()
+        {
+            shared.store_failed(Arc::new(error));
+            takes = Takes::Nothing;
+        }
         let beaten = held.iter_mut().filter_map(|held| held.job.as_mut()).filter(|job| job.beaten != Beaten::Fairly);
         let mut beaten: Vec<&mut Job> = beaten.collect();
         if !beaten.is_empty() {
@@ -253,5 +291,6 @@ impl Worker {
                 }
             }
         }
+        takes
     }
 }

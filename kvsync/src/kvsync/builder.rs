@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::none::NoStore;
-use super::probe::Probe;
 use super::{Inner, KvSync};
 use crate::capture::{AnyDatabase, Unattached};
 use crate::clock::Clock;
@@ -16,7 +15,7 @@ use crate::report::Report;
 use crate::store::SyncStore;
 use crate::transport::{Broker, MessageFormat};
 use crate::upkeep::{Verifiers, mend_by_itself};
-use crate::worker::{Backoff, Pipeline, PipelineConfig, Retention};
+use crate::worker::{Backoff, Pipeline, PipelineConfig, Probe, Retention};
 
 /// Configures a [`KvSync`].
 #[must_use = "nothing happens until `.build()` is called"]

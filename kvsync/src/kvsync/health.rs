@@ -5,14 +5,13 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::KvSync;
-use super::probe::Probe;
 use crate::clock::from_now;
 use crate::error::{failure_text, without_passwords};
 use crate::serial::as_text;
 use crate::store::{self, Status};
 use crate::transport::OutboxDepth;
 use crate::upkeep::VerifierReport;
-use crate::worker::PipelineHealth;
+use crate::worker::{PipelineHealth, Probe};
 
 /// How a [`KvSync`] is: its worst part, a sentence about whatever is not well, and the figures.
 ///
@@ -167,10 +166,14 @@ impl KvSync {
                 weakened(format!("{strangers} rows in the outbox of {database} are of models that are not registered"));
             }
         }
-        for store in pipeline.stores.iter().filter(|store| !store.failing) {
-            if let (Some(error), Some(age)) = (&store.last_error, store.last_error_age) {
-                let (store, error) = (&store.store, failure_text(&**error));
-                details.push(format!("the last error of {store}, {age:.0?} ago, is over: {error}"));
+        let of_stores =
+            pipeline.stores.iter().map(|one| (&one.store, one.failing, &one.last_error, one.last_error_age));
+        let of_brokers =
+            pipeline.brokers.iter().map(|one| (&one.broker, one.failing, &one.last_error, one.last_error_age));
+        for (name, failing, error, age) in of_stores.chain(of_brokers) {
+            if let (false, Some(error), Some(age)) = (failing, error, age) {
+                let error = failure_text(&**error);
+                details.push(format!("the last error of {name}, {age:.0?} ago, is over: {error}"));
             }
         }
         if pipeline.dropped_reports > 0 {
@@ -190,14 +193,9 @@ impl KvSync {
         let stores: Vec<_> = self.inner.probes.iter().map(begin).collect();
         let brokers: Vec<_> = self.inner.brokers.iter().map(begin).collect();
         let answer = |(probe, awaited): (&Probe, u64)| -> (Arc<str>, store::Health) {
-            let name = probe.name();
-            let silent = || {
-                let why = format!("{name} did not say within {deadline:.1?} how it is");
-                store::Health::new(Status::Down, vec![why])
-            };
-            let mut health = probe.answer(awaited, until).unwrap_or_else(silent);
+            let mut health = probe.health(awaited, until, deadline);
             health.details.iter_mut().for_each(|detail| *detail = without_passwords(detail));
-            (name.into(), health)
+            (probe.name().into(), health)
         };
         let stores = stores.into_iter().map(answer).map(|(store, health)| StoreStatus { store, health }).collect();
         let brokers = brokers.into_iter().map(answer).map(|(broker, health)| BrokerStatus { broker, health }).collect();

@@ -9,7 +9,6 @@ mod fetch;
 mod health;
 mod none;
 mod outbox;
-mod probe;
 mod verify;
 
 use std::collections::HashMap;
@@ -20,7 +19,6 @@ use std::time::Duration;
 pub use self::builder::Builder;
 pub use self::health::{BrokerStatus, Health, StoreStatus};
 pub use self::outbox::Outbox;
-use self::probe::Probe;
 #[cfg(feature = "r2d2")]
 use crate::capture::ConnectionManager;
 use crate::capture::{AnyDatabase, Attached, Finding, Inner as Connection, Severity, SyncBackend, SyncConnection};
@@ -32,7 +30,7 @@ use crate::key::Scope;
 use crate::model::Schema;
 use crate::store::SyncStore;
 use crate::upkeep::Verifiers;
-use crate::worker::{Pipeline, Shutdown};
+use crate::worker::{Pipeline, Probe, Shutdown};
 
 /// The handle of everything: connections that capture, the queue and its workers, fetches. Clones are
 /// cheap and share all of it.

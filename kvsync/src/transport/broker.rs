@@ -94,6 +94,17 @@ pub trait Subscription: Send + Sync + fmt::Debug {
     /// When the broker does not answer.
     fn backlog(&self) -> Result<Backlog>;
 
+    /// Delivers up to so many dead letters of this queue again, the oldest first: whoever takes from it receives them as
+    /// if they had just been published, and nobody is told any more that they were dead. A letter goes only when the
+    /// broker has confirmed that it keeps the message: cut off in between, it is kept twice, and delivered again for
+    /// each. Returns how many were delivered.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the broker is away or does not confirm; some may
+    /// have been delivered.
+    fn redrive(&self, most: usize) -> Result<usize>;
+
     /// Whether it can be received from; ends by the deadline.
     fn health(&self, deadline: Duration) -> Health;
 

@@ -258,6 +258,25 @@ impl Subscription for MemoryQueue {
         })
     }
 
+    fn redrive(&self, most: usize) -> Result<usize> {
+        if self.own.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, format!("{} was closed", self.name)));
+        }
+        self.broker.is_up()?;
+        let mut state = self.held.state.lock();
+        let count = most.min(state.dead.len());
+        let letters: Vec<MemoryDeadLetter> = state.dead.drain(..count).collect();
+        let now = Instant::now();
+        state.waiting.extend(letters.into_iter().map(|letter| Waiting {
+            message: letter.message,
+            redelivered: 0,
+            due: now,
+        }));
+        drop(state);
+        self.held.wake.notify_all();
+        Ok(count)
+    }
+
     fn health(&self, _: Duration) -> Health {
         self.broker.health()
     }

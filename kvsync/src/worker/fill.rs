@@ -190,7 +190,7 @@ impl Lane {
             let failure = if self.is_met() {
                 let round = applier.round(&mut jobs);
                 self.note_round(&round);
-                round.error.filter(|error| error.is_retryable())
+                round.error.filter(|error| self.target.is_outage(error))
             } else {
                 self.last_error()
             };

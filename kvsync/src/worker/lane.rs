@@ -77,6 +77,8 @@ pub(crate) struct Lane {
 pub(crate) struct Met {
     pub(crate) error: Arc<Error>,
     pub(crate) at: Instant,
+    /// Whether it lasts until something goes well.
+    outage: bool,
 }
 
 /// What is told of each key of a change.
@@ -293,14 +295,19 @@ impl Lane {
     /// Remembers an error for `health` and `flush`.
     pub(crate) fn note(&self, error: Option<Arc<Error>>) {
         if let Some(error) = error {
-            *self.last_error.lock() = Some(Met { error, at: Instant::now() });
+            let outage = error.is_retryable();
+            self.met_with(error, outage);
         }
+    }
+
+    fn met_with(&self, error: Arc<Error>, outage: bool) {
+        *self.last_error.lock() = Some(Met { error, at: Instant::now(), outage });
     }
 
     /// Remembers what a round brought. An outage is forgotten when it is over.
     pub(crate) fn note_round(&self, round: &Round) {
-        if round.error.is_some() {
-            self.note(round.error.clone());
+        if let Some(error) = &round.error {
+            self.met_with(Arc::clone(error), self.target.is_outage(error));
         } else if round.answered {
             self.answered();
         }
@@ -308,12 +315,12 @@ impl Lane {
 
     /// The store has answered: an outage is over.
     fn answered(&self) {
-        self.last_error.lock().take_if(|met| met.error.is_retryable());
+        self.last_error.lock().take_if(|met| met.outage);
     }
 
     /// Remembers how reading rows again went.
     pub(crate) fn note_reread(&self, error: Option<Arc<Error>>) {
-        *self.reread_error.lock() = error.map(|error| Met { error, at: Instant::now() });
+        *self.reread_error.lock() = error.map(|error| Met { error, at: Instant::now(), outage: true });
     }
 
     /// The last error of the store, or of reading rows again for it.
@@ -324,7 +331,7 @@ impl Lane {
     /// The same with when it was met, and whether it lasts. An outage of the store lasts until it answers, a failure
     /// of reading rows again as long as there are any to be read.
     pub(crate) fn trouble(&self) -> Option<(Met, bool)> {
-        let of_store = self.last_error.lock().clone().map(|met| (met.error.is_retryable(), met));
+        let of_store = self.last_error.lock().clone().map(|met| (met.outage, met));
         let of_reading = self.reread_error.lock().clone().map(|met| (self.unsettled.depth().0 > 0, met));
         let (lasts, met) = match (of_store, of_reading) {
             (Some((false, _)), Some(reading @ (true, _))) => reading,

@@ -284,7 +284,7 @@ impl Settler {
                 return;
             }
             let round = self.applier.round(&mut left);
-            let outage = round.error.as_ref().is_some_and(|error| error.is_retryable());
+            let outage = round.error.as_ref().is_some_and(|error| self.lane.target.is_outage(error));
             self.lane.note_round(&round);
             if outage {
                 return;

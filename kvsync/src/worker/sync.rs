@@ -49,7 +49,7 @@ impl Lane {
             let round = applier.round(&mut left);
             attempts += 1;
             let mut stopped = || self.shared.stop.wait(waits.next().unwrap_or(self.shared.backoff.max));
-            if let Some(error) = round.error.filter(|error| error.is_retryable())
+            if let Some(error) = round.error.filter(|error| self.target.is_outage(error))
                 && (attempts >= ATTEMPTS || stopped())
             {
                 let message = format!("{} did not take the change; it may have taken a part of it", self.name);

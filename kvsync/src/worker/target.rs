@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use crate::error::{Error, ErrorKind};
 use crate::store::{Capabilities, SyncStore};
 use crate::transport::{Broker, MessageFormat};
 
@@ -25,6 +26,15 @@ impl Target {
         match self {
             Self::Store(store) => store.capabilities(),
             Self::Broker(..) => Capabilities::new(usize::MAX, usize::MAX, usize::MAX),
+        }
+    }
+
+    /// Whether an answer says nothing about the change that it was given for, which is then told again for as long as it
+    /// takes. A broker refuses one message for what it is; whatever else it says, it says to all of them.
+    pub(crate) fn is_outage(&self, error: &Error) -> bool {
+        match self {
+            Self::Store(_) => error.is_retryable(),
+            Self::Broker(..) => error.kind() != ErrorKind::Rejected,
         }
     }
 

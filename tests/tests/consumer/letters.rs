@@ -84,7 +84,7 @@ fn what_the_store_refuses_for_good_is_a_dead_letter_and_unknown() {
     app.flush();
     consumer.drain(LONG).unwrap();
     // Whoever renews the mark of the store may take one of these; the change then meets one the less.
-    store.script((0..2).map(|_| Injected::RefuseAt(vec![0], ErrorKind::Rejected)));
+    store.script((0..2).map(|_| Injected::RefuseAt(vec![0], ErrorKind::Corrupt)));
     app.rename(1, "b");
     app.flush();
     consumer.drain(LONG).unwrap();

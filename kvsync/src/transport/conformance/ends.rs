@@ -15,6 +15,7 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "one_that_comes_later_holds_up_no_other", run: Run::Topic(beside) },
     Case { name: "acknowledgements_in_any_order_are_of_those_named", run: Run::Topic(any_order) },
     Case { name: "a_dead_letter_is_kept_with_its_reason", run: Run::Topic(dead) },
+    Case { name: "dead_letters_are_delivered_again", run: Run::Topic(redriven) },
     Case { name: "what_was_taken_comes_back_when_its_taker_closes", run: Run::Topic(closed) },
     Case { name: "an_end_after_the_close_does_no_harm", run: Run::Topic(late) },
     Case { name: "what_a_killed_consumer_took_comes_back", run: Run::Killed(killed) },
@@ -113,6 +114,37 @@ fn dead(topic: &dyn Topic) -> Checked {
     let told = queue.backlog().map_err(|error| error.to_string())?.dead;
     check!(told == 0 || told == 2, "the backlog tells of {told} dead letters, and there are 2");
     gone(&*broker, &*queue, &[Bytes::from("garbage")].into())
+}
+
+/// Some first, then the rest; each as it was, as if it had just been published.
+fn redriven(topic: &dyn Topic) -> Checked {
+    let (broker, queue) = (topic.broker(), topic.subscribe());
+    let told = |error: crate::error::Error| error.to_string();
+    check!(queue.redrive(10).map_err(told)? == 0, "there are no dead letters, and some were delivered again");
+    let sent = messages("dead", 5);
+    publish(&*broker, &sent)?;
+    for arrival in take(&*queue, sent.len())? {
+        arrival.dead("by hand");
+    }
+    until("five dead letters are kept", || topic.dead().len() == 5)?;
+    let first = queue.redrive(2).map_err(told)?;
+    check!(first == 2, "{first} of 2 were delivered again");
+    until("three dead letters are left", || topic.dead().len() == 3)?;
+    let rest = queue.redrive(100).map_err(told)?;
+    check!(rest == 3, "{rest} of 3 were delivered again");
+    let mut missing = bodies(&sent);
+    for arrival in take(&*queue, sent.len())? {
+        check!(missing.remove(arrival.body()), "it was not sent, or came twice: {:?}", arrival.body());
+        check!(arrival.redelivered() == 0, "it counts as delivered {} times before", arrival.redelivered());
+        check!(
+            arrival.content_type() == sent.first().map(|one| one.content_type),
+            "its form is lost: {:?}",
+            arrival.content_type()
+        );
+        arrival.ack();
+    }
+    until("no dead letters are left", || topic.dead().is_empty())?;
+    gone(&*broker, &*queue, &bodies(&sent))
 }
 
 fn closed(topic: &dyn Topic) -> Checked {

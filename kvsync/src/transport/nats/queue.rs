@@ -119,6 +119,10 @@ impl Subscription for NatsQueue {
         self.bridge.run(self.timeout + GRACE, asked).map_err(late)?
     }
 
+    fn redrive(&self, _: usize) -> Result<usize> {
+        Err(Error::new(ErrorKind::Config, "dead letters of this queue cannot be delivered again yet"))
+    }
+
     fn health(&self, deadline: Duration) -> Health {
         let failure = self.basket.failure();
         health::of_queue(&self.session, &self.queue, failure, &self.bridge, deadline)

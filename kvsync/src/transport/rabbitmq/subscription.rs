@@ -112,6 +112,10 @@ impl Subscription for RabbitMqSubscription {
         })
     }
 
+    fn redrive(&self, _: usize) -> Result<usize> {
+        Err(Error::new(ErrorKind::Config, "dead letters of this queue cannot be delivered again yet"))
+    }
+
     fn health(&self, deadline: Duration) -> Health {
         health::of_subscription(&self.bridge, Arc::clone(&self.link), self.queue.clone(), &self.name, deadline)
     }

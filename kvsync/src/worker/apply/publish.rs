@@ -65,8 +65,9 @@ impl Job {
         let Stage::Publish(change) = &self.stage else { return };
         match answer {
             Ok(()) => self.fate = Some(if change.is_unknown() { Fate::Masked } else { Fate::Published }),
-            Err(error) if error.is_retryable() => {}
-            Err(error) => self.untold(error, terms),
+            Err(error) if error.kind() == ErrorKind::Rejected => self.untold(error, terms),
+            // It concerns whatever is published; no change is lost for it.
+            Err(_) => {}
         }
     }
 
