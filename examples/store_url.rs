@@ -11,7 +11,6 @@
 
 use std::sync::Arc;
 
-use kvsync::Builder;
 use kvsync::store::data::DataStore;
 use kvsync::store::{EmbeddedStore, MemoryStore, SyncStore};
 use tempfile::TempDir;
@@ -20,8 +19,8 @@ use tempfile::TempDir;
 pub struct Opened {
     /// For data of the program's own.
     pub data: Arc<dyn DataStore>,
-    /// For rows that are synced: gives the store to a builder.
-    pub attach: Box<dyn FnOnce(Builder) -> Builder>,
+    /// For rows that are synced.
+    pub rows: Arc<dyn SyncStore>,
     /// The folder goes with this.
     pub folder: Option<TempDir>,
 }
@@ -36,7 +35,7 @@ pub fn from_env() -> String {
 /// # Errors
 ///
 /// When it names no store, or the store cannot be opened.
-pub fn open(url: &str) -> Result<Opened, Box<dyn std::error::Error>> {
+pub fn open(url: &str) -> Result<Opened, Box<dyn std::error::Error + Send + Sync>> {
     let (kind, rest) = url.split_once(':').ok_or("KVSYNC_STORE is like `embedded:path` or `redis://host:port/`")?;
     match kind {
         "memory" => Ok(opened(MemoryStore::new(), None)),
@@ -76,6 +75,5 @@ pub fn open(url: &str) -> Result<Opened, Box<dyn std::error::Error>> {
 }
 
 fn opened<S: SyncStore + DataStore + Clone + 'static>(store: S, folder: Option<TempDir>) -> Opened {
-    let data = Arc::new(store.clone());
-    Opened { data, attach: Box::new(move |builder| builder.store(store)), folder }
+    Opened { data: Arc::new(store.clone()), rows: Arc::new(store), folder }
 }

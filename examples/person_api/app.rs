@@ -45,7 +45,7 @@ impl App {
     /// # Errors
     ///
     /// When one of them cannot be opened.
-    pub fn open(store: &str) -> Result<Self, Box<dyn Error>> {
+    pub fn open(store: &str) -> Result<Self, Box<dyn Error + Send + Sync>> {
         let mut folders = Vec::new();
         let dir = if let Some(dir) = std::env::var_os("KVSYNC_DIR") {
             PathBuf::from(dir)
@@ -63,7 +63,7 @@ impl App {
         let file = dir.join("app.db");
         connect(&file)?.batch_execute(TABLES)?;
         let database = Database::<Sqlite>::new("main", move || connect(&file)).model::<User>();
-        let kv = (opened.attach)(KvSync::builder()).database(database).build()?;
+        let kv = KvSync::builder().store(opened.rows).database(database).build()?;
         let pool = Pool::builder().max_size(8).build(kv.connection_manager::<Sqlite>("main")?)?;
         Ok(Self { data: opened.data, kv, pool, _folders: Arc::new(folders) })
     }

@@ -32,7 +32,7 @@ use self::app::App;
 /// for the store.
 const GRACE: Duration = Duration::from_secs(10);
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let listen = std::env::var("KVSYNC_LISTEN").unwrap_or_else(|_| "127.0.0.1:8080".to_owned());
     let app = App::open(&store_url::from_env())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -45,7 +45,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Serves until it is told to end. Returns when the process has to have ended.
-async fn serve(app: &App, listen: &str) -> Result<Instant, Box<dyn Error>> {
+async fn serve(app: &App, listen: &str) -> Result<Instant, Box<dyn Error + Send + Sync>> {
     let taken = |error| format!("KVSYNC_LISTEN: {listen} cannot be listened on: {error}");
     let listener = TcpListener::bind(listen).await.map_err(taken)?;
     println!("listening on http://{}", listener.local_addr()?);

@@ -13,7 +13,7 @@ mod users;
 
 use users::{Added, Renamed, Users};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     let opened = store_url::open(&store_url::from_env())?;
     println!("store          {}", opened.data.name());
     // A tag of this run's, because a server may hold the users of an earlier one.

@@ -21,8 +21,8 @@ pub(crate) const EVERYTHING: [&str; 3] = ["--workspace", "--features", "full"];
 /// Longer than any example should take on a slow machine; one that waits for something is stopped.
 const EXAMPLE_LIMIT: Duration = Duration::from_mins(10);
 
-/// Examples that end when they are told to; the tests start them, ask them and end them.
-const SERVICES: [&str; 1] = ["person_api"];
+/// Examples that end when they are told to, or work together; the tests start them, ask them and end them.
+const SERVICES: [&str; 3] = ["consumer", "person_api", "publisher"];
 
 /// Runs the tests against real servers, then the examples, and says what ran against what.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {

@@ -11,7 +11,8 @@ use crate::upkeep::{Backfill, Interrupted, Summary, Target, clean, fill, known};
 impl KvSync {
     /// Fills every store with the rows of this model, from the database, beside live traffic: before the
     /// first deploy, after one that changed the model's fields, for a table that is dirty, or for a store
-    /// that has forgotten.
+    /// that has forgotten. Where the handle has brokers, each row is published to them as well: for the store of a
+    /// queue that was made later.
     ///
     /// ```
     /// # fn fill<User: kvsync::Syncable>(kv: &kvsync::KvSync) -> Result<(), Box<dyn std::error::Error>> {

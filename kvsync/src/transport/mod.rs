@@ -33,7 +33,58 @@
 //!
 //! Verifying, repairing and sweeping concern stores, so a consumer's store is compared and mended by a process that has
 //! the database and that store: `KvSync::builder().store(..).database(..)`, for instance the command line
-//! (`kvsync::cli`). A backfill is published to brokers, too.
+//! (`kvsync::cli`). A backfill is published to brokers, too, and fills the stores behind them.
+//!
+//! # Two processes
+//!
+//! ```no_run
+//! # #[cfg(all(feature = "sqlite", feature = "rabbitmq", feature = "redis"))]
+//! # mod of {
+//! # use diesel::prelude::*;
+//! # use diesel::sqlite::Sqlite;
+//! # use kvsync::capture::Database;
+//! # use kvsync::consumer::ConsumerBuilder;
+//! # use kvsync::store::RedisStore;
+//! # use kvsync::transport::rabbitmq::RabbitMq;
+//! # use kvsync::{Consumer, KvSync, Result, Syncable};
+//! const URL: &str = "amqp://app:secret@127.0.0.1/";
+//!
+//! /// The process that commits: a row of the outbox is done when the broker has confirmed it.
+//! fn publisher<User: Syncable>() -> Result<KvSync> {
+//!     let open = || SqliteConnection::establish("app.db");
+//!     let database = Database::<Sqlite>::new("main", open).model::<User>().outbox();
+//!     let broker = RabbitMq::builder([URL]).queue("redis").broker()?;
+//!     KvSync::builder().broker(broker).database(database).build()
+//! }
+//!
+//! /// The process that keeps a store: `kvsync::cli::consume(consumer)` makes a program of it.
+//! fn consumer() -> Result<ConsumerBuilder> {
+//!     let queue = RabbitMq::builder([URL]).queue("redis").subscription()?;
+//!     Ok(Consumer::builder().subscription(queue).store(RedisStore::connect("redis://127.0.0.1/")?))
+//! }
+//! # }
+//! ```
+//!
+//! The examples `publisher` and `consumer` are the same, whole.
+//!
+//! # Several stores
+//!
+//! Each store has a queue of its own, with a consumer, or several that share it. One that is down holds up no other, and
+//! catches up when it is back.
+//!
+//! **A queue that is made later** is told of nothing that was published before (NATS: of little). Its store is
+//! filled through the broker: make the queue, start its consumer, and then run [`backfill`](crate::KvSync::backfill) for
+//! each model in a publisher, or from the command line of a program with the publisher's brokers and databases. That
+//! publishes every row as a `reread`, to all queues: where a store has the row, or a newer one, nothing changes. The order
+//! matters: what is deleted while rows are being read is told to queues that are there.
+//!
+//! **A store that missed messages** (a queue was removed, or a limit of the broker dropped some) is filled in the same way,
+//! but for entries of rows that were deleted meanwhile: a backfill tells of rows that are there. **`verify` and `repair`
+//! do not go through a broker.** Empty the store first, or repair it by a process that reaches it and the database.
+//!
+//! **A queue of some tables** gets no others. A table that no queue wants at all is not passed over: its changes
+//! wait at the publisher, in memory or in the outbox, and are tried again until somebody makes a queue. They hold up no
+//! other. Give such tables a queue, or a handle without the broker.
 //!
 //! # The epoch
 //!

@@ -2,9 +2,12 @@
 
 mod bounds;
 mod consuming;
+mod end_to_end;
 mod endings;
+mod fan_out;
 mod hooks;
 mod letters;
+mod places;
 mod program;
 mod publishing;
 mod refusals;

@@ -79,6 +79,11 @@ impl App {
         Self { kv, conn, reports, dir }
     }
 
+    /// The file of its database.
+    pub fn file(&self) -> std::path::PathBuf {
+        self.dir.path().join("app.db")
+    }
+
     pub fn insert(&mut self, row: &User) {
         diesel::insert_into(users::table).values(row).execute(&mut self.conn).unwrap();
     }

@@ -1,7 +1,6 @@
 //! The service as a process of its own, on a free port.
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::PathBuf;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use kvsync_tests::Tested;
@@ -9,6 +8,7 @@ use kvsync_tests::wait::until;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::client::{Answer, ask};
+use super::process::program;
 
 /// A running service; killed when it is dropped.
 pub struct Service {
@@ -20,7 +20,7 @@ pub struct Service {
 impl Service {
     /// Starts it on this store, with a folder where one is given, and waits until it listens.
     pub fn start(store: &str, dir: Option<&std::path::Path>) -> Tested<Self> {
-        let mut command = Command::new(program()?);
+        let mut command = Command::new(program("person_api")?);
         command.env("KVSYNC_STORE", store).env("KVSYNC_LISTEN", "127.0.0.1:0").stdout(Stdio::piped());
         // For the DynamoDB of the tests, which takes any.
         command.env("AWS_ACCESS_KEY_ID", "test").env("AWS_SECRET_ACCESS_KEY", "test");
@@ -40,7 +40,7 @@ impl Service {
 
     /// What it says when it does not start for this address.
     pub fn refused(listen: &str) -> Tested<String> {
-        let output = Command::new(program()?)
+        let output = Command::new(program("person_api")?)
             .env("KVSYNC_STORE", "memory:")
             .env("KVSYNC_LISTEN", listen)
             .env_remove("KVSYNC_DIR")
@@ -77,15 +77,4 @@ impl Drop for Service {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// The example, as `cargo test` builds it beside the tests.
-fn program() -> Tested<PathBuf> {
-    let tests = std::env::current_exe()?;
-    let program = tests.ancestors().nth(2).ok_or("the test is in no folder")?.join("examples/person_api");
-    if program.exists() {
-        return Ok(program);
-    }
-    let how = "cargo build --workspace --features full --example person_api";
-    Err(format!("{} is not there; build it with `{how}`", program.display()).into())
 }
