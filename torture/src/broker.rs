@@ -68,16 +68,13 @@ impl Broker {
         }
     }
 
-    /// Closes every connection, as an operator does.
+    /// Closes connections, as an operator does: every one, or with NATS all but one.
     pub(crate) fn close_connections(&self) -> Outcome {
         match &self.server {
             Server::RabbitMq(server) => {
                 server.evaluate("rabbit_networking:close_all_connections(<<\"an operator wants it\">>).")?;
             }
-            Server::Nats(_) => {
-                self.publishers.cut();
-                self.consumers.cut();
-            }
+            Server::Nats(server) => server.close_connections()?,
         }
         Ok(())
     }

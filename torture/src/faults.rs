@@ -90,6 +90,20 @@ impl Stage<'_> {
                 thread::sleep(millis(long));
                 Ok(process.restart()?)
             }
+            Fault::KillFrozenBroker(long) => {
+                let process = self.broker()?.process();
+                process.pause()?;
+                thread::sleep(millis(long));
+                process.kill()?;
+                Ok(process.restart()?)
+            }
+            Fault::KillBrokerAndPublisher(relay, long) => {
+                let process = self.broker()?.process();
+                process.kill()?;
+                thread::sleep(millis(long));
+                self.crew.kill(self.layout.relays + relay, || ())?;
+                Ok(process.restart()?)
+            }
             Fault::PauseBroker(long) => {
                 let process = self.broker()?.process();
                 process.pause()?;

@@ -45,11 +45,15 @@ pub(crate) enum Fault {
     PauseConsumer(usize, u64),
     /// The broker gets SIGKILL, and is started again later.
     KillBroker(u64),
+    /// The broker gets SIGSTOP, and SIGKILL later: what was sent to it meanwhile is lost.
+    KillFrozenBroker(u64),
+    /// The broker gets SIGKILL, and so does a process that publishes, while there is nobody to confirm anything.
+    KillBrokerAndPublisher(usize, u64),
     /// The broker stops in good order, and is started again later.
     RestartBroker(u64),
     /// The broker gets SIGSTOP, and SIGCONT later.
     PauseBroker(u64),
-    /// An operator closes every connection of the broker.
+    /// An operator closes the connections of the broker.
     CloseConnections,
     /// The network between those who publish and the broker misbehaves.
     PublisherNet(Net, u64),
@@ -210,11 +214,17 @@ impl Drawing {
         // A node of RabbitMQ takes seconds to start.
         let start = if self.transport == Some(Transport::RabbitMq) { 7000 } else { 500 };
         match card {
-            0..2 => (Fault::KillBroker(long), long + start),
-            2 => (Fault::RestartBroker(long), long + start),
-            3 => (Fault::PauseBroker(long), long),
-            4..6 => (Fault::CloseConnections, 300),
-            6..8 => (Fault::PublisherNet(Net::draw(random), long), long),
+            0 => (Fault::KillBroker(long), long + start),
+            1 => (Fault::KillFrozenBroker(long), long + start),
+            // With changes in memory it takes something with it, and only the script of processes kills such.
+            2 if self.relays == 0 => (Fault::KillBroker(long), long + start),
+            2 => (Fault::KillBrokerAndPublisher(random.random_range(0..self.relays), long), long + start),
+            3 => (Fault::RestartBroker(long), long + start),
+            4 => (Fault::PauseBroker(long), long),
+            5 => (Fault::CloseConnections, 300),
+            // Whoever takes silence for a confirmation loses what was sent.
+            6 => (Fault::PublisherNet(Net::HalfOpen, long), long),
+            7 => (Fault::PublisherNet(Net::draw(random), long), long),
             _ => (Fault::ConsumerNet(Net::draw(random), long), long),
         }
     }
@@ -280,6 +290,8 @@ impl Fault {
             Self::RetireConsumer(_) => "end of a consumer",
             Self::PauseConsumer(..) => "SIGSTOP of a consumer",
             Self::KillBroker(_) => "kill -9 of the broker",
+            Self::KillFrozenBroker(_) => "kill -9 of the broker after SIGSTOP",
+            Self::KillBrokerAndPublisher(..) => "kill -9 of the broker and a relay",
             Self::RestartBroker(_) => "restart of the broker",
             Self::PauseBroker(_) => "SIGSTOP of the broker",
             Self::CloseConnections => "connections of the broker closed",
@@ -318,9 +330,13 @@ impl fmt::Display for Fault {
             Self::RetireConsumer(which) => write!(f, "consumer {which} stops in good order"),
             Self::PauseConsumer(which, long) => write!(f, "SIGSTOP of consumer {which} for {long} ms"),
             Self::KillBroker(long) => write!(f, "kill -9 of the broker, down for {long} ms"),
+            Self::KillFrozenBroker(long) => write!(f, "SIGSTOP of the broker for {long} ms, then kill -9"),
+            Self::KillBrokerAndPublisher(relay, long) => {
+                write!(f, "kill -9 of the broker, down for {long} ms, and of relay {relay} meanwhile")
+            }
             Self::RestartBroker(long) => write!(f, "the broker stops in good order, down for {long} ms"),
             Self::PauseBroker(long) => write!(f, "SIGSTOP of the broker for {long} ms"),
-            Self::CloseConnections => f.write_str("an operator closes every connection of the broker"),
+            Self::CloseConnections => f.write_str("an operator closes the connections of the broker"),
             Self::PublisherNet(net, long) => write!(f, "network of publishers: {net} for {long} ms"),
             Self::ConsumerNet(net, long) => write!(f, "network of consumers: {net} for {long} ms"),
             Self::KillStore(node, long) => write!(f, "kill -9 of store node {node}, down for {long} ms"),

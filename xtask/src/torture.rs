@@ -23,10 +23,12 @@ pub(crate) fn run(arguments: &[String]) -> Result<ExitCode> {
 }
 
 /// A few seconds for each of these, with scripts that are always the same; longer runs draw their own.
-const SHORT_RUNS: [&str; 3] = [
+const SHORT_RUNS: [&str; 5] = [
     "--store redis --db postgres --delivery memory --seconds 4 --seed 1",
     "--store redis --db postgres --delivery triggers --seconds 4 --seed 2",
     "--store embedded --db sqlite --delivery outbox --seconds 3 --seed 3",
+    "--store embedded --db sqlite --delivery outbox --transport nats --seconds 4 --seed 6",
+    "--store redis --db sqlite --delivery outbox --transport rabbitmq --seconds 4 --seed 7",
 ];
 
 /// Longer than a short run takes on a slow machine.

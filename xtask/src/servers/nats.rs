@@ -32,6 +32,7 @@ pub struct Nats {
     port: u16,
     tls: bool,
     certificate: Option<Certificate>,
+    settings: String,
     process: Process,
     folder: TempDir,
 }
@@ -49,10 +50,10 @@ impl Nats {
         let folder = TempDir::with_prefix("kvsync-nats-").context(|| "cannot make a temporary folder".to_owned())?;
         let certificate = if options.tls { Some(Certificate::create(folder.path())?) } else { None };
         let file = folder.path().join("nats.conf");
-        std::fs::write(&file, configuration(options, folder.path(), certificate.as_ref()))
-            .context(|| format!("cannot write {}", file.display()))?;
+        let settings = configuration(options, folder.path(), certificate.as_ref());
+        write(&file, &settings)?;
         let process = Process::start(spec(folder.path(), &file, port)?)?;
-        Ok(Self { port, tls: options.tls, certificate, process, folder })
+        Ok(Self { port, tls: options.tls, certificate, settings, process, folder })
     }
 
     /// The URL for clients, without a user.
@@ -77,6 +78,20 @@ impl Nats {
     #[must_use]
     pub fn certificate(&self) -> Option<(&Path, &Path)> {
         self.certificate.as_ref().map(|certificate| (certificate.server.as_path(), certificate.key.as_path()))
+    }
+
+    /// Has the server close all connections but one, and refuse others for a moment, as an operator does who lowers the
+    /// limit and raises it again.
+    ///
+    /// # Errors
+    /// When the server does not run, or does not read its configuration again.
+    pub fn close_connections(&self) -> Result<()> {
+        let file = self.folder.path().join("nats.conf");
+        for settings in [format!("{}\nmax_connections: 1\n", self.settings), self.settings.clone()] {
+            write(&file, &settings)?;
+            self.process.reload("Reloaded server configuration")?;
+        }
+        Ok(())
     }
 
     /// The folder in which JetStream keeps what is stored.
@@ -136,6 +151,10 @@ impl NatsCluster {
     pub fn called(&self, name: &str) -> Option<&Nats> {
         self.nodes.iter().find(|node| name_of(node.port) == name)
     }
+}
+
+fn write(file: &Path, text: &str) -> Result<()> {
+    std::fs::write(file, text).context(|| format!("cannot write {}", file.display()))
 }
 
 fn name_of(port: u16) -> String {

@@ -115,6 +115,20 @@ impl Process {
         log_from(&self.log_path(), 0)
     }
 
+    /// Has the server read its configuration again, with SIGHUP, and waits until it has logged that it did.
+    pub(super) fn reload(&self, logs: &str) -> Result<()> {
+        let logged = self.log().len();
+        self.signal(Signal::HUP)?;
+        let deadline = Instant::now() + STOP_DEADLINE;
+        while !self.log().get(logged..).is_some_and(|log| log.contains(logs)) {
+            if Instant::now() > deadline {
+                return Err(self.error(&format!("did not read its configuration again within {STOP_DEADLINE:?}")));
+            }
+            sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
     fn stop_with(&self, signal: Signal) -> Result<()> {
         self.end(&mut self.child(), signal)
     }
