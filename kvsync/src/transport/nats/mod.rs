@@ -39,8 +39,10 @@
 //!
 //! A queue is a durable pull consumer. Dead letters are at `<prefix>.dead.<queue>.<table>.<action>`, with the
 //! body of the message and the headers `Kvsync-Reason`, `Kvsync-Queue`, `Kvsync-Subject`, `Kvsync-Deliveries` and
-//! `Kvsync-Message-Id`; they stay until somebody removes them. Bodies of others that leave no room for these headers are
-//! cut, and `Kvsync-Bytes` tells how long they were.
+//! `Kvsync-Message-Id`; they stay until somebody removes them, or has them delivered again
+//! ([`redrive`](crate::transport::Subscription::redrive)): to their own subject, with the header `Kvsync-Only` that names their
+//! queue, so that the others acknowledge them unseen. Bodies of others that leave no room for these headers are
+//! cut, and `Kvsync-Bytes` tells how long they were; these stay where they are.
 //!
 //! Streams and queues are made where they are missing, also later, unless there is
 //! [`check_only`](Builder::check_only). What is there is checked and never changed; [`health`](crate::transport::Broker::health)
@@ -58,7 +60,8 @@
 //!   `$JS.API.CONSUMER.LIST.<stream>`. Who receives: to publish to `<prefix>.dead.>`,
 //!   `$JS.API.STREAM.INFO.<stream>`, the same with `-dead`, `$JS.API.CONSUMER.INFO.<stream>.*`,
 //!   `$JS.API.CONSUMER.NAMES.<stream>`, `$JS.API.CONSUMER.MSG.NEXT.<stream>.<queue>`, `$JS.API.STREAM.MSG.DELETE.<stream>`,
-//!   `$JS.ACK.<stream>.<queue>.>` and, with queues of some tables, `$JS.API.STREAM.MSG.GET.<stream>`. Both: to subscribe to `_INBOX.>` or [another prefix](Builder::inbox_prefix); and to
+//!   `$JS.ACK.<stream>.<queue>.>` and, with queues of some tables, `$JS.API.STREAM.MSG.GET.<stream>`. Who has dead letters delivered again: to publish to
+//!   `<prefix>.*.*`, `$JS.API.STREAM.MSG.GET.<stream>-dead` and `$JS.API.STREAM.MSG.DELETE.<stream>-dead`. Both: to subscribe to `_INBOX.>` or [another prefix](Builder::inbox_prefix); and to
 //!   make what is missing, `$JS.API.STREAM.CREATE.<stream>`, the same with `-dead`, and
 //!   `$JS.API.CONSUMER.CREATE.<stream>.>`.
 //!
@@ -79,6 +82,7 @@ mod dead;
 mod health;
 mod pump;
 mod queue;
+mod redrive;
 mod session;
 mod subject;
 mod sweep;

@@ -19,6 +19,7 @@ use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 
 use super::builder::Timing;
 use super::queue::{Basket, Fresh};
+use super::redrive::ONLY;
 use super::session::Session;
 use super::{CONTENT_TYPE, dead, of_all, sweep};
 use crate::error::{Error, ErrorKind, Result};
@@ -239,6 +240,12 @@ impl Pump {
     fn hold(&mut self, message: Message) -> Option<Fresh> {
         let reply = message.reply?;
         let delivered = delivered(&reply)?;
+        let only = message.headers.as_ref().and_then(|headers| headers.get(ONLY));
+        if only.is_some_and(|only| only.as_str() != self.queue) {
+            self.words.push_back((reply, AckKind::Ack));
+            self.sweeps = SWEEPS;
+            return None;
+        }
         self.tags += 1;
         let tag = self.tags;
         let content_type = message.headers.as_ref().and_then(|headers| headers.get(CONTENT_TYPE));

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::builder::Timing;
 use super::pump::{Command, Pump};
+use super::redrive::Course;
 use super::session::Session;
 use super::{GRACE, health};
 use crate::bridge::Bridge;
@@ -119,8 +120,21 @@ impl Subscription for NatsQueue {
         self.bridge.run(self.timeout + GRACE, asked).map_err(late)?
     }
 
-    fn redrive(&self, _: usize) -> Result<usize> {
-        Err(Error::new(ErrorKind::Config, "dead letters of this queue cannot be delivered again yet"))
+    fn redrive(&self, most: usize) -> Result<usize> {
+        self.basket.open(&self.name)?;
+        let mut course = Course::new(most);
+        while course.left > 0 {
+            let (session, queue) = (Arc::clone(&self.session), self.queue.clone());
+            let within = self.session.connect_timeout() + self.timeout;
+            let went = async move { course.go_on(&session, &queue, tokio::time::Instant::now() + within).await };
+            let late = |_| Error::new(ErrorKind::Unavailable, format!("{} did not answer in time", self.name));
+            let (next, more) = self.bridge.run(within + GRACE, went).map_err(late)??;
+            course = next;
+            if !more {
+                break;
+            }
+        }
+        Ok(course.delivered)
     }
 
     fn health(&self, deadline: Duration) -> Health {

@@ -97,6 +97,32 @@ pub(super) fn every_queue_gets_everything_and_what_all_have_acknowledged_goes() 
     Ok(())
 }
 
+pub(super) fn dead_letters_are_delivered_again_to_their_own_queue_alone() -> Tested {
+    let server = server()?;
+    let builder = patient(&server);
+    let (broker, one, other) = (builder.broker()?, builder.queue("one")?, builder.queue("other")?);
+    let sent: Vec<Message> = (0..50).map(|number| message("users", &format!("row {number}"))).collect();
+    publish(&broker, &sent)?;
+    let all: BTreeSet<Bytes> = sent.iter().map(|message| message.body.clone()).collect();
+    let mut left = 50;
+    while left > 0 {
+        for arrival in one.receive(left, LONG)? {
+            left -= 1;
+            arrival.dead("by hand");
+        }
+    }
+    assert_eq!(drain(&other, 50)?, all);
+    until("all are dead", || one.backlog().is_ok_and(|left| left.dead == 50));
+    assert_eq!(other.redrive(100)?, 0, "they are of another queue");
+    assert_eq!(one.redrive(100)?, 50);
+    assert_eq!(drain(&one, 50)?, all);
+    publish(&broker, &[message("users", "new")])?;
+    assert_eq!(drain(&other, 1)?, BTreeSet::from(["new".into()]), "it was told once");
+    assert_eq!(drain(&one, 1)?, BTreeSet::from(["new".into()]));
+    until("nothing is left", || count(server.port(), "kvsync").is_ok_and(|left| left == 0));
+    Ok(())
+}
+
 pub(super) fn what_nobody_would_receive_is_not_confirmed() -> Tested {
     let server = server()?;
     let builder = hasty(&server);

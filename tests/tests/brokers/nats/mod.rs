@@ -62,6 +62,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         checks::a_server_without_jetstream_is_told,
         checks::a_stream_in_which_messages_are_lost_is_refused,
         checks::a_stream_or_queue_that_is_removed_is_made_again,
+        checks::dead_letters_are_delivered_again_to_their_own_queue_alone,
         checks::every_queue_gets_everything_and_what_all_have_acknowledged_goes,
         checks::more_time_is_asked_for_what_is_held,
         checks::nothing_is_lost_and_nothing_stays_when_servers_are_killed,
