@@ -106,6 +106,28 @@ fn every_test_that_the_readme_names_is_there() {
     assert!(named > 20, "the table of promises was not found");
 }
 
+/// The page about queue, outbox and broker names them as well, and cases of the suite of brokers.
+#[test]
+fn every_test_that_the_page_of_transports_names_is_there() {
+    let page = fs::read_to_string(root().join("kvsync/src/transport/mod.rs")).unwrap();
+    let begin = page.find("//! What is lost when a part is killed").unwrap();
+    let shown = &page[begin..begin + page[begin..].find("//! - **The queue**").unwrap()];
+    let mut cases = Vec::new();
+    collect(&root().join("kvsync/src/transport/conformance"), &mut cases);
+    let cases: String = cases.into_iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let mut named = 0;
+    for name in shown.split('`').skip(1).step_by(2) {
+        if let Some((file, test)) = name.split_once("::") {
+            assert!(tests_of(file).contains(&format!("fn {test}(")), "the page names {name}, which is no test");
+            named += 1;
+        } else if name.matches('_').count() > 3 {
+            assert!(cases.contains(&format!("\"{name}\"")), "the page names {name}, which is no case of the brokers");
+            named += 1;
+        }
+    }
+    assert!(named > 10, "the tests were not found");
+}
+
 #[test]
 fn every_file_has_a_floor() {
     let homeless: Vec<String> =

@@ -71,6 +71,8 @@ mod fit;
 mod health;
 mod hook;
 mod meet;
+#[cfg(all(test, feature = "metrics"))]
+mod tests;
 mod work;
 
 use std::fmt;

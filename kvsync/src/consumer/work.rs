@@ -106,7 +106,7 @@ impl Worker {
     }
 
     /// Deals with messages. One that makes code panic is a dead letter, and holds up no other.
-    fn take(&mut self, arrivals: Vec<Arrival>) {
+    pub(super) fn take(&mut self, arrivals: Vec<Arrival>) {
         let mut slots: Vec<Option<Arrival>> = arrivals.into_iter().map(Some).collect();
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.batch(&mut slots))) else { return };
         let message = panic_message(&*panic);

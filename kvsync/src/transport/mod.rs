@@ -7,12 +7,31 @@
 //! | turned on by | nothing | [`Database::outbox`](crate::capture::Database::outbox) | [`Builder::broker`](crate::Builder::broker) | both |
 //! | who writes the stores | the process that commits | any process with the database and the store | any consumer | any consumer |
 //! | who needs the store's address | every writer | every relay | consumers only | consumers only |
-//! | lost when the writer is killed after COMMIT | what was queued | nothing | what was not confirmed yet | nothing |
-//! | lost when the store is down | nothing while memory lasts; then rows are read again | nothing | nothing while the broker keeps it | nothing |
-//! | lost when the broker is down | | | as the queue, with the store down | nothing |
-//! | lost when a consumer is killed | | | nothing | nothing |
 //! | a write costs more by | nothing | a row in its transaction | nothing | a row in its transaction |
 //! | told of every change | [`on_report`](crate::Builder::on_report), in the process | the same | hooks ([`on_change`](crate::consumer::ConsumerBuilder::on_change)), anywhere | the same |
+//!
+//! What is lost when a part is killed (`kill -9`), and which tests show it:
+//!
+//! | killed | in-memory queue | outbox | broker | outbox and broker |
+//! |---|---|---|---|---|
+//! | the process that commits | what was queued¹ | nothing² | what was not confirmed yet³ | nothing⁴ |
+//! | the broker | | | nothing it has confirmed⁵; the rest waits in memory as with a store that is down | nothing⁴ |
+//! | a consumer | | | nothing⁶ | nothing⁶ |
+//! | the store | nothing while memory lasts; then rows are read again⁷ | nothing⁸ | nothing: the broker keeps it⁹ | nothing⁹ |
+//! | the store, and it forgets | everything, until `backfill`; noticed¹⁰ | what is kept is replayed¹¹ | everything, until `backfill` by who has database and store | the same |
+//!
+//! The broker is killed as a process. What one keeps of its confirmed messages when its machine loses power is for its own
+//! settings and replicas: the pages of `rabbitmq` and `nats` say which.
+//!
+//! ¹ `verify::writes_past_kvsync` finds it. ² `outbox::when_a_relay_is_killed_in_the_middle_another_delivers_what_it_held`.
+//! ³ `consumer::what_was_not_confirmed_is_published_again`, as long as the process lives.
+//! ⁴ `consumer::with_an_outbox_nothing_is_lost_when_publishers_and_consumers_come_and_go`,
+//! `consumer::an_outbox_keeps_what_no_broker_has_confirmed`. ⁵ `brokers`, the case
+//! `restarts_and_kills_lose_nothing_that_was_confirmed`. ⁶ `brokers`, the case `what_a_killed_consumer_took_comes_back`;
+//! `consumer::every_store_is_what_the_database_is_after_duplicates_reordering_and_deaths`. ⁷ `pressure::a_store_that_refuses_connections`,
+//! `workers::what_has_no_room_is_read_again`. ⁸ `outbox::a_store_that_is_down_loses_nothing_fills_no_memory_and_holds_up_no_other`.
+//! ⁹ `consumer::a_store_that_is_down_acknowledges_nothing`, `consumer::a_redis_that_takes_nothing_makes_no_dead_letters`.
+//! ¹⁰ `eviction::a_restart_without_persistence_is_noticed_and_rows_are_filled_in`. ¹¹ `outbox::a_replay_refills_a_store_that_forgot`.
 //!
 //! - **The queue** is enough where one process, or a few alike, write to one store, and where a row that is missing after
 //!   a crash may wait for its next write, or for `verify` and `repair`.
@@ -22,6 +41,10 @@
 //!   keeps what it has confirmed; between the COMMIT and the confirm a change is in the memory of the publisher.
 //! - **Both together** close that gap: a row of the outbox is delivered once the broker has confirmed it, so that
 //!   publisher, broker and consumer may each be killed at any moment.
+//!
+//! Only what a broker refuses for what the message is ([`Rejected`](crate::ErrorKind::Rejected)) is given up. Whatever else it
+//! says, that a user lacks a right for instance, it says to all: changes wait, [`health`](crate::KvSync::health) and `flush`
+//! say why, and in the memory of a process they wait as long as it lasts, then as primary keys, then as dirty tables.
 //!
 //! A handle may have stores and brokers beside each other; each is fed by workers of its own and holds up no other.
 //!

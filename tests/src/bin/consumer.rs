@@ -10,7 +10,7 @@ use diesel::sqlite::Sqlite;
 use kvsync::capture::Database;
 use kvsync::consumer::ConsumerBuilder;
 use kvsync::store::EmbeddedStore;
-use kvsync::transport::{Broker, MemoryBroker, Message};
+use kvsync::transport::{Broker, MemoryBroker, Message, Subscription};
 use kvsync::{Consumer, KvSync};
 use kvsync_tests::users::{TABLE, User, user, users};
 
@@ -33,7 +33,18 @@ fn build() -> Result<ConsumerBuilder, Failure> {
         let garbage = Message { table: "users".into(), action: "create", id, content_type, body };
         broker.publish(&[garbage]).into_iter().collect::<Result<(), _>>()?;
     }
-    Ok(Consumer::builder().subscription(queue).store(EmbeddedStore::open(env::var("CONSUMER_STORE")?)?))
+    if env::var_os("CONSUMER_DEAD").is_some() {
+        queue.receive(3, Duration::ZERO)?.into_iter().for_each(|arrival| arrival.dead("by hand"));
+    }
+    let builder = Consumer::builder().subscription(queue).store(EmbeddedStore::open(env::var("CONSUMER_STORE")?)?);
+    Ok(match env::var_os("CONSUMER_STUCK") {
+        Some(_) => builder.on_change::<User>(|_| {
+            loop {
+                std::thread::park();
+            }
+        }),
+        None => builder,
+    })
 }
 
 fn main() -> ExitCode {

@@ -29,6 +29,34 @@ mod later {
     }
 }
 
+/// The same fields in another codec.
+mod otherwise {
+    use super::{Deserialize, Serialize, Syncable, users};
+
+    #[derive(Debug, Serialize, Deserialize, Syncable)]
+    #[diesel(table_name = users)]
+    #[sync(codec = kvsync::codec::Json)]
+    #[sync_key(name = "id", fmt = "user:<id>")]
+    pub(super) struct User {
+        pub(super) id: i32,
+        pub(super) email: Option<String>,
+        pub(super) name: String,
+    }
+}
+
+/// An earlier version of the program: its model has a field less.
+mod earlier {
+    use super::{Deserialize, Serialize, Syncable, users};
+
+    #[derive(Debug, Serialize, Deserialize, Syncable)]
+    #[diesel(table_name = users)]
+    #[sync_key(name = "id", fmt = "user:<id>")]
+    pub(super) struct User {
+        pub(super) id: i32,
+        pub(super) name: String,
+    }
+}
+
 /// A model of the same table that nobody publishes.
 #[derive(Debug, Serialize, Deserialize, Syncable)]
 #[diesel(table_name = users)]
@@ -137,6 +165,43 @@ fn a_row_with_other_fields_is_a_dead_letter_that_the_store_has() {
     consumer.drain(LONG).unwrap();
     let dead = queue.dead_letters();
     assert!(dead.len() == 1 && dead[0].reason.contains("other fields"), "{dead:?}");
+    assert!(User::fetch_by_id(&reader(store), 1).unwrap().is_some());
+}
+
+#[test]
+fn one_of_an_earlier_version_reads_what_it_knows() {
+    let broker = MemoryBroker::new();
+    let queue = broker.queue("all");
+    let mut app = App::publishing(broker);
+    let seen: Arc<Mutex<Vec<(i32, String)>>> = Arc::default();
+    let told = Arc::clone(&seen);
+    let consumer = consumer(&queue, MemoryStore::new(), |builder| {
+        builder.on_change::<earlier::User>(move |change| {
+            told.lock().extend(change.row().map(|row| (row.id, row.name.clone())));
+            Ok(())
+        })
+    });
+    app.insert(&user(1, "a", "ann"));
+    app.flush();
+    consumer.drain(LONG).unwrap();
+    assert_eq!(*seen.lock(), [(1, "ann".to_owned())]);
+    assert_eq!(queue.dead_letters(), []);
+}
+
+#[test]
+fn a_row_in_another_codec_is_a_dead_letter_that_the_store_has() {
+    let broker = MemoryBroker::new();
+    let queue = broker.queue("all");
+    let mut app = App::publishing(broker);
+    let store = MemoryStore::new();
+    let consumer = consumer(&queue, store.clone(), |builder| {
+        builder.on_change::<otherwise::User>(|change| Err(format!("{:?} was read", change.row()).into()))
+    });
+    app.insert(&user(1, "a", "ann"));
+    app.flush();
+    consumer.drain(LONG).unwrap();
+    let dead = queue.dead_letters();
+    assert!(dead.len() == 1 && dead[0].reason.contains("other codec"), "{dead:?}");
     assert!(User::fetch_by_id(&reader(store), 1).unwrap().is_some());
 }
 

@@ -6,6 +6,7 @@ mod end_to_end;
 mod endings;
 mod fan_out;
 mod hooks;
+mod languages;
 mod letters;
 mod places;
 mod program;

@@ -1,13 +1,14 @@
 //! The command of a program that consumes.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, Stdio};
 
 use kvsync::store::EmbeddedStore;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::rig::{User, reader};
+use crate::rig::{User, reader, until};
 
 fn program(dir: &tempfile::TempDir, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_consumer"));
@@ -29,6 +30,7 @@ fn it_runs_until_it_is_told_to_stop_and_finishes_what_it_holds() {
     let mut told = told(&mut child);
     let done = told.find(|health| health["written"] == 20).unwrap();
     assert_eq!((&done["status"], &done["dead"]), (&"up".into(), &0.into()), "{done}");
+    assert!(done["lag_ms"].is_number() && done["rate"].is_number() && done["redelivered"].is_number(), "{done}");
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let last = told.last().unwrap();
     assert_eq!((&last["acknowledged"], &last["held"], &last["threads"]), (&20.into(), &0.into(), &0.into()), "{last}");
@@ -50,4 +52,55 @@ fn it_ends_by_itself_where_it_is_to_empty_the_queue() {
     assert_eq!(ended.status.code(), Some(2));
     let ended = program(&dir, &[]).env("CONSUMER_ROWS", "many").output().unwrap();
     assert!(ended.status.code() == Some(2) && ended.stderr.starts_with(b"error: "));
+}
+
+#[test]
+fn an_interrupt_ends_it_as_well_and_progress_is_told_in_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = program(&dir, &["--every", "0.1"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let line = lines.find(|line| line.contains("20 done")).unwrap();
+    assert!(line.starts_with("up: ") && line.contains("0 dead") && line.contains("lag "), "{line}");
+    kill_process(Pid::from_child(&child), Signal::INT).unwrap();
+    // It writes on while it ends.
+    let rest = std::thread::spawn(move || lines.count());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(0));
+    assert_eq!(String::from_utf8_lossy(&ended.stdout).trim(), "20 messages acknowledged, 0 dead letters");
+    rest.join().unwrap();
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child =
+        program(&dir, &["--json", "--every", "0.1", "--deadline", "3600"]).env("CONSUMER_STUCK", "1").spawn().unwrap();
+    let mut told = told(&mut child);
+    told.find(|health| health["held"].as_u64().is_some_and(|held| held > 0)).unwrap();
+    let mut ended = None;
+    // Which of them is the first that counts as another one is for the program to say.
+    until("it has ended", || {
+        if ended.is_none() {
+            kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            ended = child.try_wait().unwrap();
+        }
+        ended.is_some()
+    });
+    assert_eq!(ended.unwrap().signal(), Some(15), "by the signal, and not by itself");
+}
+
+#[test]
+fn it_has_dead_letters_delivered_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let dead = |arguments: &[&str]| program(&dir, arguments).env("CONSUMER_DEAD", "1").output().unwrap();
+    let text = |output: &[u8]| String::from_utf8_lossy(output).trim().to_owned();
+    let without = dead(&["--drain"]);
+    assert_eq!(text(&without.stdout), "17 messages acknowledged, 0 dead letters");
+    let some = dead(&["--drain", "--json", "--redrive", "2"]);
+    let last: Value = text(&some.stdout).lines().last().map(|line| serde_json::from_str(line).unwrap()).unwrap();
+    assert_eq!((&last["acknowledged"], &last["redriven"]), (&19.into(), &2.into()), "{last}");
+    let all = dead(&["--drain", "--redrive"]);
+    assert_eq!(text(&all.stdout), "3 dead letters delivered again\n20 messages acknowledged, 0 dead letters");
+    assert_eq!(all.status.code(), Some(0));
 }

@@ -27,8 +27,16 @@
 //! `unknown`. `version` is there where it is not the message's, `to` where it is not `home`.
 //!
 //! What is not known of a map is passed over; another format has another number, and is refused by those who do not
-//! read it. A change that is larger than the broker takes is published as `unknown`: readers of its row then ask the
-//! database until it is written again.
+//! read it.
+//!
+//! # What is too large
+//!
+//! A commit is cut into messages of one row each, so only a row can be larger than the broker takes
+//! ([`Broker::max_body`](super::Broker::max_body)): 128 MB in RabbitMQ and 1 MB in NATS by default, less some headers. Of a deleted row
+//! its last content is left out then. A row that is written and too large is published as `unknown`: readers ask the
+//! database for it until it is written again and fits, its publisher reports it as failed, and whoever waits for its commit
+//! is told. With an outbox its row there fails too, and is a dead letter of the outbox in the end. Cure it with a narrower
+//! model, or a larger limit of the broker, and write the row again or retry the dead letter.
 //!
 //! ```json
 //! {"kvsync":1,"database":"main","table":"users","model":"User","scope":"","action":"create","primary_key":"7",

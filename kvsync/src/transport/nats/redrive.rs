@@ -89,7 +89,8 @@ impl Course {
             match session.api::<Removed>(&format!("STREAM.MSG.DELETE.{dead}"), &one, until).await {
                 // Somebody else was faster.
                 Err(none) if is_none(&none) => {}
-                removed => drop(removed?),
+                Err(error) => return Err(error),
+                Ok(_) => {}
             }
             self.delivered += 1;
             self.left -= 1;
@@ -108,7 +109,9 @@ fn again(queue: &str, letter: &StreamMessage) -> Option<(String, HeaderMap)> {
     for (name, values) in letter.headers.iter() {
         let of_name: &str = name.as_ref();
         if !of_name.starts_with("Nats-") && !of_name.starts_with("Kvsync-") {
-            values.iter().for_each(|value| headers.append(name.clone(), value.clone()));
+            for value in values {
+                headers.append(name.clone(), value.clone());
+            }
         }
     }
     headers.insert(ONLY, text(queue));
