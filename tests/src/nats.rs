@@ -76,6 +76,23 @@ pub fn ask(port: u16, subject: &str, question: &str) -> Tested<String> {
     heard.hear()
 }
 
+/// Publishes a message with these headers, as they are on the wire, and returns what the stream answers.
+///
+/// # Errors
+/// When the server cannot be reached or complains.
+pub fn put(port: u16, subject: &str, headers: &str, body: &[u8]) -> Tested<String> {
+    let mut heard = listen(port, "answers")?;
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    let (head, length) = (headers.len(), headers.len() + body.len());
+    write!(
+        &stream,
+        "CONNECT {{\"verbose\":false,\"headers\":true}}\r\nHPUB {subject} answers {head} {length}\r\n{headers}"
+    )?;
+    (&stream).write_all(body)?;
+    (&stream).write_all(b"\r\n")?;
+    heard.hear()
+}
+
 /// Asks the API of JetStream, and fails for an answer that is an error.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_nats::header::{HeaderMap, NATS_EXPECTED_STREAM, NATS_MESSAGE_ID};
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::publish::PublishAck;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio::time::{Instant, sleep};
@@ -182,8 +183,8 @@ async fn send_one(session: &Session, link: &Link, message: &Message, until: Inst
         return Err(Error::new(ErrorKind::Unavailable, message));
     }
     let sent = send(link, &session.topology.stream, &subject, headers(message), message.body.clone(), until).await;
-    // A stream that nobody answers for may have been removed.
-    if sent.as_ref().is_err_and(|error| error.kind() == ErrorKind::Unavailable) {
+    // A stream that nobody answers for, or another in its place, may have been removed.
+    if sent.as_ref().is_err_and(|error| matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Config)) {
         session.doubt();
     }
     sent
@@ -212,9 +213,8 @@ pub(super) async fn send(
     let message = PublishMessage::build().payload(body).headers(headers);
     let sent = async { link.jetstream.send_publish(subject.to_owned(), message).await?.await };
     match link.answer(subject, until, sent).await {
-        // A leader of 2.10 confirms a copy also while the first is under way, and that one may fail yet.
-        Ok(Ok(kept)) if kept.duplicate && kept.sequence == 0 => Err(cut_off(&place())),
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(told)) if is_kept(&told) => Ok(()),
+        Ok(Ok(_)) => Err(cut_off(&place())),
         Ok(Err(error)) => Err(match publishing(error, &place()) {
             Refused::Failed(error) if is_too_large(&error) => error,
             Refused::Full(error) | Refused::Failed(error) | Refused::Unknown(error) => of_all(error),
@@ -223,5 +223,24 @@ pub(super) async fn send(
         }),
         Err(cut @ (Cut::Forbidden(_) | Cut::Deaf(_))) => Err(of_all(link.unanswered(cut))),
         Err(Cut::Late | Cut::Ended) => Err(cut_off(&place())),
+    }
+}
+
+/// Whether a confirmation means that the message is kept. The leader of a cluster of 2.10 confirms a copy also while the
+/// first is under way, which may fail yet.
+const fn is_kept(told: &PublishAck) -> bool {
+    !told.duplicate || told.sequence > 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_what_is_under_way_is_not_confirmed() {
+        let told = |rest: &str| serde_json::from_str(&format!(r#"{{"stream":"kvsync",{rest}}}"#)).unwrap();
+        assert!(is_kept(&told(r#""seq":7"#)));
+        assert!(is_kept(&told(r#""seq":7,"duplicate":true"#)));
+        assert!(!is_kept(&told(r#""seq":0,"duplicate":true"#)));
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::broker::send;
-use super::pump::Held;
+use super::pump::{Held, Place};
 use super::session::Session;
 use super::text;
 use crate::error::Result;
@@ -31,7 +31,7 @@ pub(super) async fn write(session: &Session, queue: &str, held: &Held, reason: &
     }
 }
 
-fn letter(queue: &str, held: &Held, reason: &str, most: usize) -> (HeaderMap, Bytes) {
+pub(super) fn letter(queue: &str, held: &Held, reason: &str, most: usize) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::new();
     let foreign = held.headers.iter().flat_map(HeaderMap::iter);
     for (name, values) in foreign.filter(|(name, _)| !name_of(name).starts_with("Nats-")) {
@@ -43,13 +43,12 @@ fn letter(queue: &str, held: &Held, reason: &str, most: usize) -> (HeaderMap, By
     headers.insert("Kvsync-Reason", text(cut(reason, MAX_REASON)));
     headers.insert("Kvsync-Queue", text(queue));
     headers.insert("Kvsync-Subject", text(&held.subject));
-    headers.insert("Kvsync-Deliveries", text(&held.delivered.to_string()));
     if let Some(id) = id {
         headers.insert("Kvsync-Message-Id", id.clone());
     }
-    // The reply names the message among all that were ever in the stream. Only its count of deliveries changes.
-    let place: Vec<&str> = held.reply.rsplit('.').take(4).collect();
-    let (sequence, time) = (place.get(3).copied().unwrap_or_default(), place.get(1).copied().unwrap_or_default());
+    // The same when it is written again, because its message came again.
+    let Place { delivered, sequence, time } = held.place;
+    headers.insert("Kvsync-Deliveries", text(&delivered.to_string()));
     headers.insert(NATS_MESSAGE_ID, text(&format!("{queue}-{sequence}-{time}")));
     let room = most.saturating_sub(size(&headers));
     if held.body.len() <= room {

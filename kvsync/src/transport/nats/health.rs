@@ -129,8 +129,10 @@ fn of_stream(session: &Session, info: &Info) -> Health {
             found(Status::Degraded, format!("is nearly full (`{name}` {most}); it will take no messages"));
         }
     }
-    if config.deny_delete {
-        found(Status::Degraded, "keeps what all queues have acknowledged (`deny_delete`)".to_owned());
+    // The first is how it is done above 2.9.
+    if config.deny_purge || config.deny_delete {
+        let what = "keeps what all queues have acknowledged, with some servers (`deny_purge`, `deny_delete`)";
+        found(Status::Degraded, what.to_owned());
     }
     let wanted = session.topology.config();
     let differs = [

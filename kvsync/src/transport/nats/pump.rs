@@ -56,9 +56,19 @@ pub(super) struct Held {
     pub(super) body: Bytes,
     /// Where its end is told.
     pub(super) reply: Subject,
+    pub(super) place: Place,
+    since: Instant,
+}
+
+/// What a server says of a message that it delivers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
     /// How often it was delivered, this time included.
     pub(super) delivered: u64,
-    since: Instant,
+    /// Its number in the stream.
+    pub(super) sequence: u64,
+    /// When it was published: with the number it names the message also where the stream was made again.
+    pub(super) time: u64,
 }
 
 /// What goes on beside, and has ended.
@@ -239,7 +249,7 @@ impl Pump {
 
     fn hold(&mut self, message: Message) -> Option<Fresh> {
         let reply = message.reply?;
-        let delivered = delivered(&reply)?;
+        let place = place(&reply)?;
         let only = message.headers.as_ref().and_then(|headers| headers.get(ONLY));
         if only.is_some_and(|only| only.as_str() != self.queue) {
             self.words.push_back((reply, AckKind::Ack));
@@ -253,10 +263,10 @@ impl Pump {
             tag,
             body: message.payload.clone(),
             content_type: content_type.map(|value| value.as_str().to_owned()),
-            redelivered: u32::try_from(delivered.saturating_sub(1)).unwrap_or(u32::MAX),
+            redelivered: u32::try_from(place.delivered.saturating_sub(1)).unwrap_or(u32::MAX),
         };
         let (subject, headers, body) = (message.subject, message.headers, message.payload);
-        self.held.insert(tag, Held { subject, headers, body, reply, delivered, since: Instant::now() });
+        self.held.insert(tag, Held { subject, headers, body, reply, place, since: Instant::now() });
         Some(fresh)
     }
 
@@ -372,11 +382,13 @@ impl Pump {
     }
 }
 
-/// How often a message was delivered, by where its end is told: `$JS.ACK.<stream>.<queue>.<delivered>.<sequence>..`,
-/// or with a domain and an account before the stream.
-fn delivered(reply: &str) -> Option<u64> {
+/// By where the end of a message is told: `$JS.ACK.<stream>.<queue>.<delivered>.<sequence>.<of the queue>.<time>..`, or
+/// with a domain and an account before the stream.
+fn place(reply: &str) -> Option<Place> {
     let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
-    tokens.get(if tokens.len() >= 9 { 4 } else { 2 })?.parse().ok()
+    let first = if tokens.len() >= 9 { 4 } else { 2 };
+    let number = |behind: usize| tokens.get(first + behind)?.parse().ok();
+    Some(Place { delivered: number(0)?, sequence: number(1)?, time: number(3)? })
 }
 
 fn question(messages: usize) -> Bytes {
@@ -386,4 +398,38 @@ fn question(messages: usize) -> Bytes {
 
 fn lost(queue: &str) -> Error {
     Error::new(ErrorKind::Unavailable, format!("the servers were not heard of any more while the queue {queue} waited"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(reply: &str) -> Held {
+        let (subject, body, place) = ("p.users.update".into(), "body".into(), place(reply).unwrap());
+        Held { subject, headers: None, body, reply: reply.into(), place, since: Instant::now() }
+    }
+
+    #[test]
+    fn deliveries_are_counted_with_and_without_a_domain() {
+        let third = Some(Place { delivered: 3, sequence: 10, time: 30 });
+        assert_eq!(place("$JS.ACK.s.q.3.10.20.30.0"), third);
+        assert_eq!(place("$JS.ACK.hub.account.s.q.3.10.20.30.0"), third);
+        assert_eq!(place("$JS.ACK.hub.account.s.q.3.10.20.30.0.token"), third);
+        assert_eq!(place("_INBOX.x"), None);
+    }
+
+    /// Who is killed between the letter and its end writes it again, with the next delivery.
+    #[test]
+    fn a_dead_letter_that_is_written_again_is_the_same() {
+        let id = |reply: &str| {
+            let (headers, _) = dead::letter("q", &held(reply), "why", 1 << 20);
+            headers.get("Nats-Msg-Id").map(ToString::to_string).unwrap()
+        };
+        let first = id("$JS.ACK.s.q.1.10.20.1700000000.0");
+        assert_eq!(id("$JS.ACK.s.q.2.10.33.1700000000.5"), first);
+        assert_ne!(id("$JS.ACK.s.q.1.11.20.1700000000.0"), first);
+        // The stream was made again, and counts from the beginning.
+        assert_ne!(id("$JS.ACK.s.q.1.10.20.1800000000.0"), first);
+        assert_eq!(id("$JS.ACK.hub.account.s.q.1.10.20.1700000000.0"), first);
+    }
 }

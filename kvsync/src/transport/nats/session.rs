@@ -292,7 +292,7 @@ fn not_made(what: &str, missing: Error) -> Error {
 }
 
 /// Whether a version is below 2.10.
-fn is_older(version: &str) -> bool {
+pub(super) fn is_older(version: &str) -> bool {
     let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(u32::MAX));
     (numbers.next().unwrap_or_default(), numbers.next().unwrap_or_default()) < (2, 10)
 }

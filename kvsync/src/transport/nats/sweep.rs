@@ -2,8 +2,9 @@
 //!
 //! Two ways in which a server would do it by itself lose messages, measured with 2.9.10. With the retention `interest` it
 //! confirms and drops what is published while it shuts down, when its queues are closed already. A purge makes it forget
-//! which of the messages above were taken and not acknowledged. So the stream keeps what it is given, and whoever
-//! consumes removes, message by message, up to the lowest that some queue still needs. Queues of others count, too.
+//! which of the messages above were taken and not acknowledged; 2.10 does not. So the stream keeps what it is given, and
+//! whoever consumes removes up to the lowest that some queue still needs: by one purge, or below 2.10 message by message.
+//! Queues of others count, too.
 
 use std::error::Error as _;
 
@@ -13,7 +14,7 @@ use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::session::Session;
+use super::session::{Session, is_older};
 use crate::error::{ErrorKind, Result};
 use crate::nats::is_none;
 
@@ -28,6 +29,15 @@ struct One {
 
 #[derive(Deserialize)]
 struct Removed {}
+
+/// All below this.
+#[derive(Serialize)]
+struct Purge {
+    seq: u64,
+}
+
+#[derive(Deserialize)]
+struct Purged {}
 
 #[derive(Serialize)]
 struct Next<'a> {
@@ -60,6 +70,11 @@ pub(super) async fn sweep(session: &Session, until: Instant) -> Result<()> {
         if floor < info.state.first_sequence {
             return Ok(());
         }
+    }
+    let (version, _) = session.link(until).await?.server();
+    if !is_older(&version) {
+        let call = format!("STREAM.PURGE.{}", session.topology.stream);
+        return session.api::<Purged>(&call, &Purge { seq: floor + 1 }, until).await.map(|_| ());
     }
     let mut removals = futures_util::stream::iter(info.state.first_sequence..=floor)
         .map(|sequence| remove(session, sequence, until))

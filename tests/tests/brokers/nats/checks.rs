@@ -13,23 +13,23 @@ use kvsync_tests::nats::{api, ask, count, kept, listen};
 use kvsync_tests::servers::{Nats, NatsOptions};
 use kvsync_tests::wait::{LONG, until};
 
-const MOMENT: Duration = Duration::from_millis(50);
+pub(super) const MOMENT: Duration = Duration::from_millis(50);
 
-fn server() -> Tested<Nats> {
+pub(super) fn server() -> Tested<Nats> {
     Ok(Nats::start(&NatsOptions::default())?)
 }
 
 /// For servers that are there.
-fn patient(server: &Nats) -> Builder {
+pub(super) fn patient(server: &Nats) -> Builder {
     NatsBroker::builder([server.url()]).connect_timeout(LONG).publish_timeout(LONG).retry_for(LONG)
 }
 
 /// For what is refused: it is not tried for long.
-fn hasty(server: &Nats) -> Builder {
+pub(super) fn hasty(server: &Nats) -> Builder {
     patient(server).retry_for(MOMENT)
 }
 
-fn message(table: &str, body: &str) -> Message {
+pub(super) fn message(table: &str, body: &str) -> Message {
     let content_type = "application/vnd.kvsync.test";
     Message {
         table: Arc::from(table),
@@ -40,7 +40,7 @@ fn message(table: &str, body: &str) -> Message {
     }
 }
 
-fn publish(broker: &dyn Broker, messages: &[Message]) -> Tested {
+pub(super) fn publish(broker: &dyn Broker, messages: &[Message]) -> Tested {
     for answer in broker.publish(messages) {
         answer?;
     }
@@ -48,7 +48,7 @@ fn publish(broker: &dyn Broker, messages: &[Message]) -> Tested {
 }
 
 /// Takes this many.
-fn take(queue: &dyn Subscription, count: usize) -> Tested<Vec<Arrival>> {
+pub(super) fn take(queue: &dyn Subscription, count: usize) -> Tested<Vec<Arrival>> {
     let mut taken = Vec::new();
     while taken.len() < count {
         let more = queue.receive(count - taken.len(), LONG)?;
@@ -59,7 +59,7 @@ fn take(queue: &dyn Subscription, count: usize) -> Tested<Vec<Arrival>> {
 }
 
 /// Takes and acknowledges this many.
-fn drain(queue: &dyn Subscription, count: usize) -> Tested<BTreeSet<Bytes>> {
+pub(super) fn drain(queue: &dyn Subscription, count: usize) -> Tested<BTreeSet<Bytes>> {
     let taken = take(queue, count)?;
     let bodies = taken.iter().map(|arrival| arrival.body().clone()).collect();
     Arrival::ack_all(taken);
@@ -67,13 +67,13 @@ fn drain(queue: &dyn Subscription, count: usize) -> Tested<BTreeSet<Bytes>> {
 }
 
 /// The call fails with this kind, and the message says this.
-fn refused<T>(made: kvsync::Result<T>, kind: ErrorKind, says: &str) {
+pub(super) fn refused<T>(made: kvsync::Result<T>, kind: ErrorKind, says: &str) {
     let Err(error) = made else { panic!("it was not refused, and should say: {says}") };
     assert_eq!(error.kind(), kind, "{error}");
     assert!(error.to_string().contains(says), "`{says}` is not in: {error}");
 }
 
-fn publishing(broker: &dyn Broker) -> kvsync::Result<()> {
+pub(super) fn publishing(broker: &dyn Broker) -> kvsync::Result<()> {
     broker.publish(&[message("users", "one")]).remove(0)
 }
 
@@ -346,10 +346,12 @@ pub(super) fn rights_are_as_documented_and_the_lack_of_them_is_told() -> Tested 
             publish: [
                 "kvsync.dead.>", "$JS.API.STREAM.INFO.kvsync", "$JS.API.STREAM.INFO.kvsync-dead",
                 "$JS.API.CONSUMER.INFO.kvsync.*", "$JS.API.CONSUMER.NAMES.kvsync",
-                "$JS.API.CONSUMER.MSG.NEXT.kvsync.one", "$JS.API.STREAM.MSG.DELETE.kvsync", "$JS.ACK.kvsync.one.>"
+                "$JS.API.CONSUMER.MSG.NEXT.kvsync.one", "$JS.API.STREAM.MSG.DELETE.kvsync", "$JS.API.STREAM.PURGE.kvsync", "$JS.ACK.kvsync.one.>"
             ], subscribe: ["_INBOX.>"]
         } }
         { user: nobody, password: secret, permissions: { publish: { deny: ["kvsync.>", "$JS.API.CONSUMER.>"] } } }
+        { user: mute, password: secret, permissions: { publish: { deny: ["$JS.ACK.>"] } } }
+        { user: deaf, password: secret, permissions: { subscribe: { deny: ["_INBOX.>"] } } }
     ] }"#;
     let server = Nats::start(&NatsOptions { settings: settings.into(), ..NatsOptions::default() })?;
     let of = |user: &str| hasty(&server).user_and_password(user, "secret");
@@ -373,6 +375,11 @@ pub(super) fn rights_are_as_documented_and_the_lack_of_them_is_told() -> Tested 
 
     refused(publishing(&of("nobody").broker()?), ErrorKind::Config, "Permissions Violation for Publish");
     refused(of("nobody").queue("one")?.receive(1, MOMENT), ErrorKind::Config, "Permissions Violation for Publish");
+    // Who cannot tell how messages ended gets none.
+    publish(&broker, &[message("users", "three")])?;
+    refused(of("mute").queue("one")?.receive(1, MOMENT), ErrorKind::Config, "$JS.ACK.kvsync.one.");
+    refused(publishing(&of("deaf").broker()?), ErrorKind::Config, "`inbox_prefix`");
+    assert_eq!(drain(&queue, 1)?, BTreeSet::from(["three".into()]));
     Ok(())
 }
 

@@ -2,18 +2,21 @@
 //! What the suite cannot show has trials here: streams of others, rights, dead letters, what is told to the server.
 
 mod checks;
+mod limits;
+mod outages;
 
+use std::fmt;
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 use std::{env, thread};
 
 use bytes::Bytes;
 use kvsync::transport::conformance::{Dead, Harness, Own, Topic};
 use kvsync::transport::nats::{Builder, NatsBroker};
-use kvsync::transport::{Broker, Subscription};
+use kvsync::transport::{Broker, Health, Message, Subscription};
 use kvsync_tests::nats::kept;
 use kvsync_tests::servers::{Nats, NatsOptions};
 use kvsync_tests::wait::LONG;
@@ -71,6 +74,16 @@ pub(crate) fn trials() -> Vec<Trial> {
         checks::tls_with_an_authority_of_ones_own,
         checks::what_cannot_be_a_name_is_refused_at_once,
         checks::what_nobody_would_receive_is_not_confirmed,
+        limits::a_bound_in_bytes_is_refused_where_the_server_would_forget,
+        limits::a_copy_that_comes_too_late_is_delivered_once_more,
+        limits::a_message_that_the_stream_finds_too_large_is_rejected_alone,
+        limits::a_token_and_an_nkey_let_in,
+        limits::too_many_that_are_held_hold_up_the_queue,
+        limits::what_another_stream_would_take_is_not_confirmed,
+        limits::what_is_held_is_given_back_at_once_when_its_queue_closes,
+        limits::what_was_dead_and_is_put_back_is_not_swallowed,
+        outages::what_three_servers_confirmed_outlives_those_that_lead,
+        outages::what_was_confirmed_outlives_a_server_in_lame_duck_mode,
     ];
     let trial = |(name, run): (&str, fn() -> Tested)| {
         Trial::test(name, move || run().map_err(|error| Failed::from(error.to_string())))
@@ -88,7 +101,9 @@ fn builder(url: &str, name: &str) -> Builder {
 /// A stream that no other topic has, in any process.
 fn place(url: &str, change: impl FnOnce(Builder) -> Builder) -> Place {
     static MADE: AtomicUsize = AtomicUsize::new(0);
-    let name = format!("brokers-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+    // A process of this number may have left streams there before.
+    let begun = UNIX_EPOCH.elapsed().map_or(0, |since| since.as_millis());
+    let name = format!("brokers-{}-{begun}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
     let builder = change(builder(url, &name));
     Place { url: url.to_owned(), name, builder }
 }
@@ -124,7 +139,17 @@ impl Harness for Fresh {
     }
 
     fn forbidden(&self) -> Option<Arc<dyn Broker>> {
-        None
+        let settings = r#"authorization { users = [
+            { user: reader, password: secret, permissions: { publish: "$JS.API.>" } }
+        ] }"#;
+        let server = Nats::start(&NatsOptions { settings: settings.into(), ..NatsOptions::default() }).unwrap();
+        let builder = builder(&server.url(), "kvsync").user_and_password("reader", "secret");
+        // There is a queue, so that it is the right that is missing.
+        builder
+            .check_only()
+            .broker()
+            .map(|broker| Arc::new(Guarded { broker, _server: server }) as Arc<dyn Broker>)
+            .ok()
     }
 
     fn own(&self) -> Option<Box<dyn Own>> {
@@ -208,5 +233,39 @@ impl Own for Node {
 
     fn resume(&self) {
         self.server.resume().unwrap();
+    }
+}
+
+/// A broker, and the server that refuses it.
+struct Guarded {
+    broker: NatsBroker,
+    _server: Nats,
+}
+
+impl fmt::Debug for Guarded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.broker.fmt(f)
+    }
+}
+
+impl Broker for Guarded {
+    fn name(&self) -> &str {
+        self.broker.name()
+    }
+
+    fn max_body(&self) -> usize {
+        self.broker.max_body()
+    }
+
+    fn publish(&self, messages: &[Message]) -> Vec<kvsync::Result<()>> {
+        self.broker.publish(messages)
+    }
+
+    fn health(&self, deadline: Duration) -> Health {
+        self.broker.health(deadline)
+    }
+
+    fn close(&self) -> kvsync::Result<()> {
+        self.broker.close()
     }
 }
