@@ -121,7 +121,8 @@ pub trait Subscription: Send + Sync + fmt::Debug {
 pub struct Backlog {
     /// Messages that wait.
     pub waiting: u64,
-    /// Messages that were taken and not yet acknowledged, by any process; 0 where the broker does not tell.
+    /// Messages that were taken and not yet acknowledged: by any process, or by this subscription where the broker tells
+    /// nothing of others.
     pub taken: u64,
     /// Dead letters; 0 where the broker does not tell.
     pub dead: u64,

@@ -2,6 +2,7 @@
 //!
 //! A trial is a broker and a case. A broker whose server is missing is a failure.
 
+mod broken;
 mod nats;
 mod rabbitmq;
 
@@ -24,6 +25,7 @@ fn main() {
     }
     let arguments = Arguments::from_args();
     let mut trials: Vec<Trial> = brokers().into_iter().flat_map(conforms).collect();
+    trials.extend(broken::trials());
     trials.extend(nats::trials());
     trials.extend(rabbitmq::trials());
     libtest_mimic::run(&arguments, trials).exit();

@@ -7,10 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicGetOptions};
 use lapin::types::{AMQPValue, FieldTable, LongLongInt, LongString};
 use parking_lot::Mutex;
 use tokio::time::sleep;
 
+use super::error::failed;
 use super::link::Link;
 use super::publish::{Letter, Publisher, persistent};
 use super::settings::Names;
@@ -111,8 +113,55 @@ impl Aside {
         self.publish(Letter { exchange, key, properties, body }).await
     }
 
+    /// Delivers up to so many dead letters again, read through this link; how many there were. Each is there until its
+    /// copy is confirmed.
+    pub(super) async fn redrive(&self, link: &Link, most: usize) -> Result<usize> {
+        let dead = Names::dead_queue(&self.queue);
+        let what = format!("taking dead letters from `{dead}`");
+        let connection = link.connection().await?;
+        let taking = async {
+            let channel = connection.create_channel().await?;
+            let (mut tags, mut letters) = (Vec::new(), Vec::new());
+            while tags.len() < most
+                && let Some(got) = channel.basic_get(dead.as_str().into(), BasicGetOptions::default()).await?
+            {
+                tags.push(got.delivery.delivery_tag);
+                letters.push(self.anew(&Kept::new(got.delivery)));
+            }
+            Ok((channel, tags, letters))
+        };
+        let taking = async { taking.await.map_err(|error| failed(&what, &link.place, error)) };
+        let (channel, tags, letters) = link.within(&what, taking).await?;
+        let (mut delivered, mut trouble) = (0, None);
+        for (tag, answer) in tags.into_iter().zip(self.publisher.publish(&letters).await) {
+            match answer {
+                Err(error) => trouble = Some(error),
+                Ok(()) => {
+                    let told = channel.basic_ack(tag, BasicAckOptions::default()).await;
+                    told.map_err(|error| failed(&what, &link.place, error))?;
+                    delivered += 1;
+                }
+            }
+        }
+        // Behind the acknowledgements; the server puts back where it was what is not among them.
+        let closing =
+            async { channel.close(200, "done".into()).await.map_err(|error| failed(&what, &link.place, error)) };
+        link.within(&what, closing).await?;
+        trouble.map_or(Ok(delivered), Err)
+    }
+
     pub(super) async fn close(&self) -> Result<()> {
         self.publisher.link.close().await
+    }
+
+    /// To its own queue only, as if it had just been published.
+    fn anew(&self, kept: &Kept) -> Letter {
+        Letter {
+            exchange: self.names.retry_exchange().into(),
+            key: self.queue.as_str().into(),
+            properties: carried(kept, self.headers(kept)),
+            body: kept.body.clone(),
+        }
     }
 
     async fn publish(&self, letter: Letter) -> Result<()> {
@@ -138,8 +187,8 @@ impl Aside {
         let mut headers = FieldTable::default();
         let came = kept.properties.headers().clone().unwrap_or_default();
         for (name, value) in came.inner().iter().filter(|(_, value)| is_short(value)).take(MAX_HEADERS) {
-            // What the server counts, it counts anew.
-            if !name.as_str().starts_with("x-d") {
+            // What the server counts, it counts anew; of what we say it is said anew.
+            if !name.as_str().starts_with("x-d") && ![REASON, REDELIVERED].contains(&name.as_str()) {
                 headers.insert(name.clone(), value.clone());
             }
         }

@@ -108,7 +108,7 @@ impl Builder {
     }
 
     /// How long a connection may be silent before either side takes it for lost, twice over: ten seconds by default,
-    /// one at least.
+    /// one at least. A consumer to which nothing came for that long, and which holds nothing, begins anew.
     pub fn heartbeat(self, time: Duration) -> Self {
         Self { heartbeat: time, ..self }
     }
@@ -202,6 +202,7 @@ impl Builder {
             servers,
             tls: OwnedTLSConfig { identity: None, cert_chain },
             client_name: self.client_name,
+            quiet: self.heartbeat.clamp(Duration::from_secs(1), LONGEST),
             names: Names { exchange: self.exchange, queue: self.queue, bindings },
             check_only: self.check_only,
             max_messages: self.max_messages,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -11,19 +12,16 @@ use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{sleep, timeout, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
 use super::aside::{Aside, Kept};
 use super::error::interrupted;
 use super::link::Link;
 use super::subscription::{Arrived, Inbox, Word};
-use super::topology;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How long to wait before a dead letter is given back that could not be kept.
 const PUT_BACK: Duration = Duration::from_secs(1);
-/// How long nothing happens before the server is asked whether it still knows this consumer.
-const IDLE: Duration = Duration::from_secs(10);
 
 /// Who is told that all is closed, if anyone.
 type Told = Option<oneshot::Sender<Result<()>>>;
@@ -47,13 +45,15 @@ pub(super) struct Task {
 /// Why a channel came to its end.
 enum End {
     Lost(Error),
+    /// Nothing came for a while, and nothing is held. A server that deleted the queue, and made another of its name, may
+    /// hold back from this consumer what it believes to have sent: the end of the channel has it sent again.
+    Quiet,
     Closed(Told),
 }
 
 impl Task {
-    pub(super) fn new(link: Arc<Link>, queue: &str, inbox: Arc<Inbox>) -> Self {
-        let side = Arc::new(Link::new(Arc::clone(&link.settings), "publisher of the consumer"));
-        let (aside, queue) = (Arc::new(Aside::new(side, queue)), queue.to_owned());
+    pub(super) fn new(link: Arc<Link>, queue: &str, inbox: Arc<Inbox>, aside: Arc<Aside>) -> Self {
+        let queue = queue.to_owned();
         Self { link, queue, inbox, aside, base: 0, highest: 0, open: BTreeMap::new(), moving: JoinSet::new() }
     }
 
@@ -63,9 +63,11 @@ impl Task {
             let end = match self.consume().await {
                 Ok((connection, channel, consumer)) => {
                     self.inbox.well();
-                    let end = self.flow(&connection, &channel, consumer, &mut words).await;
-                    if matches!(end, End::Lost(_)) && !connection.status().connected() {
-                        self.link.suspect(&connection).await;
+                    let end = self.flow(&channel, consumer, &mut words).await;
+                    match &end {
+                        End::Lost(_) => self.link.renew(&connection).await,
+                        End::Quiet => self.leave(&connection, &channel).await,
+                        End::Closed(_) => {}
                     }
                     end
                 }
@@ -74,8 +76,11 @@ impl Task {
             self.base += self.highest;
             self.highest = 0;
             self.open.clear();
+            self.count();
             match end {
                 End::Closed(told) => return self.close(told).await,
+                // What nothing comes from may have been deleted, or unbound with its exchange.
+                End::Quiet => self.link.look_again().await,
                 End::Lost(error) => {
                     tracing::warn!(queue = %self.queue, %error, "nothing is received; trying again");
                     self.inbox.trouble(error);
@@ -133,11 +138,12 @@ impl Task {
     /// Brings what arrives and tells the server what has ended, until either stops.
     async fn flow(
         &mut self,
-        connection: &Connection,
         channel: &Channel,
         mut consumer: Consumer,
         words: &mut mpsc::UnboundedReceiver<Word>,
     ) -> End {
+        let quiet = self.link.settings.quiet;
+        let mut heard = Instant::now();
         loop {
             let told = tokio::select! {
                 word = words.recv() => match word {
@@ -145,13 +151,24 @@ impl Task {
                     None => Ok(Some(None)),
                 },
                 delivery = consumer.next() => match delivery {
-                    Some(Ok(delivery)) => { self.arrived(delivery); Ok(None) }
+                    Some(Ok(delivery)) => {
+                        heard = Instant::now();
+                        self.arrived(delivery);
+                        Ok(None)
+                    }
                     Some(Err(error)) => Err(interrupted("consuming", &self.link.place, error)),
                     None => Err(self.cancelled()),
                 },
                 Some(moved) = self.moving.join_next() => self.moved(channel, moved).await.map(|()| None),
-                () = sleep(IDLE) => self.known(connection).await.map(|()| None),
+                () = sleep_until(heard + quiet) => {
+                    if self.open.is_empty() {
+                        return End::Quiet;
+                    }
+                    heard = Instant::now();
+                    Ok(None)
+                }
             };
+            self.count();
             match told {
                 Ok(None) => {}
                 Ok(Some(told)) => {
@@ -163,14 +180,19 @@ impl Task {
         }
     }
 
-    /// Fails when the queue has no consumer: a server that deletes a queue does not always tell those that consume it, and
-    /// the queue may have been declared again.
-    async fn known(&self, connection: &Connection) -> Result<()> {
-        let asked = topology::consumers(connection, &self.queue, &self.link.place);
-        match self.link.within("looking at the queue", asked).await? {
-            0 => Err(self.cancelled()),
-            _ => Ok(()),
+    /// Closes the channel, so that the server sends again what it sent on it.
+    async fn leave(&self, connection: &Arc<Connection>, channel: &Channel) {
+        let closing = async {
+            let closed = channel.close(200, "nothing came".into()).await;
+            closed.map_err(|error| interrupted("closing a channel", &self.link.place, error))
+        };
+        if self.link.within("closing a channel", closing).await.is_err() {
+            self.link.renew(connection).await;
         }
+    }
+
+    fn count(&self) {
+        self.inbox.open.store(u64::try_from(self.open.len()).unwrap_or(u64::MAX), Ordering::Release);
     }
 
     fn arrived(&mut self, delivery: Delivery) {

@@ -44,13 +44,17 @@ impl Link {
         Self { settings, place, role, state: Mutex::new(State::default()) }
     }
 
-    /// The connection. Within a pause after a failure it is the failure, at once.
+    /// The connection. Within a pause after a failure it is the failure, at once; so is one that the server has blocked: the
+    /// client keeps in memory whatever it is given meanwhile.
     pub(super) async fn connection(&self) -> Result<Arc<Connection>> {
         let mut state = self.state.lock().await;
         if state.closed {
             return Err(self.closed());
         }
         let alive = state.connection.clone().filter(|connection| connection.status().connected());
+        if alive.as_ref().is_some_and(|connection| connection.status().blocked()) {
+            return Err(self.alarm());
+        }
         if let (Some(connection), true) = (&alive, state.ready) {
             return Ok(Arc::clone(connection));
         }
@@ -82,7 +86,7 @@ impl Link {
             match self.connection().await {
                 Err(error) if error.is_retryable() && Instant::now() < until => {
                     let next = self.state.lock().await.next.unwrap_or_else(Instant::now);
-                    sleep_until(next.min(until).max(Instant::now() + Duration::from_millis(1))).await;
+                    sleep_until(next.min(until).max(Instant::now() + PAUSE)).await;
                 }
                 answer => return answer,
             }
@@ -99,11 +103,21 @@ impl Link {
         self.state.lock().await.ready = false;
     }
 
-    /// Gives this connection up: it did not answer.
+    /// Gives this connection up: it did not answer. One that is blocked has said why; it goes on when the alarm is over.
     pub(super) async fn suspect(&self, connection: &Arc<Connection>) {
         let mut state = self.state.lock().await;
-        if state.connection.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection)) {
+        let current = state.connection.as_ref().is_some_and(|current| Arc::ptr_eq(current, connection));
+        if current && !connection.status().blocked() {
             state.connection = None;
+        }
+    }
+
+    /// Gives this connection up with all of its channels, so that the server gives back what was taken on them.
+    pub(super) async fn renew(&self, connection: &Arc<Connection>) {
+        self.suspect(connection).await;
+        if connection.status().connected() {
+            // One that does not answer is closed by the server, which misses its heartbeats.
+            let _ = timeout(PAUSE, connection.close(200, "begins anew".into())).await;
         }
     }
 
@@ -129,6 +143,14 @@ impl Link {
 
     pub(super) fn closed(&self) -> Error {
         Error::new(ErrorKind::Closed, format!("the {} of rabbitmq at {} was closed", self.role, self.place))
+    }
+
+    fn alarm(&self) -> Error {
+        let message = format!(
+            "rabbitmq at {} has an alarm and takes no messages; give it memory or disk, or let consumers catch up",
+            self.place
+        );
+        Error::new(ErrorKind::Unavailable, message)
     }
 
     fn late(&self, what: &str) -> Error {

@@ -17,6 +17,18 @@
 //!
 //! With the exchange `kvsync` and the queue `kvsync`, which are the defaults:
 //!
+//! ```text
+//!                  <table>.<action>          #
+//!   publisher ───▶ kvsync ─────────────────────▶ kvsync ───▶ consumers ───▶ store
+//!                  (topic)                    ▶ (quorum)        │   │
+//!                                             │                 │   │ cannot be dealt with
+//!                           its time is over  │                 │   └──▶ kvsync.dead ───▶ kvsync.dead
+//!                                             │                 │        (direct)         (quorum)
+//!                                  kvsync.retry ◀───────────────┘ not before a while
+//!                                  (direct)
+//!                                             └──▶ kvsync.retry.100 .. kvsync.retry.86400000 (quorum)
+//! ```
+//!
 //! - Changes are published to the durable **topic exchange** `kvsync`, with the key `<table>.<action>`
 //!   ([`routing_key`]), persistent, with `message_id`, `content_type` and `timestamp`.
 //! - The durable **quorum queue** `kvsync` is bound to it by `#`, or by what [`tables`](Builder::tables) and
@@ -56,12 +68,32 @@
 //! | the server is away, also at the start | connects again for [`retry_for`](Builder::retry_for), then [`Unavailable`](crate::ErrorKind::Unavailable); the next call tries again | [`Unavailable`](crate::ErrorKind::Unavailable) when nothing is left to take; connects again in the background, with pauses of up to five seconds |
 //! | the connection is lost before a confirm | published again within `retry_for`, then [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) | what was taken comes again |
 //! | the server hangs | [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) after [`confirm_timeout`](Builder::confirm_timeout) | noticed after two [heartbeats](Builder::heartbeat) |
-//! | the server has an alarm of memory or disk | the same; [`health`](crate::transport::Broker::health) is down | goes on |
+//! | the server has an alarm of memory or disk | [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) for what was on its way, then [`Unavailable`](crate::ErrorKind::Unavailable) after `retry_for`, and nothing is sent; [`health`](crate::transport::Broker::health) is down | goes on; dead letters and what has to wait are held and delivered again |
 //! | the queue is full | [`Unavailable`](crate::ErrorKind::Unavailable), at once; other queues of the exchange may have it | |
-//! | the queue was deleted | [`Unavailable`](crate::ErrorKind::Unavailable) once, then it is declared again | it is declared again when the server tells of it, which 3.10.8 does not always: start consumers anew |
+//! | the queue was deleted | it is declared again and published to within `retry_for` | it is declared again; what was in it is gone |
+//! | the exchange was deleted | it is declared and bound again within `retry_for`; by a publisher [`without_queue`](Builder::without_queue) only declared | bound again once nothing has come for a heartbeat |
+//! | an operator closes the connection | as when it is lost | as when it is lost |
+//! | a message is held for longer than the server's `consumer_timeout` (30 minutes) | | the server closes the channel; what was taken on it comes again |
 //! | a message is too large | [`Rejected`](crate::ErrorKind::Rejected), it alone | |
 //! | no right, wrong password, no such virtual host | [`Config`](crate::ErrorKind::Config) | the same |
 //! | something stands with other settings, or is missing with `check_only` | [`Config`](crate::ErrorKind::Config) | the same |
+//!
+//! # What operators should know
+//!
+//! - **Three nodes.** A quorum queue stands on as many nodes as the cluster had when it was declared, up to three, and goes
+//!   on as long as a majority of them is up. On one node what is confirmed is as safe as that node's disk. RabbitMQ's
+//!   documentation says so; the tests run one node.
+//! - **Settings of a queue never change**: a queue that stands with other arguments is a
+//!   [`Config`](crate::ErrorKind::Config) error until it is deleted, named otherwise, or taken as it is with
+//!   `check_only`. Change limits by a policy instead of [`max_messages`](Builder::max_messages) where they have to change.
+//! - **No policy** may set `message-ttl`, `expires`, or a `max-length` without `overflow: reject-publish` for these queues:
+//!   each has the server drop what it confirmed.
+//! - **A queue that is deleted** takes its messages with it, also those that were confirmed. Its consumers find the new one
+//!   by themselves; 3.10.8 may then hold back the first messages from a consumer that was there before, which takes them
+//!   once nothing has come for a [`heartbeat`](Builder::heartbeat) and it holds nothing.
+//! - **The dead letters** have no limit and no reader of ours: look at [`Backlog`](crate::transport::Backlog), and deliver
+//!   them again with [`redrive`](crate::transport::Subscription::redrive) when the cause is mended.
+//! - **Alarms** stop who publishes, on the whole cluster. Let the database's outbox hold changes meanwhile, or memory will.
 //!
 //! # What it needs
 //!
@@ -69,7 +101,7 @@
 //! - A user with these rights, in RabbitMQ's order of configure, write, read. A publisher with
 //!   [`without_queue`](Builder::without_queue): `^kvsync$`, `^kvsync$`, `^$`. A publisher or consumer that declares:
 //!   `^kvsync` three times. With `check_only` configure is `^$`; a publisher then writes to `^kvsync$`, a consumer to
-//!   `^kvsync\.(dead|retry)$` and reads `^kvsync$`.
+//!   `^kvsync\.(dead|retry)$` and reads `^kvsync$`; who delivers dead letters again also reads `^kvsync\.dead$`.
 //! - A thread of the client's for each connection: a publisher has one connection; a subscription has one, and one
 //!   more once something had to be put aside.
 //! - `amqps://` needs the feature `rabbitmq-tls` (rustls with ring).

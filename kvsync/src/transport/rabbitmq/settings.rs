@@ -11,6 +11,8 @@ pub(super) struct Settings {
     pub(super) servers: Vec<AMQPUri>,
     pub(super) tls: OwnedTLSConfig,
     pub(super) client_name: String,
+    /// How long a consumer hears nothing before it begins anew.
+    pub(super) quiet: Duration,
     pub(super) names: Names,
     pub(super) check_only: bool,
     pub(super) max_messages: Option<u64>,

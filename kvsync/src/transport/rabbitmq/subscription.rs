@@ -3,12 +3,14 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::{mpsc, oneshot};
 
+use super::aside::Aside;
 use super::consume::Task;
 use super::link::Link;
 use super::settings::Settings;
@@ -18,6 +20,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::status::Health;
 use crate::transport::{Arrival, Backlog, Ends, Subscription};
 
+/// How many dead letters are in hand at a time.
+const REDRIVEN: usize = 32;
+
 /// Receives from a queue of RabbitMQ.
 ///
 /// See the [module](super) for what it promises, costs and needs.
@@ -25,6 +30,7 @@ pub struct RabbitMqSubscription {
     name: String,
     queue: String,
     link: Arc<Link>,
+    aside: Arc<Aside>,
     inbox: Arc<Inbox>,
     words: Arc<Words>,
     bridge: Arc<Bridge>,
@@ -35,6 +41,8 @@ pub struct RabbitMqSubscription {
 pub(super) struct Inbox {
     state: Mutex<State>,
     news: Condvar,
+    /// How many have arrived and have not ended.
+    pub(super) open: AtomicU64,
 }
 
 #[derive(Default)]
@@ -79,14 +87,16 @@ impl RabbitMqSubscription {
         let (to, from) = mpsc::unbounded_channel();
         let words = Arc::new(Words { name: name.clone(), to });
         let link = Arc::new(Link::new(Arc::clone(settings), "consumer"));
-        let task = Task::new(Arc::clone(&link), &queue, Arc::clone(&inbox));
+        let side = Arc::new(Link::new(Arc::clone(settings), "publisher of the consumer"));
+        let aside = Arc::new(Aside::new(side, &queue));
+        let task = Task::new(Arc::clone(&link), &queue, Arc::clone(&inbox), Arc::clone(&aside));
         let held = Arc::clone(&bridge);
         bridge.spawn(async move {
             task.run(from).await;
             // The connections live on it.
             drop(held);
         });
-        Ok(Self { name, queue, link, inbox, words, bridge })
+        Ok(Self { name, queue, link, aside, inbox, words, bridge })
     }
 }
 
@@ -106,14 +116,35 @@ impl Subscription for RabbitMqSubscription {
     fn backlog(&self) -> Result<Backlog> {
         let (link, queue) = (Arc::clone(&self.link), self.queue.clone());
         let most = link.settings.connect_timeout;
-        call(&self.bridge, most, ErrorKind::Unavailable, &self.name, async move {
+        let stands = call(&self.bridge, most, ErrorKind::Unavailable, &self.name, async move {
             let connection = link.connection().await?;
             topology::backlog(&connection, &queue, &link.place).await
-        })
+        })?;
+        // The server tells only those who ask for what waits; of what was taken this much is known.
+        Ok(Backlog { taken: self.inbox.open.load(Ordering::Acquire), ..stands })
     }
 
-    fn redrive(&self, _: usize) -> Result<usize> {
-        Err(Error::new(ErrorKind::Config, "dead letters of this queue cannot be delivered again yet"))
+    fn redrive(&self, most: usize) -> Result<usize> {
+        if self.inbox.is_closed() {
+            return Err(self.link.closed());
+        }
+        let timing = &self.link.settings;
+        let deadline = (timing.connect_timeout + timing.confirm_timeout) * 2 + timing.retry_for;
+        // No more than there are now: what is delivered may soon be dead again.
+        let mut left = most.min(usize::try_from(self.backlog()?.dead).unwrap_or(usize::MAX));
+        let mut delivered = 0;
+        while left > 0 {
+            let (aside, link, part) = (Arc::clone(&self.aside), Arc::clone(&self.link), left.min(REDRIVEN));
+            let moved = call(&self.bridge, deadline, ErrorKind::Unavailable, &self.name, async move {
+                aside.redrive(&link, part).await
+            })?;
+            delivered += moved;
+            left -= part;
+            if moved < part {
+                break;
+            }
+        }
+        Ok(delivered)
     }
 
     fn health(&self, deadline: Duration) -> Health {
@@ -188,6 +219,10 @@ impl Inbox {
         let mut state = self.state.lock();
         state.arrived.clear();
         state.trouble = Some(why);
+    }
+
+    fn is_closed(&self) -> bool {
+        self.state.lock().closed
     }
 
     /// Whether it was open.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ExchangeKind, Queue};
+use lapin::{Channel, Connection, ExchangeKind};
 
 use super::error::failed;
 use super::settings::{Names, Settings};
@@ -97,14 +97,6 @@ pub(super) async fn backlog(connection: &Connection, queue: &str, place: &str) -
     Ok(Backlog { waiting: waiting.into(), taken: 0, dead: dead.into() })
 }
 
-/// How many consumers a queue has, of any process.
-pub(super) async fn consumers(connection: &Connection, queue: &str, place: &str) -> Result<u32> {
-    let ground = Ground { channel: open(connection, place).await?, passive: true, place };
-    let found = ground.look_at(queue, Vec::new()).await?;
-    ground.end().await;
-    Ok(found.consumer_count())
-}
-
 /// Fails when the exchange is not there.
 pub(super) async fn look(connection: &Connection, exchange: &str, place: &str) -> Result<()> {
     let ground = Ground { channel: open(connection, place).await?, passive: true, place };
@@ -133,10 +125,6 @@ impl Ground<'_> {
 
     /// How many messages wait in it.
     async fn queue(&self, name: &str, arguments: Vec<(&str, AMQPValue)>) -> Result<u32> {
-        self.look_at(name, arguments).await.map(|queue| queue.message_count())
-    }
-
-    async fn look_at(&self, name: &str, arguments: Vec<(&str, AMQPValue)>) -> Result<Queue> {
         let mut table = FieldTable::default();
         if !self.passive {
             table.insert("x-queue-type".into(), text("quorum"));
@@ -146,7 +134,7 @@ impl Ground<'_> {
         }
         let options = QueueDeclareOptions { passive: self.passive, durable: true, ..Default::default() };
         let declared = self.channel.queue_declare(name.into(), options, table).await;
-        declared.map_err(|error| self.failed("queue", name, error))
+        declared.map(|queue| queue.message_count()).map_err(|error| self.failed("queue", name, error))
     }
 
     async fn bind(&self, queue: &str, exchange: &str, pattern: &str) -> Result<()> {

@@ -9,21 +9,20 @@ use kvsync::transport::conformance::Topic as _;
 use kvsync::transport::rabbitmq::{RabbitMq, routing_key};
 use kvsync::transport::{Arrival, Broker, Message, Subscription};
 use kvsync::{Error, ErrorKind};
-use kvsync_tests::servers::{self, RabbitMqOptions, RabbitMqUser};
 use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env, wait};
 use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 
-use super::{name, place, raw};
+use super::{Place, name, nodes, place, raw};
 
-fn message(table: &str, body: impl Into<Bytes>) -> Message {
+pub(super) fn message(table: &str, body: impl Into<Bytes>) -> Message {
     let (body, content_type) = (body.into(), "application/x-test");
     Message { table: Arc::from(table), action: "update", id: "an id".into(), content_type, body }
 }
 
-fn only(answers: Vec<Result<(), Error>>) -> Tested<Result<(), Error>> {
+pub(super) fn only(answers: Vec<Result<(), Error>>) -> Tested<Result<(), Error>> {
     let [answer] = <[_; 1]>::try_from(answers).map_err(|answers| format!("{answers:?}"))?;
     Ok(answer)
 }
@@ -33,7 +32,7 @@ fn refused(broker: &dyn Broker) -> Tested<Error> {
 }
 
 /// Receives until each of these has arrived.
-fn arrive(queue: &dyn Subscription, bodies: &[&'static str]) {
+pub(super) fn arrive(queue: &dyn Subscription, bodies: &[&'static str]) {
     let mut missing: BTreeSet<Bytes> = bodies.iter().map(|body| Bytes::from_static(body.as_bytes())).collect();
     wait::until("all have arrived", || {
         let arrivals = queue.receive(10, Duration::from_millis(100)).unwrap_or_default();
@@ -57,9 +56,9 @@ fn trouble(queue: &dyn Subscription) -> Error {
 
 /// The server closes the channel for it, and with it whatever was on its way.
 pub(super) fn a_message_that_the_server_finds_too_large_is_rejected_alone() -> Tested {
-    let settings = "max_message_size = 4096".to_owned();
-    let server = servers::RabbitMq::start(&RabbitMqOptions { settings, ..RabbitMqOptions::default() })?;
-    let topic = place(&server.url(), |builder| builder);
+    let server = nodes::strict()?;
+    let ca = server.ca().ok_or("no authority")?;
+    let topic = place(&server.url(), |builder| builder.ca_file(ca));
     let (broker, queue) = (topic.broker(), topic.subscribe());
     let sent = [message("users", "before"), message("users", vec![0; 5000]), message("users", "behind")];
     let answers = broker.publish(&sent);
@@ -72,26 +71,13 @@ pub(super) fn a_message_that_the_server_finds_too_large_is_rejected_alone() -> T
 /// Passwords that are wrong, rights that are missing, and a virtual host that is not there: each is told, and no password
 /// is. The rights that the documentation names are enough, and no more than needed.
 pub(super) fn rights_are_those_that_the_documentation_names() -> Tested {
-    let user = |name: &str, [configure, write, read]: [&str; 3]| RabbitMqUser {
-        name: name.to_owned(),
-        password: "hidden-word".to_owned(),
-        configure: configure.to_owned(),
-        write: write.to_owned(),
-        read: read.to_owned(),
-    };
-    let users = vec![
-        user("declares", ["^kvsync", "^kvsync", "^kvsync"]),
-        user("publishes", ["^kvsync$", "^kvsync$", "^$"]),
-        user("only_publishes", ["^$", "^kvsync$", "^$"]),
-        user("only_consumes", ["^$", r"^kvsync\.(dead|retry)$", "^kvsync$"]),
-        user("nobody", ["^$", "^$", "^$"]),
-    ];
-    let server = servers::RabbitMq::start(&RabbitMqOptions { users, ..RabbitMqOptions::default() })?;
+    let server = nodes::strict()?;
+    let ca = server.ca().ok_or("no authority")?;
     let of = |user: &str, password: &str| {
-        let builder = RabbitMq::builder([server.url_of(user, password)]);
+        let builder = RabbitMq::builder([server.url_of(user, password)]).ca_file(ca);
         builder.connect_timeout(LONG).confirm_timeout(LONG).retry_for(Duration::ZERO)
     };
-    let mine = |user: &str| of(user, "hidden-word");
+    let mine = |user: &str| of(user, nodes::PASSWORD);
 
     // Nothing stands yet: whoever only looks says so.
     let missing = refused(&mine("only_publishes").without_queue().check_only().broker()?)?;
@@ -124,7 +110,10 @@ pub(super) fn rights_are_those_that_the_documentation_names() -> Tested {
         (of("declares", "wrong-word"), "wrong password"),
         (mine("nobody"), "no rights"),
         (mine("only_publishes"), "no right to declare"),
-        (RabbitMq::builder([format!("{}/nowhere", server.url_of("declares", "hidden-word"))]), "no such virtual host"),
+        (
+            RabbitMq::builder([format!("{}/nowhere", server.url_of("declares", nodes::PASSWORD))]).ca_file(ca),
+            "no such virtual host",
+        ),
     ] {
         let (broker, queue) = (builder.clone().broker()?, builder.subscription()?);
         let (one, other) = (refused(&broker)?, trouble(&queue));
@@ -215,7 +204,7 @@ pub(super) fn messages_of_others_arrive_and_can_be_put_aside() -> Tested {
 
 /// What waits is on the server: it outlives its consumer and a crash of the server.
 pub(super) fn what_waits_outlives_its_consumer_and_the_server() -> Tested {
-    let server = servers::RabbitMq::start(&RabbitMqOptions::default())?;
+    let server = nodes::lend()?;
     let topic = place(&server.url(), |builder| builder);
     only(topic.broker().publish(&[message("users", "waits")]))??;
     let queue = topic.subscribe();
@@ -253,13 +242,79 @@ pub(super) fn a_queue_receives_the_tables_that_it_wants() -> Tested {
 
 /// An authority of one's own is trusted when it is named, and only then.
 pub(super) fn tls_with_an_authority_of_ones_own() -> Tested {
-    let server = servers::RabbitMq::start(&RabbitMqOptions { tls: true, ..RabbitMqOptions::default() })?;
-    let ca = server.ca().ok_or("no authority")?.to_owned();
+    let server = nodes::strict()?;
+    let ca = server.ca().ok_or("no authority")?;
     let trusting = place(&server.url(), |builder| builder.ca_file(ca));
     only(trusting.broker().publish(&[message("users", "secret")]))??;
     arrive(&*trusting.subscribe(), &["secret"]);
     let strict = place(&server.url(), |builder| builder.retry_for(Duration::ZERO));
     let error = refused(&*strict.broker())?;
     assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    Ok(())
+}
+
+/// As the server itself tells: what outlives it, of which kind it is, where it is bound.
+pub(super) fn what_is_declared_is_what_the_documentation_says() -> Tested {
+    let server = nodes::strict()?;
+    let ca = server.ca().ok_or("no authority")?;
+    let topic = place(&server.url(), |builder| builder.ca_file(ca).max_messages(7).tables(["public.users"]));
+    let Place { name, .. } = &topic;
+    only(topic.broker().publish(&[message("public.users", "one")]))??;
+    topic.subscribe().receive(1, LONG)?.pop().ok_or("nothing arrived")?.again(Duration::from_millis(50));
+    arrive(&*topic.subscribe(), &["one"]);
+    let told = |kind: &str, name: &str, what: &str| {
+        let module = if kind == "queue" { "rabbit_amqqueue" } else { "rabbit_exchange" };
+        let told = server.evaluate(&format!(
+            "{{ok, It}} = {module}:lookup(rabbit_misc:r(<<\"/\">>, {kind}, <<\"{name}\">>)), \
+             lists:flatten(io_lib:format(\"~0p\", [{module}:info(It, {what})]))."
+        ))?;
+        Tested::Ok(told.replace('\\', ""))
+    };
+    for (exchange, of) in
+        [(name.clone(), "topic"), (format!("{name}.dead"), "direct"), (format!("{name}.retry"), "direct")]
+    {
+        let told = told("exchange", &exchange, "[type, durable, auto_delete]")?;
+        assert_eq!(told, format!("\"[{{type,{of}}},{{durable,true}},{{auto_delete,false}}]\""));
+    }
+    let limits = [
+        ("", "{<<\"x-delivery-limit\">>,unsignedint,2147483647}"),
+        ("", "{<<\"x-max-length\">>,long,7}"),
+        ("", "{<<\"x-overflow\">>,longstr,<<\"reject-publish\">>}"),
+        (".dead", "{<<\"x-queue-type\">>,longstr,<<\"quorum\">>}"),
+        (".retry.100", "{<<\"x-dead-letter-strategy\">>,longstr,<<\"at-least-once\">>}"),
+        (".retry.100", "{<<\"x-message-ttl\">>,long,100}"),
+    ];
+    for (behind, argument) in limits {
+        let told = told("queue", &format!("{name}{behind}"), "[durable, auto_delete, type, arguments]")?;
+        assert!(told.contains("{durable,true},{auto_delete,false},{type,quorum}"), "{told}");
+        assert!(told.contains(argument), "{argument} is not of {told}");
+    }
+    let bound = server.evaluate(&format!(
+        "[binary_to_list(element(3, B)) || B <- rabbit_binding:list_for_destination(\
+         rabbit_misc:r(<<\"/\">>, queue, <<\"{name}\">>)), element(4, element(2, B)) == <<\"{name}\">>]."
+    ))?;
+    assert_eq!(bound, "[\"public%2Eusers.*\"]");
+    Ok(())
+}
+
+/// What is not sent yet waits in the queue, where others may take it.
+pub(super) fn no_more_is_sent_than_the_prefetch() -> Tested {
+    let url = env::rabbitmq_url()?;
+    let topic = place(&url, |builder| builder.prefetch(5));
+    let sent: Vec<Message> = (0..20).map(|number| message("users", format!("{number}"))).collect();
+    assert!(topic.broker().publish(&sent).iter().all(Result::is_ok));
+    let queue = topic.subscribe();
+    let held = queue.receive(20, LONG)?;
+    let waits = || {
+        raw::with(&url, async |channel| {
+            let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let found = channel.queue_declare(topic.name.as_str().into(), passive, FieldTable::default()).await?;
+            Ok(found.message_count())
+        })
+    };
+    wait::until("five are sent", || waits().unwrap() == 15);
+    let other = topic.subscribe();
+    assert!(other.receive(20, LONG)?.len() <= 5);
+    drop(held);
     Ok(())
 }

@@ -2,7 +2,9 @@
 //! What the suite cannot show has trials here: rights, settings, what the server keeps.
 
 mod checks;
+mod nodes;
 mod raw;
+mod recovery;
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
@@ -15,7 +17,6 @@ use bytes::Bytes;
 use kvsync::transport::conformance::{Dead, Harness, Own, Topic};
 use kvsync::transport::rabbitmq::{Builder, RabbitMq};
 use kvsync::transport::{Broker, Subscription};
-use kvsync_tests::servers::{self, RabbitMqOptions};
 use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env as servers_env};
 use libtest_mimic::{Failed, Trial};
@@ -35,8 +36,9 @@ pub(crate) struct Place {
 }
 
 struct Node {
-    server: servers::RabbitMq,
+    // Before its server is somebody else's.
     topic: Arc<Place>,
+    server: nodes::Lent,
 }
 
 pub(crate) fn broker() -> crate::Broker {
@@ -59,7 +61,16 @@ pub(crate) fn trials() -> Vec<Trial> {
         checks::messages_of_others_arrive_and_can_be_put_aside,
         checks::rights_are_those_that_the_documentation_names,
         checks::tls_with_an_authority_of_ones_own,
+        checks::no_more_is_sent_than_the_prefetch,
+        checks::what_is_declared_is_what_the_documentation_says,
         checks::what_waits_outlives_its_consumer_and_the_server,
+        recovery::a_consumer_of_a_queue_that_is_deleted_begins_anew,
+        recovery::a_consumer_that_hears_nothing_begins_anew,
+        recovery::a_queue_that_is_deleted_is_declared_again,
+        recovery::an_alarm_is_told_and_does_not_stop_consumers,
+        recovery::an_exchange_that_is_deleted_is_declared_again,
+        recovery::connections_that_an_operator_closes_are_made_again,
+        recovery::what_is_held_for_too_long_comes_again,
     ];
     let trial = |(name, run): (&str, fn() -> Tested)| {
         Trial::test(name, move || run().map_err(|error| Failed::from(error.to_string())))
@@ -73,12 +84,28 @@ pub(crate) fn name() -> String {
     format!("brokers-{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed))
 }
 
-/// A topic of its own on the shared node; the machine may be busy.
+/// For servers that go away: calls end soon.
+pub(crate) fn soon(builder: Builder) -> Builder {
+    let builder = builder.connect_timeout(Duration::from_secs(5)).confirm_timeout(Duration::from_secs(3));
+    builder.retry_for(Duration::from_secs(1)).heartbeat(Duration::from_secs(5))
+}
+
+/// A topic of its own on this node; the machine may be busy.
 pub(crate) fn place(url: &str, change: impl FnOnce(Builder) -> Builder) -> Place {
     let name = name();
     let builder = RabbitMq::builder([url]).exchange(&name).queue(&name);
     let patient = builder.connect_timeout(LONG).confirm_timeout(LONG).max_body(1 << 20);
     Place { url: url.to_owned(), name, builder: change(patient) }
+}
+
+/// A server that many share keeps nothing of a topic that is over.
+impl Drop for Place {
+    fn drop(&mut self) {
+        if servers_env::rabbitmq_url().is_ok_and(|shared| shared == self.url) {
+            // What is left is left to the end of the server.
+            let _ = raw::forget(&self.url, &self.name);
+        }
+    }
 }
 
 impl Harness for Fresh {
@@ -103,13 +130,9 @@ impl Harness for Fresh {
     }
 
     fn own(&self) -> Option<Box<dyn Own>> {
-        let server = servers::RabbitMq::start(&RabbitMqOptions::default()).unwrap();
-        let soon = |builder: Builder| {
-            let builder = builder.connect_timeout(Duration::from_secs(5)).confirm_timeout(Duration::from_secs(3));
-            builder.retry_for(Duration::from_secs(5)).heartbeat(Duration::from_secs(5))
-        };
+        let server = nodes::lend().unwrap();
         let topic = Arc::new(place(&server.url(), soon));
-        Some(Box::new(Node { server, topic }))
+        Some(Box::new(Node { topic, server }))
     }
 }
 

@@ -1,11 +1,15 @@
 //! The bare client, to see what the server keeps, and to do what others do.
 
 use std::future::Future;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kvsync_tests::Tested;
-use lapin::options::{BasicGetOptions, ConfirmSelectOptions};
-use lapin::types::AMQPValue;
+use lapin::options::{
+    BasicGetOptions, BasicNackOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueDeclareOptions,
+    QueueDeleteOptions,
+};
+use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 
 /// A message, as the server keeps it.
@@ -46,6 +50,29 @@ pub(crate) fn peek(url: &str, queue: &str) -> Tested<Vec<Letter>> {
             let got = got.delivery;
             found.push(Letter { properties: got.properties, body: got.data.into() });
         }
+        channel.basic_nack(0, BasicNackOptions { multiple: true, requeue: true }).await?;
+        // Others find them only when they stand there again.
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        while channel.queue_declare(queue.into(), passive, FieldTable::default()).await?.message_count()
+            < u32::try_from(found.len())?
+        {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         Ok(found)
+    })
+}
+
+/// Deletes a topic, as far as it stands.
+pub(crate) fn forget(url: &str, name: &str) -> Tested {
+    const WAITS: [u64; 9] = [100, 500, 2_000, 10_000, 60_000, 300_000, 1_800_000, 10_800_000, 86_400_000];
+    with(url, async |channel| {
+        let waits = WAITS.into_iter().map(|millis| format!("{name}.retry.{millis}"));
+        for queue in waits.chain([name.to_owned(), format!("{name}.dead")]) {
+            channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await?;
+        }
+        for exchange in [name.to_owned(), format!("{name}.dead"), format!("{name}.retry")] {
+            channel.exchange_delete(exchange.into(), ExchangeDeleteOptions::default()).await?;
+        }
+        Ok(())
     })
 }
