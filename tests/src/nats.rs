@@ -2,10 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::Tested;
+
+/// How long an answer may take. Whoever asks meanwhile asks again.
+const ANSWER: Duration = Duration::from_secs(30);
 
 /// What another client hears on a subject.
 pub struct Heard {
@@ -71,6 +75,8 @@ impl Heard {
 /// When the server cannot be reached or complains.
 pub fn ask(port: u16, subject: &str, question: &str) -> Tested<String> {
     let mut heard = listen(port, "answers")?;
+    // A cluster without a leader answers nothing.
+    heard.answers.get_ref().set_read_timeout(Some(ANSWER))?;
     let length = question.len();
     write!(heard.answers.get_ref(), "PUB {subject} answers {length}\r\n{question}\r\n")?;
     heard.hear()

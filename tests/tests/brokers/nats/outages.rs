@@ -39,9 +39,9 @@ impl Traffic {
         let happened = thread::scope(|scope| {
             scope.spawn(|| self.publish());
             scope.spawn(|| self.receive());
-            let happened = happens();
-            self.over.store(true, Ordering::Release);
-            happened
+            // Also where it panics.
+            let _over = Over(&self.over);
+            happens()
         });
         happened?;
         until("all arrives that was confirmed", || {
@@ -81,6 +81,15 @@ impl Traffic {
         let confirmed = || self.confirmed.lock().unwrap().len();
         let before = confirmed();
         until("more is confirmed", || confirmed() > before + 100);
+    }
+}
+
+/// Ends the traffic.
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Release);
     }
 }
 
@@ -129,10 +138,12 @@ pub(super) fn what_three_servers_confirmed_outlives_those_that_lead() -> Tested 
             } else {
                 leaves(lost).and_then(|()| Ok(lost.stop()?))?
             }
+            // Who is asked while nobody leads does not answer.
+            traffic.more();
             let left = if lost.port() == first.port() { second } else { first };
             until("another leads", || leader(&cluster, left).is_some_and(|other| other.port() != lost.port()));
-            traffic.more();
             lost.restart()?;
+            traffic.more();
             until("all three are in step again", up);
         }
         Ok(())
