@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use diesel::prelude::*;
 use kvsync::Scope;
@@ -26,8 +27,9 @@ fn a_row_of_the_outbox_goes_when_the_broker_has_confirmed(place: &Place) {
     let mut app = App::with(behind.publishing(), true);
     let pending = |app: &App| app.kv.outbox("main").unwrap().depth().unwrap().pending;
     let kv = reader(store.clone());
-    let mut id = 0;
+    let (mut id, began) = (0, Instant::now());
     loop {
+        assert!(began.elapsed() < LONG, "no connection was cut at the right moment");
         app.insert(&user(id, &format!("e{id}"), "ann"));
         app.flush();
         assert_eq!(pending(&app), 0);

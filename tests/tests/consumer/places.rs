@@ -1,14 +1,16 @@
 //! Exchanges and streams of their own, on the brokers that tests share.
 
+use std::time::Duration;
+
 use kvsync::consumer::ConsumerBuilder;
 use kvsync::store::MemoryStore;
 use kvsync::transport::Subscription;
 use kvsync::transport::nats::NatsBroker;
 use kvsync::transport::rabbitmq::RabbitMq;
 use kvsync::{Builder, Consumer, KvSync};
-use kvsync_tests::env;
 use kvsync_tests::servers::Proxy;
 use kvsync_tests::wait::{LONG, until};
+use kvsync_tests::{env, nats};
 
 /// An exchange of RabbitMQ, or a stream of NATS.
 #[derive(Clone)]
@@ -32,8 +34,17 @@ impl Place {
 
     /// The same place, behind a proxy.
     pub fn behind_a_proxy(&self) -> (Self, Proxy) {
-        let proxy = Proxy::start(self.url.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap()).unwrap();
+        let proxy = Proxy::start(self.port()).unwrap();
         (Self { url: proxy.url(&self.url), name: self.name.clone() }, proxy)
+    }
+
+    /// Waits until a stream has forgotten what every queue has acknowledged: a new queue is told of it no more.
+    pub fn until_forgotten(&self) {
+        until("the broker keeps nothing", || !self.is_nats() || nats::count(self.port(), &self.name).unwrap() == 0);
+    }
+
+    fn port(&self) -> u16 {
+        self.url.trim_end_matches('/').rsplit(':').next().unwrap().parse().unwrap()
     }
 
     pub fn is_nats(&self) -> bool {
@@ -67,13 +78,14 @@ impl Place {
         assert!(ended.is_clean(), "{ended}");
     }
 
+    /// What is published fails soon, and is published again by whoever keeps it.
     fn of_rabbitmq(&self) -> kvsync::transport::rabbitmq::Builder {
-        RabbitMq::builder([&*self.url]).exchange(&*self.name).connect_timeout(LONG).confirm_timeout(LONG)
+        RabbitMq::builder([&*self.url]).exchange(&*self.name).retry_for(Duration::from_millis(50))
     }
 
     fn of_nats(&self) -> kvsync::transport::nats::Builder {
         let builder = NatsBroker::builder([&*self.url]).stream(&*self.name).prefix(&*self.name);
-        builder.connect_timeout(LONG).publish_timeout(LONG)
+        builder.retry_for(Duration::from_millis(50))
     }
 }
 

@@ -53,6 +53,8 @@ impl App {
     pub fn with(builder: Builder, outbox: bool) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let mut own = SqliteConnection::establish(&dir.path().join("app.db").to_string_lossy()).unwrap();
+        // Once, before others come: whoever switches to WAL waits for nobody.
+        own.batch_execute("PRAGMA journal_mode = WAL").unwrap();
         own.batch_execute(kvsync_tests::users::TABLE).unwrap();
         if outbox {
             for migration in MigrationSource::<Sqlite>::migrations(&kvsync::capture::outbox::migrations()).unwrap() {
