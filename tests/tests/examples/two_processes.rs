@@ -15,18 +15,19 @@ use super::user::{User, users};
 use super::users_store::told;
 
 pub fn trials() -> Vec<Trial> {
-    type Case = fn(Place) -> Tested;
+    type Case = fn(&mut Place) -> Tested;
+    type Restart = fn() -> Tested;
     let cases: [(&str, Case); 2] =
         [("what_is_written_arrives", arrives), ("whoever_is_killed_loses_nothing", whoever_is_killed)];
     let of_case = |(name, case): (&'static str, Case)| {
         let one = move |broker: &'static str, url: fn() -> Tested<String>| {
             Trial::test(format!("two_processes::{broker}::{name}"), move || {
-                told(url().and_then(|url| case(Place::new(url)?)))
+                told(url().and_then(|url| case(&mut Place::new(url)?)))
             })
         };
         [one("rabbitmq", || Ok(env::rabbitmq_url()?)), one("nats", || Ok(env::nats_url()?))]
     };
-    let restarts: [(&str, fn() -> Tested); 2] = [("rabbitmq", rabbitmq_restarts), ("nats", nats_restarts)];
+    let restarts: [(&str, Restart); 2] = [("rabbitmq", rabbitmq_restarts), ("nats", nats_restarts)];
     let restarts = restarts.map(|(broker, case)| {
         Trial::test(format!("two_processes::{broker}::a_restart_of_the_broker_loses_nothing"), move || told(case()))
     });
@@ -123,7 +124,7 @@ impl Place {
         Ok(uuids)
     }
 }
-fn arrives(place: Place) -> Tested {
+fn arrives(place: &mut Place) -> Tested {
     let (publisher, mut consumer) = (place.publisher(12)?, place.consumer()?);
     let said = publisher.ended()?;
     assert!(said.contains("\n0 changes wait in the outbox; "), "{said}");
@@ -140,7 +141,7 @@ fn arrives(place: Place) -> Tested {
 
 /// Three consumers on one queue, one of which is killed in the midst, again and again; a publisher that is killed while
 /// it publishes, and one that never reached the broker in its life.
-fn whoever_is_killed(mut place: Place) -> Tested {
+fn whoever_is_killed(place: &mut Place) -> Tested {
     let others = [place.consumer()?, place.consumer()?];
     let proxy = Proxy::start(port_of(&place.broker)?)?;
     let through = proxy.url(&place.broker);
