@@ -89,10 +89,10 @@ pub fn ask(port: u16, subject: &str, question: &str) -> Tested<String> {
 pub fn put(port: u16, subject: &str, headers: &str, body: &[u8]) -> Tested<String> {
     let mut heard = listen(port, "answers")?;
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    let (head, length) = (headers.len(), headers.len() + body.len());
+    let (fore, length) = (headers.len(), headers.len() + body.len());
     write!(
         &stream,
-        "CONNECT {{\"verbose\":false,\"headers\":true}}\r\nHPUB {subject} answers {head} {length}\r\n{headers}"
+        "CONNECT {{\"verbose\":false,\"headers\":true}}\r\nHPUB {subject} answers {fore} {length}\r\n{headers}"
     )?;
     (&stream).write_all(body)?;
     (&stream).write_all(b"\r\n")?;

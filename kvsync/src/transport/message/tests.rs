@@ -193,6 +193,7 @@ fn what_a_broker_does_not_take_is_said() {
 }
 
 /// What was published first in format 1, by the names of its files.
+#[cfg(feature = "json")]
 fn first() -> [(&'static str, ChangeMessage); 4] {
     let (home, version) = (Key::new("user:id:7"), Version::new(1, 2, 5));
     let of = |action, form| {

@@ -214,7 +214,6 @@ pub(super) async fn send(
     let sent = async { link.jetstream.send_publish(subject.to_owned(), message).await?.await };
     match link.answer(subject, until, sent).await {
         Ok(Ok(told)) if is_kept(&told) => Ok(()),
-        Ok(Ok(_)) => Err(cut_off(&place())),
         Ok(Err(error)) => Err(match publishing(error, &place()) {
             Refused::Failed(error) if is_too_large(&error) => error,
             Refused::Full(error) | Refused::Failed(error) | Refused::Unknown(error) => of_all(error),
@@ -222,7 +221,7 @@ pub(super) async fn send(
             Refused::Conflict => cut_off(&place()),
         }),
         Err(cut @ (Cut::Forbidden(_) | Cut::Deaf(_))) => Err(of_all(link.unanswered(cut))),
-        Err(Cut::Late | Cut::Ended) => Err(cut_off(&place())),
+        Ok(Ok(_)) | Err(Cut::Late | Cut::Ended) => Err(cut_off(&place())),
     }
 }
 

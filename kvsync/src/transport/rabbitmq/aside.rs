@@ -134,14 +134,13 @@ impl Aside {
         let (channel, tags, letters) = link.within(&what, taking).await?;
         let (mut delivered, mut trouble) = (0, None);
         for (tag, answer) in tags.into_iter().zip(self.publisher.publish(&letters).await) {
-            match answer {
-                Err(error) => trouble = Some(error),
-                Ok(()) => {
-                    let told = channel.basic_ack(tag, BasicAckOptions::default()).await;
-                    told.map_err(|error| failed(&what, &link.place, error))?;
-                    delivered += 1;
-                }
+            if let Err(error) = answer {
+                trouble = Some(error);
+                continue;
             }
+            let told = channel.basic_ack(tag, BasicAckOptions::default()).await;
+            told.map_err(|error| failed(&what, &link.place, error))?;
+            delivered += 1;
         }
         // Behind the acknowledgements; the server puts back where it was what is not among them.
         let closing =

@@ -134,9 +134,9 @@ pub(super) fn what_three_servers_confirmed_outlives_those_that_lead() -> Tested 
             let [first, second, _] = cluster.nodes();
             let lost = leader(&cluster, first).or_else(|| leader(&cluster, second)).ok_or("nobody leads")?;
             if crashes {
-                lost.kill()?
+                lost.kill()?;
             } else {
-                leaves(lost).and_then(|()| Ok(lost.stop()?))?
+                leaves(lost).and_then(|()| Ok(lost.stop()?))?;
             }
             // Who is asked while nobody leads does not answer.
             traffic.more();
