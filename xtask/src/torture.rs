@@ -28,7 +28,7 @@ const SHORT_RUNS: [&str; 5] = [
     "--store redis --db postgres --delivery triggers --seconds 4 --seed 2",
     "--store embedded --db sqlite --delivery outbox --seconds 3 --seed 3",
     "--store embedded --db sqlite --delivery outbox --transport nats --seconds 4 --seed 6",
-    "--store redis --db sqlite --delivery outbox --transport rabbitmq --seconds 4 --seed 7",
+    "--store redis --db sqlite --delivery outbox --transport rabbitmq --seconds 3 --seed 12",
 ];
 
 /// Longer than a short run takes on a slow machine.
