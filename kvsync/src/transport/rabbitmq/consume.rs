@@ -1,6 +1,7 @@
 //! The task that consumes: one for a subscription, on the bridge, for as long as the subscription lives.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -251,15 +252,20 @@ impl Task {
         let alone = numbers.split_off(together);
         let all = numbers.last().map(|last| (*last, true));
         for (number, multiple) in all.into_iter().chain(alone.into_iter().map(|number| (number, false))) {
-            let told = channel.basic_ack(number, BasicAckOptions { multiple }).await;
-            told.map_err(|error| interrupted("acknowledging", &self.link.place, error))?;
+            self.say("acknowledging", channel.basic_ack(number, BasicAckOptions { multiple })).await?;
         }
         Ok(())
     }
 
     async fn give_back(&self, channel: &Channel, number: u64) -> Result<()> {
-        let told = channel.basic_nack(number, BasicNackOptions { multiple: false, requeue: true }).await;
-        told.map_err(|error| interrupted("giving back a message", &self.link.place, error))
+        let options = BasicNackOptions { multiple: false, requeue: true };
+        self.say("giving back a message", channel.basic_nack(number, options)).await
+    }
+
+    /// Waits until the word is on its way. A connection that takes none any more must not hold up the task.
+    async fn say(&self, what: &str, word: impl Future<Output = lapin::Result<()>>) -> Result<()> {
+        let said = async { word.await.map_err(|error| interrupted(what, &self.link.place, error)) };
+        self.link.within(what, said).await
     }
 
     /// Publishes it to where it waits, or to the dead letters. It stays open until that is confirmed.

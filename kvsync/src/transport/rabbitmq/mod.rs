@@ -91,6 +91,10 @@
 //! - **A queue that is deleted** takes its messages with it, also those that were confirmed. Its consumers find the new one
 //!   by themselves; 3.10.8 may then hold back the first messages from a consumer that was there before, which takes them
 //!   once nothing has come for a [`heartbeat`](Builder::heartbeat) and it holds nothing.
+//! - **The queues in which messages wait** (`kvsync.retry.…`) must not be deleted just after they were declared: on 3.10.8
+//!   that can end the supervisor of the node's dead-letter workers, and what waits on that node, in any queue, stays
+//!   there until the node is restarted. Its log says `rabbit_fifo_dlx_sup` and `reached_max_restart_intensity`; 3.10.20
+//!   and 3.11.12 bear it.
 //! - **The dead letters** have no limit and no reader of ours: look at [`Backlog`](crate::transport::Backlog), and deliver
 //!   them again with [`redrive`](crate::transport::Subscription::redrive) when the cause is mended.
 //! - **Alarms** stop who publishes, on the whole cluster. Let the database's outbox hold changes meanwhile, or memory will.

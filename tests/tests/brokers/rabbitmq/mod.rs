@@ -98,7 +98,7 @@ pub(crate) fn place(url: &str, change: impl FnOnce(Builder) -> Builder) -> Place
     Place { url: url.to_owned(), name, builder: change(patient) }
 }
 
-/// A server that many share keeps nothing of a topic that is over.
+/// A server that many share keeps little of a topic that is over.
 impl Drop for Place {
     fn drop(&mut self) {
         if servers_env::rabbitmq_url().is_ok_and(|shared| shared == self.url) {

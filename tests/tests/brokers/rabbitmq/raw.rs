@@ -62,12 +62,11 @@ pub(crate) fn peek(url: &str, queue: &str) -> Tested<Vec<Letter>> {
     })
 }
 
-/// Deletes a topic, as far as it stands.
+/// Deletes a topic, as far as it stands, but for the queues in which messages wait: where one of them is deleted just
+/// after it was declared, 3.10.8 may leave what waits on the whole node where it is, also that of other tests.
 pub(crate) fn forget(url: &str, name: &str) -> Tested {
-    const WAITS: [u64; 9] = [100, 500, 2_000, 10_000, 60_000, 300_000, 1_800_000, 10_800_000, 86_400_000];
     with(url, async |channel| {
-        let waits = WAITS.into_iter().map(|millis| format!("{name}.retry.{millis}"));
-        for queue in waits.chain([name.to_owned(), format!("{name}.dead")]) {
+        for queue in [name.to_owned(), format!("{name}.dead")] {
             channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await?;
         }
         for exchange in [name.to_owned(), format!("{name}.dead"), format!("{name}.retry")] {
