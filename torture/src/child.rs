@@ -76,6 +76,8 @@ impl Child {
                     if !announced.swap(true, Ordering::SeqCst) && !reason.contains("connection") {
                         complaints.lock().push(format!("process {writer} could not capture: {reason}"));
                     }
+                } else if line.starts_with("announced ") {
+                    announced.store(true, Ordering::SeqCst);
                 } else if let Some(note) = line.strip_prefix("note ") {
                     println!("  process {writer}: {note}");
                 } else if let Some(complaint) = line.strip_prefix("complaint ") {

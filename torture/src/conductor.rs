@@ -275,11 +275,7 @@ const WIDE: usize = 64 << 20;
 fn jobs(world: &World, options: &Options) -> (Vec<Job>, Layout) {
     let of = |place: usize| Job {
         singles: *[Singles::Never, Singles::Alone, Singles::Wrapped].get(place % 3).unwrap_or(&Singles::Never),
-        queue: if place % 3 == 2 && options.delivery == Delivery::Memory && options.transport.is_none() {
-            NARROW
-        } else {
-            WIDE
-        },
+        queue: if place % 3 == 2 && options.delivery == Delivery::Memory { NARROW } else { WIDE },
         ..job(world, options, true, options.seed.wrapping_add((place as u64) << 48))
     };
     let owner = Job { socket: Some(world.socket()), refill: options.store == StoreKind::Memory, ..of(options.writers) };

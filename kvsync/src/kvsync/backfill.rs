@@ -123,7 +123,9 @@ impl KvSync {
     /// not committed cannot be filled in), as a panic outside of a bulk leaves it, or could not be ended; when the
     /// connection or the model is not of the same database; or when the connection's scope is one whose rows the
     /// database cannot know ([`Database::single_tenant`](crate::capture::Database::single_tenant)). The failure of the
-    /// database or of a store: then the table stays dirty.
+    /// database or of a store: then the table stays dirty. It does also without an error where there is a broker, whose
+    /// consumers cannot be searched for entries of deleted rows from here: [`repair`](Self::repair) it where their
+    /// stores are.
     pub fn bulk<M, C, T, E>(
         &self,
         conn: &mut SyncConnection<C>,

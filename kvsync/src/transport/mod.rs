@@ -54,6 +54,9 @@
 //! A change for which there was no room, or of a commit in doubt, is published as unknown and then, once its row was read
 //! again, as `reread`: hooks are told of the row as it is, and not of every change in between.
 //!
+//! A table that lost a deletion for want of memory, or in a bulk, stays dirty in the publisher's health: its row's entries
+//! are found only where a consumer's store is.
+//!
 //! Verifying, repairing and sweeping concern stores, so a consumer's store is compared and mended by a process that has
 //! the database and that store: `KvSync::builder().store(..).database(..)`, for instance the command line
 //! (`kvsync::cli`). A backfill is published to brokers, too, and fills the stores behind them.

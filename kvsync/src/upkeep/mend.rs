@@ -87,7 +87,11 @@ fn searched(filler: &Filler, access: &Access, marked: &Marked, rate: Option<u32>
             scopes = vec![Scope::NONE];
         }
     }
-    let mut left = false;
+    // What the consumers of a broker keep cannot be compared from here: the table stays dirty, and says so.
+    let mut left = marked.untold && filler.publishes();
+    if !filler.stores() {
+        filler.mended(marked, true);
+    }
     for scope in scopes {
         let verify = Verify::new(access.clone(), scope, Some(kinds.clone())).keeping_marks();
         let verify = match rate {

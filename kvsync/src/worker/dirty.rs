@@ -35,6 +35,8 @@ struct Entry {
     unscoped: bool,
     /// Whether it is filled in without being asked to.
     wanted: bool,
+    /// Whether a broker may not have been told of a deletion.
+    untold: bool,
 }
 
 /// What was lost of a table.
@@ -48,6 +50,8 @@ pub(crate) struct Loss<'a> {
     pub(crate) changes: u64,
     /// Whether one may have been a deletion.
     pub(crate) deletes: bool,
+    /// Whether a broker was to be told, if there is one.
+    pub(crate) published: bool,
     /// Whether nothing is wrong with the rows, so that the table can be filled in again by itself.
     pub(crate) overflow: bool,
 }
@@ -62,6 +66,8 @@ pub(crate) struct Marked {
     pub(crate) unscoped: bool,
     /// Whether it was filled in since it was marked last, so that entries of deleted rows are all that is wrong.
     pub(crate) filled: bool,
+    /// Whether a broker may not have been told of a deletion: what its consumers keep is seen from where they are.
+    pub(crate) untold: bool,
     marks: u64,
 }
 
@@ -79,12 +85,16 @@ impl DirtyTables {
 
     /// Marks a table of which anything may have been lost, and says so loudly the first time.
     pub(crate) fn mark(&self, database: &Arc<str>, table: Option<&str>, changes: u64, now: SystemTime, reason: &str) {
-        self.lose(&Loss { database, table, scope: None, changes, deletes: true, overflow: false }, now, reason);
+        self.lose(
+            &Loss { database, table, scope: None, changes, deletes: true, published: true, overflow: false },
+            now,
+            reason,
+        );
     }
 
     /// The same where more is known of what was lost.
     pub(crate) fn lose(&self, loss: &Loss<'_>, now: SystemTime, reason: &str) {
-        let Loss { database, table, scope, changes, deletes, overflow } = *loss;
+        let Loss { database, table, scope, changes, deletes, published, overflow } = *loss;
         let mut tables = self.tables.lock();
         let key = (Arc::clone(database), table.map(str::to_owned));
         let fresh = !tables.contains_key(&key);
@@ -94,9 +104,11 @@ impl DirtyTables {
             scopes: Vec::new(),
             unscoped: false,
             wanted: false,
+            untold: false,
         });
         entry.told.lost = entry.told.lost.saturating_add(changes);
         entry.told.deletes |= deletes;
+        entry.untold |= deletes && published;
         entry.told.filled = false;
         entry.marks += 1;
         entry.wanted |= overflow;
@@ -132,6 +144,7 @@ impl DirtyTables {
             scopes: entry.scopes.clone(),
             unscoped: entry.unscoped,
             filled: entry.told.filled,
+            untold: entry.untold,
             marks: entry.marks,
         };
         open.map(marked).collect()
@@ -168,7 +181,11 @@ impl DirtyTables {
         let Some(entry) = tables.get_mut(&key).filter(|entry| entry.marks == seen.marks) else { return };
         if left {
             entry.wanted = false;
-            tracing::error!("{}: some of it could not be mended; run a repair and read what it says", entry.told);
+            tracing::error!(
+                "{}: not all of it could be mended; run a repair and read what it says, where the store of each consumer \
+                 is, too",
+                entry.told
+            );
         } else {
             tables.remove(&key);
         }
@@ -199,8 +216,15 @@ mod tests {
     pub(super) fn mark(tables: &DirtyTables, deletes: bool) {
         let database = "main".into();
         let scope = Scope::named("t");
-        let loss =
-            Loss { database: &database, table: Some("t"), scope: Some(&scope), changes: 1, deletes, overflow: true };
+        let loss = Loss {
+            database: &database,
+            table: Some("t"),
+            scope: Some(&scope),
+            changes: 1,
+            deletes,
+            published: false,
+            overflow: true,
+        };
         tables.lose(&loss, UNIX_EPOCH, "why");
     }
 

@@ -98,6 +98,16 @@ impl Filler {
         true
     }
 
+    /// Whether rows are published to a broker.
+    pub(crate) fn publishes(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.target.broker().is_some())
+    }
+
+    /// Whether rows are written into a store.
+    pub(crate) fn stores(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.target.store().is_some())
+    }
+
     /// The dirty tables; with `wanted`, those that are seen to without being asked to.
     pub(crate) fn dirty(&self, wanted: bool) -> Vec<Marked> {
         self.shared.dirty.marked(wanted)
@@ -106,8 +116,15 @@ impl Filler {
     /// Marks a table, because something is about to be written to it that nobody captures. Returns it as it
     /// is from now on.
     pub(crate) fn soil(&self, database: &Arc<str>, table: &str, scope: &Scope, reason: &str) -> Option<Marked> {
-        let loss =
-            Loss { database, table: Some(table), scope: Some(scope), changes: 0, deletes: true, overflow: false };
+        let loss = Loss {
+            database,
+            table: Some(table),
+            scope: Some(scope),
+            changes: 0,
+            deletes: true,
+            published: true,
+            overflow: false,
+        };
         self.shared.dirty.lose(&loss, self.now(), reason);
         let is = |marked: &Marked| marked.database == *database && marked.table.as_deref() == Some(table);
         self.dirty(false).into_iter().find(is)

@@ -251,6 +251,7 @@ impl Lane {
             changes: 1,
             deletes: change.action == Action::Delete
                 || matches!(change.row, change::Row::Deleted { .. } | change::Row::Absent(_)),
+            published: self.target.broker().is_some(),
             overflow,
         };
         self.shared.dirty.lose(&loss, self.shared.clock.now(), &error.to_string());

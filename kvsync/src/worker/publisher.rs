@@ -58,6 +58,7 @@ impl Publisher {
             scope: Some(&rows.scope),
             changes: rows.changes,
             deletes: rows.deletes,
+            published: true,
             overflow: true,
         };
         self.shared.dirty.lose(&loss, self.shared.clock.now(), reason);

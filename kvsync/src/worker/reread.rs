@@ -330,6 +330,7 @@ impl Settler {
                 scope: Some(&row.scope),
                 changes: 1,
                 deletes: true,
+                published: self.lane.target.broker().is_some(),
                 overflow: false,
             };
             self.lane.shared.dirty.lose(&loss, now, &error.to_string());

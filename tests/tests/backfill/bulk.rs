@@ -8,6 +8,7 @@ use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
 use kvsync::capture::{Database, Inner, SyncConnection};
 use kvsync::store::memory::MemoryStore;
+use kvsync::transport::{MemoryBroker, Subscription};
 use kvsync::{ErrorKind, KvSync, Syncable};
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,21 @@ fn on_sqlite() {
     let on = Lite::new();
     let kv = on.kv(&MemoryStore::new());
     written_in_a_bulk(&kv, kv.connect::<Sqlite>("main").unwrap());
+}
+
+#[test]
+fn what_consumers_keep_of_rows_deleted_in_a_bulk_keeps_the_table_dirty() {
+    let (on, broker) = (Lite::new(), MemoryBroker::new());
+    let queue = broker.queue("all");
+    let builder = KvSync::builder().store(MemoryStore::new()).broker(broker);
+    let kv = built(builder, on.declared().model::<Account>());
+    let mut conn = kv.connect::<Sqlite>("main").unwrap();
+    conn.batch_execute("INSERT INTO accounts (id, email, amount) VALUES (1, 'e1', 1)").unwrap();
+    kv.bulk::<Account, _, _, Failure>(&mut conn, |conn| Ok(conn.batch_execute("DELETE FROM accounts")?)).unwrap();
+    assert_eq!(Account::fetch_by_id(&kv, 1).unwrap(), None);
+    assert_eq!(queue.backlog().unwrap().waiting, 1, "nobody was told of the deletion");
+    let dirty = kv.health(LONG).pipeline.dirty;
+    assert!(dirty.len() == 1 && dirty[0].deletes && dirty[0].filled, "{dirty:?}");
 }
 
 #[test]
