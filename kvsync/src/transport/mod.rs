@@ -73,10 +73,16 @@
 //! # use kvsync::store::RedisStore;
 //! # use kvsync::transport::rabbitmq::RabbitMq;
 //! # use kvsync::{Consumer, KvSync, Result, Syncable};
+//! # use serde::{Deserialize, Serialize};
+//! # diesel::table! { users (id) { id -> Integer, username -> Text } }
+//! # #[derive(Queryable, Selectable, Identifiable, Syncable, Serialize, Deserialize)]
+//! # #[diesel(table_name = users)]
+//! # #[sync_key(name = "id", fmt = "user:id:<id>")]
+//! # struct User { id: i32, username: String }
 //! const URL: &str = "amqp://app:secret@127.0.0.1/";
 //!
 //! /// The process that commits: a row of the outbox is done when the broker has confirmed it.
-//! fn publisher<User: Syncable>() -> Result<KvSync> {
+//! fn publisher() -> Result<KvSync> {
 //!     let open = || SqliteConnection::establish("app.db");
 //!     let database = Database::<Sqlite>::new("main", open).model::<User>().outbox();
 //!     let broker = RabbitMq::builder([URL]).queue("redis").broker()?;

@@ -2,7 +2,8 @@
 //!
 //! One question for messages is open at a time, for as many as there is room for. A message is held from its arrival
 //! until its end was told, and the server is asked for more time for it meanwhile. Words to the server that say how a
-//! message ended wait while there is no connection; those that are lost cost a redelivery.
+//! message ended wait while there is no connection; those that are lost cost a redelivery. It is long because asking,
+//! holding and telling are one task over the same state.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
