@@ -1,22 +1,17 @@
-//! Puts messages aside: where they wait before they come back, and with the dead letters.
+//! Puts messages with the dead letters, and delivers these again.
 
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicGetOptions};
 use lapin::types::{AMQPValue, FieldTable, LongLongInt, LongString};
-use parking_lot::Mutex;
-use tokio::time::sleep;
 
 use super::error::failed;
 use super::link::Link;
 use super::publish::{Letter, Publisher, persistent};
 use super::settings::Names;
-use super::topology;
 use crate::error::Result;
 
 /// Why a dead letter could not be dealt with.
@@ -30,9 +25,6 @@ const REDELIVERED: &str = "x-kvsync-redelivered";
 const DELIVERY_COUNT: &str = "x-delivery-count";
 /// The longest reason, and the longest text of another's header that is kept: headers have to fit into one frame.
 const MAX_TEXT: usize = 4096;
-/// How long a queue is left alone that may have been declared just now: a node that crashes within half a second of a
-/// quorum queue's declaration has forgotten it, and what it had confirmed to keep in it (seen with 3.10.8).
-const SETTLES: Duration = Duration::from_secs(1);
 /// The most headers of others that are kept.
 const MAX_HEADERS: usize = 16;
 
@@ -65,42 +57,18 @@ impl Kept {
     }
 }
 
-/// Publishes what is put aside, on a connection of its own: a server with an alarm stops reading from those that
+/// Publishes dead letters, on a connection of its own: a server with an alarm stops reading from those that
 /// publish, and acknowledgements have to go on.
 pub(super) struct Aside {
     publisher: Publisher,
     names: Names,
     queue: String,
-    /// The queues to wait in that were declared.
-    declared: Mutex<HashSet<Duration>>,
 }
 
 impl Aside {
     pub(super) fn new(link: Arc<Link>, queue: &str) -> Self {
         let names = link.settings.names.clone();
-        let (queue, declared) = (queue.to_owned(), Mutex::default());
-        Self { publisher: Publisher::new(link), names, queue, declared }
-    }
-
-    /// Lets it wait and come back to its queue.
-    pub(super) async fn later(&self, kept: &Kept, after: Duration) -> Result<()> {
-        let rung = topology::rung(after);
-        self.declare(rung).await?;
-        let mut headers = self.headers(kept);
-        headers.insert(REDELIVERED.into(), LongLongInt::from(kept.redelivered.saturating_add(1)).into());
-        let wait = after.min(rung).as_millis().max(1).to_string();
-        let letter = Letter {
-            exchange: self.names.retry_exchange().into(),
-            key: Names::retry_queue(&self.queue, rung).into(),
-            properties: carried(kept, headers).with_expiration(wait.into()),
-            body: kept.body.clone(),
-        };
-        let published = self.publish(letter).await;
-        if published.is_err() {
-            // It may have been deleted.
-            self.declared.lock().remove(&rung);
-        }
-        published
+        Self { publisher: Publisher::new(link), names, queue: queue.to_owned() }
     }
 
     /// Keeps it with its reason.
@@ -156,8 +124,8 @@ impl Aside {
     /// To its own queue only, as if it had just been published.
     fn anew(&self, kept: &Kept) -> Letter {
         Letter {
-            exchange: self.names.retry_exchange().into(),
-            key: self.queue.as_str().into(),
+            exchange: self.names.dead_exchange().into(),
+            key: Names::redrive_key(&self.queue).into(),
             properties: carried(kept, self.headers(kept)),
             body: kept.body.clone(),
         }
@@ -166,19 +134,6 @@ impl Aside {
     async fn publish(&self, letter: Letter) -> Result<()> {
         let answers = self.publisher.publish(&[letter]).await;
         answers.into_iter().next().unwrap_or_else(|| Err(self.publisher.link.closed()))
-    }
-
-    async fn declare(&self, rung: Duration) -> Result<()> {
-        let link = &self.publisher.link;
-        if link.settings.check_only || self.declared.lock().contains(&rung) {
-            return Ok(());
-        }
-        let connection = link.connection().await?;
-        let declaring = topology::ensure_rung(&connection, &self.names, &self.queue, rung, &link.place);
-        link.within("declaring a queue to wait in", declaring).await?;
-        sleep(SETTLES).await;
-        self.declared.lock().insert(rung);
-        Ok(())
     }
 
     /// The headers that it came with, as far as they are short, and where it came from.

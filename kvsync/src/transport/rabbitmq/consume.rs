@@ -1,6 +1,6 @@
 //! The task that consumes: one for a subscription, on the bridge, for as long as the subscription lives.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -23,11 +23,14 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// How long to wait before a dead letter is given back that could not be kept.
 const PUT_BACK: Duration = Duration::from_secs(1);
+/// The longest that a message is held until it is given back: a server takes away what is held for longer than its
+/// `consumer_timeout`, half an hour, together with all that its channel holds.
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// Who is told that all is closed, if anyone.
 type Told = Option<oneshot::Sender<Result<()>>>;
 
-/// Consumes, acknowledges, and puts aside what has to wait or is dead.
+/// Consumes, acknowledges, holds what has to wait, and puts aside what is dead.
 pub(super) struct Task {
     link: Arc<Link>,
     queue: String,
@@ -39,7 +42,11 @@ pub(super) struct Task {
     highest: u64,
     /// What was delivered on this channel and has not ended, by its number.
     open: BTreeMap<u64, Kept>,
-    /// What is being put aside, by its tag; `false` when it could not be.
+    /// What is open and waits until it is given back, by when that is. The server could let it wait, too: through queues
+    /// whose messages expire and come back. All such queues of a node lean on one process that may end, and then all hold
+    /// what they have (rabbitmq/rabbitmq-server issue 16652; seen with 3.10.8).
+    waiting: BTreeSet<(Instant, u64)>,
+    /// What is being put with the dead letters, by its tag; `false` when it could not be.
     moving: JoinSet<(u64, bool)>,
 }
 
@@ -55,7 +62,8 @@ enum End {
 impl Task {
     pub(super) fn new(link: Arc<Link>, queue: &str, inbox: Arc<Inbox>, aside: Arc<Aside>) -> Self {
         let queue = queue.to_owned();
-        Self { link, queue, inbox, aside, base: 0, highest: 0, open: BTreeMap::new(), moving: JoinSet::new() }
+        let (open, waiting, moving) = (BTreeMap::new(), BTreeSet::new(), JoinSet::new());
+        Self { link, queue, inbox, aside, base: 0, highest: 0, open, waiting, moving }
     }
 
     /// Runs until it is told to close, or nobody is left who could tell.
@@ -77,6 +85,7 @@ impl Task {
             self.base += self.highest;
             self.highest = 0;
             self.open.clear();
+            self.waiting.clear();
             self.count();
             match end {
                 End::Closed(told) => return self.close(told).await,
@@ -146,6 +155,7 @@ impl Task {
         let quiet = self.link.settings.quiet;
         let mut heard = Instant::now();
         loop {
+            let due = self.waiting.first().map(|(due, _)| *due);
             let told = tokio::select! {
                 word = words.recv() => match word {
                     Some(word) => self.obey(channel, word, words).await,
@@ -161,6 +171,7 @@ impl Task {
                     None => Err(self.cancelled()),
                 },
                 Some(moved) = self.moving.join_next() => self.moved(channel, moved).await.map(|()| None),
+                () = sleep_until(due.unwrap_or(heard)), if due.is_some() => self.give_back_due(channel).await.map(|()| None),
                 () = sleep_until(heard + quiet) => {
                     if self.open.is_empty() {
                         return End::Quiet;
@@ -220,13 +231,12 @@ impl Task {
         while let Some(word) = next {
             match word {
                 Word::Done(tags) => done.extend(tags.into_iter().filter_map(|tag| self.number(tag))),
-                Word::Again(tag, after) if after.is_zero() => {
-                    if let Some(number) = self.number(tag).filter(|number| self.open.remove(number).is_some()) {
-                        self.give_back(channel, number).await?;
+                Word::Again(tag, after) => {
+                    if let Some(number) = self.number(tag).filter(|number| self.open.contains_key(number)) {
+                        self.waiting.insert((Instant::now() + after.min(LONGEST), number));
                     }
                 }
-                Word::Again(tag, after) => self.put_aside(tag, Some(after), String::new()),
-                Word::Dead(tag, reason) => self.put_aside(tag, None, reason),
+                Word::Dead(tag, reason) => self.put_aside(tag, reason),
                 Word::Close(told) => {
                     close = Some(told);
                     break;
@@ -235,6 +245,7 @@ impl Task {
             next = words.try_recv().ok();
         }
         self.acknowledge(channel, done).await?;
+        self.give_back_due(channel).await?;
         Ok(close)
     }
 
@@ -257,6 +268,19 @@ impl Task {
         Ok(())
     }
 
+    /// Gives back what has waited long enough.
+    async fn give_back_due(&mut self, channel: &Channel) -> Result<()> {
+        while let Some((due, number)) = self.waiting.first().copied()
+            && due <= Instant::now()
+        {
+            self.waiting.remove(&(due, number));
+            if self.open.remove(&number).is_some() {
+                self.give_back(channel, number).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn give_back(&self, channel: &Channel, number: u64) -> Result<()> {
         let options = BasicNackOptions { multiple: false, requeue: true };
         self.say("giving back a message", channel.basic_nack(number, options)).await
@@ -268,18 +292,15 @@ impl Task {
         self.link.within(what, said).await
     }
 
-    /// Publishes it to where it waits, or to the dead letters. It stays open until that is confirmed.
-    fn put_aside(&mut self, tag: u64, wait: Option<Duration>, reason: String) {
+    /// Publishes it to the dead letters. It stays open until that is confirmed.
+    fn put_aside(&mut self, tag: u64, reason: String) {
         let Some(kept) = self.number(tag).and_then(|number| self.open.get(&number)).cloned() else { return };
         let aside = Arc::clone(&self.aside);
         self.moving.spawn(async move {
-            let moved = match wait {
-                Some(after) => aside.later(&kept, after).await,
-                None => aside.dead(&kept, &reason).await,
-            };
+            let moved = aside.dead(&kept, &reason).await;
             if let Err(error) = &moved {
-                tracing::warn!(%error, "a message could not be put aside; it is held, and then delivered again");
-                sleep(wait.unwrap_or(PUT_BACK)).await;
+                tracing::warn!(%error, "a dead letter could not be kept; it is held, and then delivered again");
+                sleep(PUT_BACK).await;
             }
             (tag, moved.is_ok())
         });

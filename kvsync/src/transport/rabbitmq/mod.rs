@@ -20,13 +20,10 @@
 //! ```text
 //!                  <table>.<action>          #
 //!   publisher ───▶ kvsync ─────────────────────▶ kvsync ───▶ consumers ───▶ store
-//!                  (topic)                    ▶ (quorum)        │   │
-//!                                             │                 │   │ cannot be dealt with
-//!                           its time is over  │                 │   └──▶ kvsync.dead ───▶ kvsync.dead
-//!                                             │                 │        (direct)         (quorum)
-//!                                  kvsync.retry ◀───────────────┘ not before a while
-//!                                  (direct)
-//!                                             └──▶ kvsync.retry.100 .. kvsync.retry.86400000 (quorum)
+//!                  (topic)                    ▶ (quorum)        │
+//!                            delivered again  │                 │ cannot be dealt with
+//!                                             └─ kvsync.dead ◀──┘
+//!                                                (direct) ────▶ kvsync.dead (quorum)
 //! ```
 //!
 //! - Changes are published to the durable **topic exchange** `kvsync`, with the key `<table>.<action>`
@@ -37,14 +34,16 @@
 //! - **Dead letters** go through the direct exchange `kvsync.dead` to the quorum queue `kvsync.dead`, with their key,
 //!   queue, deliveries and reason in the headers `x-kvsync-routing-key`, `x-kvsync-queue`, `x-kvsync-redelivered` and
 //!   `x-kvsync-reason`.
-//! - **What has to wait** goes through the direct exchange `kvsync.retry` to one of the quorum queues
-//!   `kvsync.retry.<milliseconds>`, of 100 ms to 24 h, declared when they are first needed. When its time is over,
-//!   the server brings it back to its own queue only, and keeps it until the queue has taken it. It may come later
-//!   than it was asked for, behind others of its queue, and after a day at the latest.
+//! - **What has to wait** is held by its consumer, unacknowledged, for ten minutes at most, and then given back to its
+//!   queue: sooner when the consumer closes or dies. It counts among the [`prefetch`](Builder::prefetch): when all that
+//!   a consumer may hold is waiting, it takes nothing else until the first has waited. The server has queues whose messages
+//!   expire and come back; they are not used, because one process of a node carries all of them, and when it ends (seen
+//!   with 3.10.8 after many such queues were deleted; [issue 16652](https://github.com/rabbitmq/rabbitmq-server/issues/16652))
+//!   none gives back what it has.
 //!
 //! All is declared idempotently by whoever connects first. With [`check_only`](Builder::check_only) nothing is: exchanges
-//! and queues have to be there, but for those to wait in. A message that cannot wait there is held by its consumer for
-//! its time, and then given back.
+//! and queues have to be there, and the queue has to be bound to `kvsync.dead` with the key `kvsync.redrive`, for dead
+//! letters that are delivered again. What is there is looked at by name; its arguments are not told to clients.
 //!
 //! # What it promises
 //!
@@ -53,11 +52,9 @@
 //!   ([`max_messages`](Builder::max_messages)).
 //! - **At least once.** What was taken and not acknowledged comes again: when it is dropped, when its consumer closes or
 //!   dies, when a connection is lost. Order is not kept.
-//! - **A dead letter is confirmed** before the message that it was is acknowledged, and so is what waits. Between the
-//!   two a crash leaves both.
+//! - **A dead letter is confirmed** before the message that it was is acknowledged. Between the two a crash leaves both.
 //! - **A queue that was just declared** is not yet safe: a node of 3.10.8 that is killed within half a second of it has
-//!   forgotten the queue with all that was confirmed. Declare queues before traffic flows. Queues to wait in are left
-//!   alone for a second first.
+//!   forgotten the queue with all that was confirmed. Declare queues before traffic flows.
 //! - **The server gives nothing up** by itself: the queue's delivery limit is raised as far as it goes. Policies of
 //!   the server that expire messages or drop them from a full queue break this; do not set any for these queues.
 //!
@@ -68,7 +65,7 @@
 //! | the server is away, also at the start | connects again for [`retry_for`](Builder::retry_for), then [`Unavailable`](crate::ErrorKind::Unavailable); the next call tries again | [`Unavailable`](crate::ErrorKind::Unavailable) when nothing is left to take; connects again in the background, with pauses of up to five seconds |
 //! | the connection is lost before a confirm | published again within `retry_for`, then [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) | what was taken comes again |
 //! | the server hangs | [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) after [`confirm_timeout`](Builder::confirm_timeout) | noticed after two [heartbeats](Builder::heartbeat) |
-//! | the server has an alarm of memory or disk | [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) for what was on its way, then [`Unavailable`](crate::ErrorKind::Unavailable) after `retry_for`, and nothing is sent; [`health`](crate::transport::Broker::health) is down | goes on; dead letters and what has to wait are held and delivered again |
+//! | the server has an alarm of memory or disk | [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) for what was on its way, then [`Unavailable`](crate::ErrorKind::Unavailable) after `retry_for`, and nothing is sent; [`health`](crate::transport::Broker::health) is down | goes on; dead letters are held and delivered again |
 //! | the queue is full | [`Unavailable`](crate::ErrorKind::Unavailable), at once; other queues of the exchange may have it | |
 //! | the queue was deleted | it is declared again and published to within `retry_for` | it is declared again; what was in it is gone |
 //! | the exchange was deleted | it is declared and bound again within `retry_for`; by a publisher [`without_queue`](Builder::without_queue) only declared | bound again once nothing has come for a heartbeat |
@@ -91,10 +88,6 @@
 //! - **A queue that is deleted** takes its messages with it, also those that were confirmed. Its consumers find the new one
 //!   by themselves; 3.10.8 may then hold back the first messages from a consumer that was there before, which takes them
 //!   once nothing has come for a [`heartbeat`](Builder::heartbeat) and it holds nothing.
-//! - **The queues in which messages wait** (`kvsync.retry.…`) must not be deleted just after they were declared: on 3.10.8
-//!   that can end the supervisor of the node's dead-letter workers, and what waits on that node, in any queue, stays
-//!   there until the node is restarted. Its log says `rabbit_fifo_dlx_sup` and `reached_max_restart_intensity`; 3.10.20
-//!   and 3.11.12 bear it.
 //! - **The dead letters** have no limit and no reader of ours: look at [`Backlog`](crate::transport::Backlog), and deliver
 //!   them again with [`redrive`](crate::transport::Subscription::redrive) when the cause is mended.
 //! - **Alarms** stop who publishes, on the whole cluster. Let the database's outbox hold changes meanwhile, or memory will.
@@ -105,7 +98,7 @@
 //! - A user with these rights, in RabbitMQ's order of configure, write, read. A publisher with
 //!   [`without_queue`](Builder::without_queue): `^kvsync$`, `^kvsync$`, `^$`. A publisher or consumer that declares:
 //!   `^kvsync` three times. With `check_only` configure is `^$`; a publisher then writes to `^kvsync$`, a consumer to
-//!   `^kvsync\.(dead|retry)$` and reads `^kvsync$`; who delivers dead letters again also reads `^kvsync\.dead$`.
+//!   `^kvsync\.dead$` and reads `^kvsync$`; who delivers dead letters again also reads `^kvsync\.dead$`.
 //! - A thread of the client's for each connection: a publisher has one connection; a subscription has one, and one
 //!   more once something had to be put aside.
 //! - `amqps://` needs the feature `rabbitmq-tls` (rustls with ring).

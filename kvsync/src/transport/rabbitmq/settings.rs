@@ -39,19 +39,14 @@ impl Names {
         format!("{}.dead", self.exchange)
     }
 
-    /// The exchange through which messages go that have to wait, and come back.
-    pub(super) fn retry_exchange(&self) -> String {
-        format!("{}.retry", self.exchange)
-    }
-
     /// The queue that keeps the dead letters of a queue.
     pub(super) fn dead_queue(queue: &str) -> String {
         format!("{queue}.dead")
     }
 
-    /// The queue in which messages wait for up to this long.
-    pub(super) fn retry_queue(queue: &str, rung: Duration) -> String {
-        format!("{queue}.retry.{}", rung.as_millis())
+    /// With what key a dead letter comes back from its exchange to its queue.
+    pub(super) fn redrive_key(queue: &str) -> String {
+        format!("{queue}.redrive")
     }
 }
 

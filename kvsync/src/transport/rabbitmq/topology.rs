@@ -1,7 +1,5 @@
 //! What stands on the server: declared, where it is missing, or only looked at.
 
-use std::time::Duration;
-
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
@@ -11,28 +9,9 @@ use super::settings::{Names, Settings};
 use crate::error::{Error, Result};
 use crate::transport::Backlog;
 
-/// For how long messages may have to wait: each rung is a queue of its own, because a queue lets nothing pass what
-/// stands before it.
-const RUNGS: [Duration; 9] = [
-    Duration::from_millis(100),
-    Duration::from_millis(500),
-    Duration::from_secs(2),
-    Duration::from_secs(10),
-    Duration::from_mins(1),
-    Duration::from_mins(5),
-    Duration::from_mins(30),
-    Duration::from_hours(3),
-    Duration::from_hours(24),
-];
-
 /// How often a message is redelivered before the server gives it up: never, as far as it can be told so. Newer servers
 /// give up after 20, and the message would be gone.
 const DELIVERY_LIMIT: u32 = i32::MAX as u32;
-
-/// The queue in which a message waits for this long, at least.
-pub(super) fn rung(after: Duration) -> Duration {
-    RUNGS.into_iter().find(|rung| after <= *rung).unwrap_or(Duration::from_hours(24))
-}
 
 /// Declares what is missing, or with `check_only` looks whether it is there.
 pub(super) async fn ensure(connection: &Connection, settings: &Settings, place: &str) -> Result<()> {
@@ -41,7 +20,6 @@ pub(super) async fn ensure(connection: &Connection, settings: &Settings, place: 
     ground.exchange(&names.exchange, ExchangeKind::Topic).await?;
     if let Some(queue) = &names.queue {
         let (dead_exchange, dead_queue) = (names.dead_exchange(), Names::dead_queue(queue));
-        let retry_exchange = names.retry_exchange();
         ground.exchange(&dead_exchange, ExchangeKind::Direct).await?;
         ground.queue(&dead_queue, Vec::new()).await?;
         ground.bind(&dead_queue, &dead_exchange, queue).await?;
@@ -52,38 +30,12 @@ pub(super) async fn ensure(connection: &Connection, settings: &Settings, place: 
             arguments.push(("x-overflow", text("reject-publish")));
         }
         ground.queue(queue, arguments).await?;
-        if !settings.check_only {
-            ground.exchange(&retry_exchange, ExchangeKind::Direct).await?;
-            ground.bind(queue, &retry_exchange, queue).await?;
-        }
+        // Through it a dead letter is delivered again to its own queue only.
+        ground.bind(queue, &dead_exchange, &Names::redrive_key(queue)).await?;
         for pattern in &names.bindings {
             ground.bind(queue, &names.exchange, pattern).await?;
         }
     }
-    ground.end().await;
-    Ok(())
-}
-
-/// Declares a queue in which messages wait and from which they come back.
-pub(super) async fn ensure_rung(
-    connection: &Connection,
-    names: &Names,
-    queue: &str,
-    rung: Duration,
-    place: &str,
-) -> Result<()> {
-    let (name, exchange) = (Names::retry_queue(queue, rung), names.retry_exchange());
-    let ground = Ground { channel: open(connection, place).await?, passive: false, place };
-    let arguments = vec![
-        ("x-message-ttl", i64::try_from(rung.as_millis()).unwrap_or(i64::MAX).into()),
-        ("x-dead-letter-exchange", text(&exchange)),
-        ("x-dead-letter-routing-key", text(queue)),
-        // What comes back to a queue that is full waits on; otherwise it would be dropped.
-        ("x-dead-letter-strategy", text("at-least-once")),
-        ("x-overflow", text("reject-publish")),
-    ];
-    ground.queue(&name, arguments).await?;
-    ground.bind(&name, &exchange, &name).await?;
     ground.end().await;
     Ok(())
 }
@@ -159,18 +111,4 @@ impl Ground<'_> {
 
 fn text(text: &str) -> AMQPValue {
     AMQPValue::LongString(text.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_waits_less_than_it_should() {
-        for millis in [0, 1, 100, 101, 1999, 2000, 2001, 86_400_000] {
-            let after = Duration::from_millis(millis);
-            assert!(rung(after) >= after);
-        }
-        assert_eq!(rung(Duration::MAX), Duration::from_hours(24));
-    }
 }

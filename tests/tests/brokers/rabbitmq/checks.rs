@@ -270,9 +270,7 @@ pub(super) fn what_is_declared_is_what_the_documentation_says() -> Tested {
         ))?;
         Tested::Ok(told.replace('\\', ""))
     };
-    for (exchange, of) in
-        [(name.clone(), "topic"), (format!("{name}.dead"), "direct"), (format!("{name}.retry"), "direct")]
-    {
+    for (exchange, of) in [(name.clone(), "topic"), (format!("{name}.dead"), "direct")] {
         let told = told("exchange", &exchange, "[type, durable, auto_delete]")?;
         assert_eq!(told, format!("\"[{{type,{of}}},{{durable,true}},{{auto_delete,false}}]\""));
     }
@@ -281,8 +279,6 @@ pub(super) fn what_is_declared_is_what_the_documentation_says() -> Tested {
         ("", "{<<\"x-max-length\">>,long,7}"),
         ("", "{<<\"x-overflow\">>,longstr,<<\"reject-publish\">>}"),
         (".dead", "{<<\"x-queue-type\">>,longstr,<<\"quorum\">>}"),
-        (".retry.100", "{<<\"x-dead-letter-strategy\">>,longstr,<<\"at-least-once\">>}"),
-        (".retry.100", "{<<\"x-message-ttl\">>,long,100}"),
     ];
     for (behind, argument) in limits {
         let told = told("queue", &format!("{name}{behind}"), "[durable, auto_delete, type, arguments]")?;
