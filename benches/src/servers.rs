@@ -30,6 +30,11 @@ pub(crate) fn nats() -> Result<String> {
     address("KVSYNC_NATS_URL")
 }
 
+/// A RabbitMQ node.
+pub(crate) fn rabbitmq() -> Result<String> {
+    address("KVSYNC_RABBITMQ_URL")
+}
+
 /// The endpoint of DynamoDB.
 pub(crate) fn dynamodb() -> Result<String> {
     address("KVSYNC_DYNAMODB_URL")

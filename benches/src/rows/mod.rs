@@ -1,5 +1,6 @@
 //! The rows of the table, one file for each group.
 
+mod brokers;
 mod fetch;
 mod lag;
 mod layers;
@@ -43,6 +44,8 @@ pub(crate) const ALL: &[Row] = &[
     row("bare-cluster", "Redis Cluster against redis-rs", stores::cluster),
     row("bare-nats", "NATS against async-nats", stores::nats),
     row("bare-dynamodb", "DynamoDB, here dynoxide, against the AWS SDK", stores::dynamodb),
+    row("through-nats", "commits through NATS JetStream against async-nats, and their lag", brokers::nats),
+    row("through-rabbitmq", "commits through RabbitMQ against lapin, and their lag", brokers::rabbitmq),
     row("layers", "what each layer costs a get, over the store in memory", layers::costs),
     row("near-cache", "a hit in the near cache against moka", layers::near_cache),
     row("lag", "from COMMIT to readable at half of that load", lag::run),
