@@ -66,7 +66,7 @@ pub(crate) fn run(job: &Job) -> Outcome {
     }
     match kv.flush(QUIET) {
         Ok(()) if !is_filled_in(&kv, job.transport.is_some()) => {
-            println!("unflushed tables that lost changes were not filled in")
+            println!("unflushed tables that lost changes were not filled in");
         }
         Ok(()) => println!("flushed"),
         Err(error) => println!("unflushed {error}: {:?}", kv.health(Duration::from_secs(1)).details),
