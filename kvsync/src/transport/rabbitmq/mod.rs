@@ -53,8 +53,10 @@
 //! - **At least once.** What was taken and not acknowledged comes again: when it is dropped, when its consumer closes or
 //!   dies, when a connection is lost. Order is not kept.
 //! - **A dead letter is confirmed** before the message that it was is acknowledged. Between the two a crash leaves both.
-//! - **A queue that was just declared** is not yet safe: a node of 3.10.8 that is killed within half a second of it has
-//!   forgotten the queue with all that was confirmed. Declare queues before traffic flows.
+//! - **A queue that was just declared** is not yet safe: 3.10.8 writes down half a second later, or when it has a moment,
+//!   that it keeps the queue. A node that is killed before has forgotten all that was confirmed, and begins the queue anew
+//!   without a leader: it confirms nothing, until the node is restarted or an operator has it elect one
+//!   (`rabbitmqctl eval 'ra:trigger_election(..).'`). Declare queues before traffic flows.
 //! - **The server gives nothing up** by itself: the queue's delivery limit is raised as far as it goes. Policies of
 //!   the server that expire messages or drop them from a full queue break this; do not set any for these queues.
 //!

@@ -144,9 +144,10 @@ pub(super) fn an_alarm_is_told_and_does_not_stop_consumers() -> Tested {
     publish(&*broker, &message("users", "before"));
     node.evaluate("rabbit_alarm:set_alarm({{resource_limit, memory, node()}, []}).")?;
     wait::until("the alarm is told", || {
+        // The server may confirm some before it has noticed.
         let answer = only(broker.publish(&[message("users", "during")])).unwrap();
-        assert!(answer.as_ref().is_err_and(kvsync::Error::is_retryable), "{answer:?}");
-        broker.health(LONG).to_string().contains("alarm")
+        assert!(answer.as_ref().err().is_none_or(kvsync::Error::is_retryable), "{answer:?}");
+        answer.is_err() && broker.health(LONG).to_string().contains("alarm")
     });
     assert_eq!(broker.health(LONG).status, Status::Down);
     // From now on nothing is sent.
