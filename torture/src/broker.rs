@@ -46,6 +46,10 @@ impl Broker {
         };
         let broker = Self { server, publishers: Proxy::start(port)?, consumers: Proxy::start(port)? };
         broker.at(Side::Consumers).declare()?;
+        // Nobody deletes a queue, so that none is declared once faults begin.
+        if let Server::RabbitMq(server) = &broker.server {
+            server.settle()?;
+        }
         Ok(broker)
     }
 

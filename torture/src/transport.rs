@@ -33,9 +33,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const CONFIRM: Duration = Duration::from_secs(3);
 /// Shorter than many pauses of a consumer: who wakes finds that others have got what it holds.
 const ACK_WAIT: Duration = Duration::from_secs(2);
-/// A node of RabbitMQ that is killed sooner than half a second after a queue was declared has forgotten it, as
-/// kvsync's documentation says.
-const SETTLING: Duration = Duration::from_secs(1);
 
 impl TransportAt {
     /// Lets what this builder makes publish.
@@ -69,11 +66,7 @@ impl TransportAt {
             Ok(())
         })?;
         queue.close()?;
-        broker.close()?;
-        if matches!(self, Self::RabbitMq(_)) {
-            std::thread::sleep(SETTLING);
-        }
-        Ok(())
+        Ok(broker.close()?)
     }
 }
 

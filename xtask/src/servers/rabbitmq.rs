@@ -130,6 +130,15 @@ impl RabbitMq {
         }
     }
 
+    /// Has the node write down which queues it keeps, as it does by itself when it has a moment. One that is killed before
+    /// has forgotten what was just declared.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate).
+    pub fn settle(&self) -> Result<()> {
+        self.evaluate("lists:foreach(fun dets:sync/1, dets:all()).").map(drop)
+    }
+
     /// The node's folder, in which its queues stand.
     #[must_use]
     pub fn folder(&self) -> &Path {

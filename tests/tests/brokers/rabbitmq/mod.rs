@@ -192,7 +192,7 @@ impl Own for Node {
 
     /// The node is not to forget the queue: 3.10.8 writes down somewhat later that it keeps one.
     fn kill(&self) {
-        self.server.evaluate("lists:foreach(fun dets:sync/1, dets:all()).").unwrap();
+        self.server.settle().unwrap();
         self.server.kill().unwrap();
     }
 
