@@ -19,30 +19,34 @@ pub fn setting(name: &str, otherwise: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| otherwise.to_owned())
 }
 
-/// Lets a handle publish there.
+/// Lets a handle publish there. It makes the queue, too: what is published before the first consumer comes waits in it.
 pub fn publish(handle: Builder) -> Result<Builder> {
     let (url, exchange, queue) = from_env();
-    if url.starts_with("nats:") {
-        Ok(handle.broker(nats(url, &exchange).broker()?))
+    Ok(if url.starts_with("nats:") {
+        handle.broker(nats(url, &exchange).with_queue(queue).broker()?)
     } else {
-        // It declares the queue, too: what is published before the first consumer comes waits in it.
-        Ok(handle.broker(RabbitMq::builder([url]).exchange(exchange).queue(queue).broker()?))
-    }
+        handle.broker(rabbitmq(url, exchange, queue).broker()?)
+    })
 }
 
 /// Lets a consumer receive from there.
 pub fn receive(consumer: ConsumerBuilder) -> Result<ConsumerBuilder> {
     let (url, exchange, queue) = from_env();
-    if url.starts_with("nats:") {
-        Ok(consumer.subscription(nats(url, &exchange).queue(queue)?))
+    Ok(if url.starts_with("nats:") {
+        consumer.subscription(nats(url, &exchange).queue(queue)?)
     } else {
-        Ok(consumer.subscription(RabbitMq::builder([url]).exchange(exchange).queue(queue).subscription()?))
-    }
+        consumer.subscription(rabbitmq(url, exchange, queue).subscription()?)
+    })
 }
 
 fn from_env() -> (String, String, String) {
     let url = setting("KVSYNC_BROKER", "amqp://guest:guest@127.0.0.1:5672");
     (url, setting("KVSYNC_EXCHANGE", "kvsync"), setting("KVSYNC_QUEUE", "redis"))
+}
+
+/// Both sides declare the queue, and it has to be the same one: limits belong here.
+fn rabbitmq(url: String, exchange: String, queue: String) -> kvsync::transport::rabbitmq::Builder {
+    RabbitMq::builder([url]).exchange(exchange).queue(queue)
 }
 
 fn nats(url: String, stream: &str) -> kvsync::transport::nats::Builder {

@@ -54,7 +54,7 @@ impl fmt::Display for Health {
 pub enum Status {
     /// It does what it should.
     Up,
-    /// It works, but a promise is weakened; the details say which.
+    /// It works, but a promise is weakened, or what it was given waits; the details say which.
     Degraded,
     /// It does not work.
     Down,

@@ -1,7 +1,7 @@
 //! What is logged by `tracing`, to look into.
 
 use std::fmt::{Debug, Write as _};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
@@ -9,34 +9,56 @@ use tracing::span;
 
 /// The fields of every event and span, one a line.
 #[derive(Clone, Default)]
-pub struct Log(Arc<Mutex<String>>);
+pub struct Log {
+    text: Arc<Mutex<String>>,
+    /// Whether what operators read is all that is kept: the warnings and lines of kvsync.
+    brief: bool,
+}
+
+/// What kvsync logs for operators in this process, of all its tests, from the first call on.
+pub fn of_operators() -> &'static Log {
+    static LOG: OnceLock<Log> = OnceLock::new();
+    LOG.get_or_init(|| {
+        let log = Log { brief: true, ..Log::default() };
+        // Where there is another log, this one stays empty, and the tests that read it fail.
+        let _ = tracing::subscriber::set_global_default(log.clone());
+        log
+    })
+}
 
 impl Log {
+    /// The lines with all of these words in them.
+    #[must_use]
+    pub fn lines(&self, words: &[&str]) -> Vec<String> {
+        let text = self.text();
+        text.lines().filter(|line| words.iter().all(|word| line.contains(word))).map(str::to_owned).collect()
+    }
+
     /// What was logged so far.
     #[must_use]
     pub fn text(&self) -> String {
-        self.0.lock().clone()
+        self.text.lock().clone()
     }
 }
 
 impl tracing::Subscriber for Log {
-    fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-        true
+    fn enabled(&self, of: &tracing::Metadata<'_>) -> bool {
+        !self.brief || (of.target().starts_with("kvsync") && of.level() <= &tracing::Level::INFO && of.is_event())
     }
 
     fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
-        attributes.record(&mut Fields(&mut self.0.lock()));
+        attributes.record(&mut Fields(&mut self.text.lock()));
         span::Id::from_u64(1)
     }
 
     fn record(&self, _: &span::Id, values: &span::Record<'_>) {
-        values.record(&mut Fields(&mut self.0.lock()));
+        values.record(&mut Fields(&mut self.text.lock()));
     }
 
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
-        event.record(&mut Fields(&mut self.0.lock()));
+        event.record(&mut Fields(&mut self.text.lock()));
     }
 
     fn enter(&self, _: &span::Id) {}

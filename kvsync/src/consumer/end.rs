@@ -32,8 +32,9 @@ impl Shared {
         let longest = self.retention.dead / 2;
         let oldest = self.clock.now().checked_sub(longest).unwrap_or(SystemTime::UNIX_EPOCH);
         if about.captured_at < oldest {
+            let hours = longest.as_secs_f64() / 3600.0;
             let message = format!(
-                "it was captured more than {longest:.0?} ago: whether its row was deleted since cannot be told any more"
+                "it was captured more than {hours:.1} hours ago: whether its row was deleted since cannot be told any more"
             );
             return Err(Error::new(ErrorKind::Rejected, message));
         }

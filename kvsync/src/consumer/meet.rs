@@ -31,12 +31,23 @@ impl Shared {
         if self.met.load(Ordering::Acquire) && told <= known {
             return Ok(());
         }
-        let mut read = store.epoch()?;
+        let read_before = store.epoch()?;
+        let mut read = read_before;
         let wanted = told.max(known);
         if read < wanted {
             read = store.raise_epoch(wanted)?;
         }
-        self.epoch.fetch_max(read.max(wanted), Ordering::AcqRel);
+        let before = self.epoch.fetch_max(read.max(wanted), Ordering::AcqRel);
+        if told > read_before.max(before) {
+            // Of all workers, the one that was first.
+            tracing::warn!(
+                store = store.name(),
+                queue = &*self.name,
+                "a message raised the epoch from {read_before} to {told}: entries of the store from before read as unknown, \
+                 and what lower epochs publish is a dead letter; after a restore fill the store in (backfill, repair), \
+                 otherwise find the publisher that is of epoch {told} and let all others follow it (`epoch`)"
+            );
+        }
         if self.refused.load(Ordering::Acquire) {
             self.try_store()?;
         }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::KvSync;
 use crate::clock::from_now;
-use crate::error::{failure_text, without_passwords};
+use crate::error::{Error, failure_text, without_passwords};
 use crate::serial::as_text;
 use crate::store::{self, Status};
 use crate::transport::OutboxDepth;
@@ -23,7 +23,7 @@ use crate::worker::{PipelineHealth, Probe};
 /// ```json
 /// {
 ///   "status": "degraded",
-///   "details": ["the last error of redis at 127.0.0.1:6379: unavailable: .."],
+///   "details": ["unavailable: ..", "redis at 127.0.0.1:6379 does not take changes"],
 ///   "stores": [{"store": "redis at 127.0.0.1:6379", "status": "down", "details": [".."], "lives": null}],
 ///   "brokers": [],
 ///   "pipeline": {
@@ -92,10 +92,13 @@ impl KvSync {
     /// none of them does. Asks no database: what is said of an outbox, its relay has seen.
     ///
     /// It is as its worst part is; but a store that is down and is not the one that is read only degrades it, and so
-    /// does a broker, since what is committed waits for it. So `Down` means that fetches fail.
+    /// does a broker, also the only one, since what is committed waits for it. So `Down` means that fetches fail, and a
+    /// handle that only publishes is never down: taking a program out of service that can commit would help nobody.
+    /// Whoever is to be woken by a broker that is away looks at [`brokers`](Health::brokers), each with its status, at
+    /// [`lag`](PipelineHealth::lag) and at how long an outbox grows.
     ///
-    /// An error degrades it while it lasts: while a store or the database does not answer. One that is over is told
-    /// with its age, and what it left behind degrades until it is mended: rows to be read again, rows of an outbox
+    /// An error degrades it while it lasts: while a store, a broker or the database takes nothing. One that was said of a
+    /// row is told with its age, and what it left behind degrades until it is mended: rows to be read again, rows of an outbox
     /// that fail, dead letters until they are retried or dropped, dirty tables until they are filled in or repaired.
     ///
     /// # Liveness and readiness
@@ -119,6 +122,12 @@ impl KvSync {
             status = status.max(one.health.status.min(Status::Degraded));
             details.extend(one.health.details.iter().cloned());
         }
+        // Whoever is down has said why.
+        let answers = details.join("\n");
+        let because = |error: &Error| {
+            let why = failure_text(error);
+            if answers.contains(&why) { String::new() } else { format!(": {why}") }
+        };
         let mut weakened = |detail: String| {
             status = status.max(Status::Degraded);
             details.push(detail);
@@ -131,7 +140,7 @@ impl KvSync {
         }
         for store in &pipeline.stores {
             if let Some(error) = store.last_error.as_ref().filter(|_| store.failing) {
-                weakened(format!("the last error of {}: {}", store.store, failure_text(&**error)));
+                weakened(format!("{} does not take changes{}", store.store, because(error)));
             }
             if store.unsettled > 0 {
                 weakened(format!("{} rows of {} are to be read again", store.unsettled, store.store));
@@ -139,7 +148,7 @@ impl KvSync {
         }
         for broker in &pipeline.brokers {
             if let Some(error) = broker.last_error.as_ref().filter(|_| broker.failing) {
-                weakened(format!("the last error of {}: {}", broker.broker, failure_text(&**error)));
+                weakened(format!("{} does not take changes, which wait{}", broker.broker, because(error)));
             }
             if broker.unsettled > 0 {
                 weakened(format!("{} rows for {} are to be read again", broker.unsettled, broker.broker));
@@ -172,8 +181,10 @@ impl KvSync {
             pipeline.brokers.iter().map(|one| (&one.broker, one.failing, &one.last_error, one.last_error_age));
         for (name, failing, error, age) in of_stores.chain(of_brokers) {
             if let (false, Some(error), Some(age)) = (failing, error, age) {
-                let error = failure_text(&**error);
-                details.push(format!("the last error of {name}, {age:.0?} ago, is over: {error}"));
+                let why = failure_text(&**error);
+                if !details.iter().any(|detail| detail.contains(&why)) {
+                    details.push(format!("{name} failed for a row {age:.0?} ago and went on: {why}"));
+                }
             }
         }
         if pipeline.dropped_reports > 0 {

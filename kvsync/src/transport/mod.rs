@@ -71,7 +71,7 @@
 //! # use kvsync::capture::Database;
 //! # use kvsync::consumer::ConsumerBuilder;
 //! # use kvsync::store::RedisStore;
-//! # use kvsync::transport::rabbitmq::RabbitMq;
+//! # use kvsync::transport::rabbitmq::{self, RabbitMq};
 //! # use kvsync::{Consumer, KvSync, Result, Syncable};
 //! # use serde::{Deserialize, Serialize};
 //! # diesel::table! { users (id) { id -> Integer, username -> Text } }
@@ -79,25 +79,38 @@
 //! # #[diesel(table_name = users)]
 //! # #[sync_key(name = "id", fmt = "user:id:<id>")]
 //! # struct User { id: i32, username: String }
-//! const URL: &str = "amqp://app:secret@127.0.0.1/";
+//! /// What both share, so that both declare the same queue; limits belong here.
+//! fn rabbitmq() -> rabbitmq::Builder {
+//!     RabbitMq::builder(["amqp://app:secret@127.0.0.1/"]).queue("redis")
+//! }
 //!
 //! /// The process that commits: a row of the outbox is done when the broker has confirmed it.
 //! fn publisher() -> Result<KvSync> {
 //!     let open = || SqliteConnection::establish("app.db");
 //!     let database = Database::<Sqlite>::new("main", open).model::<User>().outbox();
-//!     let broker = RabbitMq::builder([URL]).queue("redis").broker()?;
-//!     KvSync::builder().broker(broker).database(database).build()
+//!     KvSync::builder().broker(rabbitmq().broker()?).database(database).build()
 //! }
 //!
 //! /// The process that keeps a store: `kvsync::cli::consume(consumer)` makes a program of it.
 //! fn consumer() -> Result<ConsumerBuilder> {
-//!     let queue = RabbitMq::builder([URL]).queue("redis").subscription()?;
+//!     let queue = rabbitmq().subscription()?;
 //!     Ok(Consumer::builder().subscription(queue).store(RedisStore::connect("redis://127.0.0.1/")?))
 //! }
 //! # }
 //! ```
 //!
 //! The examples `publisher` and `consumer` are the same, whole.
+//!
+//! Nothing can be published before there is a queue: changes wait, and the log, [`health`](crate::KvSync::health) and `flush`
+//! say so. So the publisher names the queue, too, as here; or NATS's `with_queue`; or start a consumer first.
+//!
+//! # While a broker takes nothing
+//!
+//! What is committed waits, in the outbox or in memory. The log has a warning when that begins, with the broker, the cause
+//! and where changes wait meanwhile, and a line when it is over, with how long it was; neither for each attempt, and
+//! no more than one warning a minute. [`health`](crate::KvSync::health) is degraded, never down: what commits is of use.
+//! [`flush`](crate::KvSync::flush) fails with the broker's name, and its last error as the source. The client library of
+//! RabbitMQ logs each attempt as an error by itself: filter it (`lapin=off`).
 //!
 //! # Several stores
 //!

@@ -8,7 +8,7 @@ use super::lane::{Lane, Shared};
 use super::post::Patience;
 use crate::change::{Action, Change, Row};
 use crate::clock::{from_now, millis};
-use crate::error::Result;
+use crate::error::{Result, failure_text};
 use crate::key::Scope;
 use crate::model::{Schema, Source, Ttl};
 use crate::record::{Delta, Form, Terms};
@@ -80,8 +80,8 @@ impl Access {
     pub(crate) fn drain(&self, deadline: Duration) -> bool {
         let last = self.shared.commits.last();
         let deadline = from_now(deadline);
-        if let Err(error) = self.shared.drain_outboxes(Patience { deadline, outages: true }) {
-            tracing::warn!(%error, "an outbox was not drained");
+        if let Err(error) = self.shared.drain_outboxes(Patience { deadline, outages: true, lanes: &self.all }) {
+            tracing::warn!(error = failure_text(&error), "an outbox was not drained");
             return false;
         }
         let held_up = || self.all.iter().any(|lane| lane.unsettled.holds_up_any(last));

@@ -15,6 +15,7 @@ use super::post::Post;
 use super::reporter::Reporter;
 use super::settle::{Row, Stage, Unsettled};
 use super::target::Target;
+use super::trouble::Trouble;
 use crate::change::{self, Action, Change, Unknown};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind};
@@ -68,17 +69,7 @@ pub(crate) struct Lane {
     limit: usize,
     /// The epoch of the store was read once.
     met: AtomicBool,
-    last_error: Mutex<Option<Met>>,
-    reread_error: Mutex<Option<Met>>,
-}
-
-/// An error, and when it was met.
-#[derive(Debug, Clone)]
-pub(crate) struct Met {
-    pub(crate) error: Arc<Error>,
-    pub(crate) at: Instant,
-    /// Whether it lasts until something goes well.
-    outage: bool,
+    pub(super) trouble: Trouble,
 }
 
 /// What is told of each key of a change.
@@ -125,6 +116,17 @@ impl Shared {
         }
     }
 
+    /// Where what is committed waits meanwhile, as far as this process knows; `limit` is how much memory a lane has.
+    pub(crate) fn kept(&self, limit: usize) -> String {
+        let (outboxes, databases) = (self.posts().len(), self.sources.get().map_or(0, Vec::len));
+        let memory = format!("in memory up to {limit} bytes and then as primary keys, and is lost with the process");
+        match outboxes {
+            0 => format!("what is committed waits {memory}"),
+            _ if outboxes >= databases => "what is committed waits in the outbox".to_owned(),
+            _ => format!("what is committed waits in the outbox, and of databases without one {memory}"),
+        }
+    }
+
     fn mark_all(&self, store: &str, why: &str) {
         let now = self.clock.now();
         for source in self.sources.get().into_iter().flatten() {
@@ -133,6 +135,18 @@ impl Shared {
                 self.dirty.mark(&database, Some(schema.table), 0, now, &format!("{store} may have forgotten: {why}"));
             }
         }
+    }
+}
+
+/// That something was not dealt with in time: who has not taken all of it, and why, as far as that is known.
+pub(super) fn late(lanes: &[Arc<Lane>], what: &str) -> Error {
+    let behind: Vec<&Arc<Lane>> = lanes.iter().filter(|lane| lane.is_behind()).collect();
+    let names: Vec<String> = behind.iter().map(|lane| lane.target.to_string()).collect();
+    let whom = if names.is_empty() { "other processes".to_owned() } else { names.join(", ") };
+    let late = Error::new(ErrorKind::Deadline, format!("{what}; it waits for {whom}"));
+    match behind.iter().find_map(|lane| lane.last_error()) {
+        Some(last) => late.with_source(last),
+        None => late,
     }
 }
 
@@ -148,8 +162,7 @@ impl Lane {
             overflowing: AtomicBool::new(false),
             limit,
             met: AtomicBool::new(false),
-            last_error: Mutex::default(),
-            reread_error: Mutex::default(),
+            trouble: Trouble::default(),
         }
     }
 
@@ -293,53 +306,27 @@ impl Lane {
         }));
     }
 
-    /// Remembers an error for `health` and `flush`.
-    pub(crate) fn note(&self, error: Option<Arc<Error>>) {
-        if let Some(error) = error {
-            let outage = error.is_retryable();
-            self.met_with(error, outage);
-        }
-    }
-
-    fn met_with(&self, error: Arc<Error>, outage: bool) {
-        *self.last_error.lock() = Some(Met { error, at: Instant::now(), outage });
-    }
-
-    /// Remembers what a round brought. An outage is forgotten when it is over.
+    /// Remembers what a round brought.
     pub(crate) fn note_round(&self, round: &Round) {
-        if let Some(error) = &round.error {
-            self.met_with(Arc::clone(error), self.target.is_outage(error));
-        } else if round.answered {
-            self.answered();
+        match &round.error {
+            Some(error) if self.target.is_outage(error) => self.failed(error),
+            error => {
+                self.refused(error.clone());
+                if round.answered {
+                    self.answered();
+                }
+            }
         }
     }
 
-    /// The store has answered: an outage is over.
-    fn answered(&self) {
-        self.last_error.lock().take_if(|met| met.outage);
+    /// How many changes are queued or being written.
+    pub(crate) fn queue_depth(&self) -> usize {
+        self.queue.depth().changes
     }
 
-    /// Remembers how reading rows again went.
-    pub(crate) fn note_reread(&self, error: Option<Arc<Error>>) {
-        *self.reread_error.lock() = error.map(|error| Met { error, at: Instant::now(), outage: true });
-    }
-
-    /// The last error of the store, or of reading rows again for it.
-    pub(crate) fn last_error(&self) -> Option<Arc<Error>> {
-        self.trouble().map(|(met, _)| met.error)
-    }
-
-    /// The same with when it was met, and whether it lasts. An outage of the store lasts until it answers, a failure
-    /// of reading rows again as long as there are any to be read.
-    pub(crate) fn trouble(&self) -> Option<(Met, bool)> {
-        let of_store = self.last_error.lock().clone().map(|met| (met.outage, met));
-        let of_reading = self.reread_error.lock().clone().map(|met| (self.unsettled.depth().0 > 0, met));
-        let (lasts, met) = match (of_store, of_reading) {
-            (Some((false, _)), Some(reading @ (true, _))) => reading,
-            (Some(of_store), _) => of_store,
-            (None, of_reading) => of_reading?,
-        };
-        Some((met, lasts))
+    /// Whether something waits for it, or it takes nothing.
+    fn is_behind(&self) -> bool {
+        self.queue_depth() > 0 || self.unsettled.depth().0 > 0 || self.trouble().is_some_and(|(_, lasts)| lasts)
     }
 
     /// Reads the epoch of the store, and makes it everyone's when it is the highest. Returns the highest.
@@ -353,7 +340,7 @@ impl Lane {
             self.met.store(true, Ordering::Release);
             return Ok(self.shared.epoch.load(Ordering::Acquire));
         };
-        let read = store.epoch().map_err(Arc::new).inspect_err(|error| self.note(Some(Arc::clone(error))))?;
+        let read = store.epoch().map_err(Arc::new).inspect_err(|error| self.failed(error))?;
         self.answered();
         self.met.store(true, Ordering::Release);
         Ok(self.shared.epoch.fetch_max(read, Ordering::AcqRel).max(read))

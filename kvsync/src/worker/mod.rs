@@ -10,6 +10,7 @@ mod dirty;
 mod encode;
 mod fill;
 mod flight;
+mod flush;
 mod health;
 mod lane;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod settle;
 mod shutdown;
 mod sync;
 mod target;
+mod trouble;
 mod upkeep;
 mod work;
 
@@ -48,14 +50,14 @@ pub(crate) use self::reporter::Reporter;
 pub(crate) use self::target::Target;
 pub(crate) use self::upkeep::Upkeep;
 
-use self::commits::{Commits, Waited};
+use self::commits::Commits;
 use self::dirty::DirtyTables;
 use self::lane::{Lane, Shared};
 use self::post::Patience;
 use self::publisher::{Known, Publisher};
 use self::reread::Settler;
 use self::work::Worker;
-use crate::change::{Change, CommitToken, Publish};
+use crate::change::{Change, Publish};
 use crate::clock::from_now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::Source;
@@ -214,69 +216,6 @@ impl Pipeline {
         Ok(raised)
     }
 
-    /// Waits until everything that was published before the call, or committed into an outbox, is in every
-    /// store, rows that had to be read again included. Rows that a store refuses are not waited for: they are reported, and
-    /// [`health`](Self::health) counts them.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Deadline`] when it took too long; the text says what is left, the source is the
-    /// last error met. [`ErrorKind::Rejected`] when all else was written and rows of an outbox have failed that will be
-    /// tried again; the text says of which tables how many, and why. [`ErrorKind::Closed`] after a shutdown.
-    pub fn flush(&self, deadline: Duration) -> Result<()> {
-        if self.shared.closing.load(Ordering::Acquire) {
-            let message = "kvsync was shut down; what was committed since then is in no store";
-            return Err(Error::new(ErrorKind::Closed, message));
-        }
-        let last = self.shared.commits.last();
-        let deadline = from_now(deadline);
-        self.drain_outboxes(Patience { deadline, outages: true })?;
-        let held_up = || self.lanes().iter().any(|lane| lane.unsettled.holds_up_any(last));
-        if self.shared.commits.flush(last, deadline, held_up) {
-            return self.failing();
-        }
-        let left = self.shared.commits.left();
-        let message = format!(
-            "{} changes of {} commits are not written yet, {} rows are to be read again; is the store up?",
-            left.changes,
-            left.commits,
-            self.unsettled()
-        );
-        Err(self.with_last_error(Error::new(ErrorKind::Deadline, message)))
-    }
-
-    /// Waits until every row of a commit is in every store, at the commit's version or a newer one. For a
-    /// commit of another process, the stores are asked again and again; for one that went into an outbox,
-    /// the outbox.
-    ///
-    /// # Errors
-    ///
-    /// [`ErrorKind::Deadline`] when it took too long; the failure of a row that could not be written;
-    /// [`ErrorKind::Config`] for a token of another process that lists no rows.
-    pub fn wait(&self, token: &CommitToken, deadline: Duration) -> Result<()> {
-        let deadline = from_now(deadline);
-        if let Some(range) = &token.outbox {
-            self.wait_for_outbox(range, deadline)?;
-            if token.sequence == 0 {
-                return Ok(());
-            }
-        }
-        if token.process != self.publisher.process {
-            return self.wait_for_rows(token, deadline);
-        }
-        let held_up = |commit| self.lanes().iter().any(|lane| lane.unsettled.holds_up(commit));
-        match self.shared.commits.wait(token.sequence, deadline, held_up) {
-            Waited::Done => Ok(()),
-            Waited::Failed(error) => {
-                let message = "a row of the commit could not be written; readers ask the database for it";
-                Err(Error::new(error.kind(), message).with_source(error))
-            }
-            Waited::TooLong => {
-                Err(self.with_last_error(Error::new(ErrorKind::Deadline, "the commit is not in every store yet")))
-            }
-        }
-    }
-
     /// Writes changes at once into every store, past the queue, and returns when they are there.
     ///
     /// # Errors
@@ -318,7 +257,8 @@ impl Pipeline {
         }
         let deadline = from_now(deadline);
         self.shared.closing.store(true, Ordering::Release);
-        let undelivered = self.drain_outboxes(Patience { deadline, outages: false }).err();
+        let patience = Patience { deadline, outages: false, lanes: self.lanes() };
+        let undelivered = self.drain_outboxes(patience).and_then(|()| self.failing()).err();
         let last = self.shared.commits.last();
         let held_up = || self.lanes().iter().any(|lane| lane.unsettled.holds_up_any(last));
         let drained = self.shared.commits.flush(last, deadline, held_up);
@@ -371,17 +311,14 @@ impl Pipeline {
     fn unsettled(&self) -> usize {
         self.lanes().iter().map(|lane| lane.unsettled.depth().0).sum()
     }
-
-    fn with_last_error(&self, error: Error) -> Error {
-        match self.lanes().iter().find_map(|lane| lane.last_error()) {
-            Some(last) => error.with_source(last),
-            None => error,
-        }
-    }
 }
 
 impl Drop for Pipeline {
     fn drop(&mut self) {
+        if self.ended.lock().is_some() {
+            // Whoever shut it down was told.
+            return;
+        }
         let outcome = self.shutdown(self.drop_deadline);
         if !outcome.is_clean() {
             tracing::error!("kvsync was dropped, and not everything was in order: {outcome}");

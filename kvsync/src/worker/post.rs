@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Pipeline;
-use super::lane::Shared;
+use super::lane::{Lane, Shared, late};
 use crate::change::OutboxRange;
 use crate::error::{Error, ErrorKind, Result};
 use crate::sync::{AtomicBool, Mutex};
@@ -17,11 +17,13 @@ const FIRST_LOOK: Duration = Duration::from_millis(1);
 const RAREST_LOOK: Duration = Duration::from_millis(50);
 
 /// How long someone waits.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+#[derive(Clone, Copy)]
+pub(super) struct Patience<'a> {
     pub(super) deadline: Instant,
     /// Also for a database that is down.
     pub(super) outages: bool,
+    /// Who is waited for.
+    pub(super) lanes: &'a [Arc<Lane>],
 }
 
 /// An outbox whose rows are delivered by this process, too.
@@ -112,15 +114,16 @@ impl Shared {
     }
 
     /// Waits until no row of this range waits to be delivered.
-    fn wait_for_range(&self, outbox: &dyn Outbox, range: &OutboxRange, patience: Patience) -> Result<()> {
+    fn wait_for_range(&self, outbox: &dyn Outbox, range: &OutboxRange, patience: Patience<'_>) -> Result<()> {
         self.ring(outbox.name());
-        self.asked_again(patience, || outbox.waits(range), |waits| !*waits).map(drop)
+        self.asked_again(outbox, patience, || outbox.waits(range), |waits| !*waits).map(drop)
     }
 
     /// Asks until the answer is good enough, or the deadline has passed.
     fn asked_again<T>(
         &self,
-        Patience { deadline, outages }: Patience,
+        outbox: &dyn Outbox,
+        Patience { deadline, outages, lanes }: Patience<'_>,
         ask: impl Fn() -> Result<T>,
         is_good: impl Fn(&T) -> bool,
     ) -> Result<T> {
@@ -134,10 +137,10 @@ impl Shared {
             };
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() || self.stop.wait(look.min(left)) {
-                let error = Error::new(ErrorKind::Deadline, "rows of the outbox are not in every store yet");
+                let late = late(lanes, &format!("rows of the outbox of `{}` are not delivered yet", outbox.name()));
                 return Err(match failure {
-                    Some(failure) => error.with_source(failure),
-                    None => error,
+                    Some(failure) => late.with_source(failure),
+                    None => late,
                 });
             }
             look = (look * 3 / 2).min(RAREST_LOOK);
@@ -192,7 +195,7 @@ impl Pipeline {
     }
 
     /// Waits until the rows that are committed now in any outbox have been dealt with.
-    pub(super) fn drain_outboxes(&self, patience: Patience) -> Result<()> {
+    pub(super) fn drain_outboxes(&self, patience: Patience<'_>) -> Result<()> {
         self.shared.drain_outboxes(patience)
     }
 
@@ -212,7 +215,7 @@ impl Pipeline {
 
     /// Waits until the rows of this range have been dealt with; of an open one, those that are committed now.
     pub(super) fn wait_for_outbox(&self, range: &OutboxRange, deadline: Instant) -> Result<()> {
-        let patience = Patience { deadline, outages: true };
+        let patience = Patience { deadline, outages: true, lanes: self.lanes() };
         let post = self.shared.posts().iter().find(|post| post.outbox.name() == range.database).ok_or_else(|| {
             let message =
                 format!("the commit is in the outbox of `{}`, which this handle does not deliver", range.database);
@@ -220,7 +223,7 @@ impl Pipeline {
         })?;
         let outbox = &*post.outbox;
         if range.last == i64::MAX {
-            let range = self.shared.asked_again(patience, || outbox.range(), |_| true)?;
+            let range = self.shared.asked_again(outbox, patience, || outbox.range(), |_| true)?;
             return range.map_or(Ok(()), |range| self.shared.wait_for_range(outbox, &range, patience));
         }
         self.shared.wait_for_range(outbox, range, patience)?;
@@ -245,11 +248,11 @@ impl fmt::Debug for Post {
 
 impl Shared {
     /// Waits until the rows that are committed now in any outbox have been dealt with.
-    pub(super) fn drain_outboxes(&self, patience: Patience) -> Result<()> {
+    pub(super) fn drain_outboxes(&self, patience: Patience<'_>) -> Result<()> {
         let ranges: Result<Vec<_>> = self
             .posts()
             .iter()
-            .map(|post| Ok((post, self.asked_again(patience, || post.outbox.range(), |_| true)?)))
+            .map(|post| Ok((post, self.asked_again(&*post.outbox, patience, || post.outbox.range(), |_| true)?)))
             .collect();
         for (post, range) in ranges? {
             if let Some(range) = range {

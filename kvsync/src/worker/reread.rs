@@ -300,7 +300,7 @@ impl Settler {
     /// The store refuses even to note that it does not know the row. That may be cured from outside.
     fn refused(&self, row: &Row, error: Option<Arc<Error>>) {
         let error = error.unwrap_or_else(|| Arc::new(Error::new(ErrorKind::Rejected, "the store refused it")));
-        self.lane.note(Some(Arc::clone(&error)));
+        self.lane.refused(Some(Arc::clone(&error)));
         self.fail_commits(row, &error);
         let refusals = if row.stage == Stage::Refused { row.attempts + 1 } else { 1 };
         if refusals > GIVE_UP {
@@ -313,7 +313,7 @@ impl Settler {
     /// The row cannot be read, or has no form that the store would hold: it stays unknown until it is changed.
     fn unwritable(&self, row: &Row, change: &Change, error: Arc<Error>, attempts: u32, began: Instant) {
         tracing::error!(%error, row = %row.home(), "a row cannot be stored");
-        self.lane.note(Some(Arc::clone(&error)));
+        self.lane.refused(Some(Arc::clone(&error)));
         self.fail_commits(row, &error);
         self.lane.unsettled.let_go(row);
         self.tell(change, Some(error), attempts, began, Outcome::Failed);
@@ -321,7 +321,7 @@ impl Settler {
 
     fn give_up(&self, row: &Row, error: &Arc<Error>) {
         let now = self.lane.shared.clock.now();
-        self.lane.note(Some(Arc::clone(error)));
+        self.lane.refused(Some(Arc::clone(error)));
         self.fail_commits(row, error);
         if !row.kept_in_outbox {
             let loss = Loss {

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::error::Error;
+use crate::error::{Error, failure_text};
 use crate::report::DirtyTable;
 
 /// What a pipeline wrote, and what it left.
@@ -19,13 +19,13 @@ pub struct Shutdown {
     pub dirty: Vec<DirtyTable>,
     /// Threads that were still busy, in a store or a callback that did not return.
     pub threads: usize,
-    /// The last error of each store that had one and of which something was left, and why an outbox was not emptied:
-    /// what stays there is delivered later.
+    /// The last error of each store or broker that had one and of which something was left, and why an outbox was not
+    /// emptied: what stays there is delivered later.
     pub errors: Vec<Arc<Error>>,
 }
 
 impl Shutdown {
-    /// Whether nothing was left, and nothing lost.
+    /// Whether nothing was left in memory, and nothing lost. Of what stays in an outbox the errors tell.
     #[must_use]
     pub fn is_clean(&self) -> bool {
         self.left == 0 && self.unsettled == 0 && self.threads == 0 && self.dirty.is_empty()
@@ -36,7 +36,7 @@ impl fmt::Display for Shutdown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} changes written, {} left, {} rows still to be read again",
+            "{} changes written, {} left in memory, {} rows still to be read again",
             self.written, self.left, self.unsettled
         )?;
         if self.threads > 0 {
@@ -45,7 +45,7 @@ impl fmt::Display for Shutdown {
         for table in &self.dirty {
             write!(f, "; {table}")?;
         }
-        self.errors.iter().try_for_each(|error| write!(f, "; {error}"))
+        self.errors.iter().try_for_each(|error| write!(f, "; {}", failure_text(&**error)))
     }
 }
 

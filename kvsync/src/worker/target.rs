@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
@@ -44,5 +45,14 @@ impl Target {
 
     pub(crate) fn broker(&self) -> Option<(&Arc<dyn Broker>, MessageFormat)> {
         if let Self::Broker(broker, format) = self { Some((broker, *format)) } else { None }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(store) => write!(f, "the store `{}`", store.name()),
+            Self::Broker(broker, _) => write!(f, "the broker `{}`", broker.name()),
+        }
     }
 }

@@ -14,6 +14,7 @@ use super::batch::{Claim, Member, Past, Role, Task, tasks};
 use super::encode::{Encoder, named_keys};
 use super::lane::{Lane, Telling};
 use super::settle::Stage;
+use super::trouble::Parked;
 use crate::change::{Change, Row};
 use crate::error::{Error, ErrorKind};
 use crate::model::panic_message;
@@ -33,6 +34,8 @@ pub(crate) struct Worker {
     applier: Applier,
     /// Tasks that the store did not take, to be tried again at `due`.
     parked: Vec<Task>,
+    /// How many these are.
+    count: Parked,
     due: Instant,
     waits: ExponentialBackoff,
     /// Deliveries whose changes are finished, each with the first failure.
@@ -43,7 +46,8 @@ impl Worker {
     pub(crate) fn new(lane: Arc<Lane>) -> Self {
         let waits = lane.shared.backoff.waits();
         let (encoder, applier) = (lane.encoder(), lane.applier());
-        Self { lane, encoder, applier, parked: Vec::new(), due: Instant::now(), waits, finished: Vec::new() }
+        let count = Parked::new(Arc::clone(&lane));
+        Self { lane, encoder, applier, parked: Vec::new(), count, due: Instant::now(), waits, finished: Vec::new() }
     }
 
     /// Works until it is told to stop. What it has not finished then is delivered again.
@@ -137,6 +141,7 @@ impl Worker {
         let (tried, left): (Vec<Task>, Vec<Task>) =
             std::mem::take(&mut self.parked).into_iter().partition(|task| task.attempts() >= PATIENCE);
         self.parked = left;
+        self.count.set(self.parked.len());
         for member in tried.iter().flat_map(|task| &task.members) {
             let Some(change) = member.change() else { continue };
             let error = match member.role {
@@ -155,6 +160,7 @@ impl Worker {
     fn round(&mut self, batch: &mut [Task]) -> Round {
         let mut jobs: Vec<&mut Job> = batch.iter_mut().flat_map(Task::jobs).collect();
         let round = self.applier.round(&mut jobs);
+        self.count.set(self.parked.len() + jobs.iter().filter(|job| job.fate.is_none()).count());
         self.lane.note_round(&round);
         self.lane.judge(jobs);
         round
@@ -247,7 +253,7 @@ impl Worker {
             (Role::Broken, _) => error.clone().map(|error| self.lane.give_up(change, commit, error)),
             (_, Outcome::Masked | Outcome::Deferred) => self.lane.defer(change, commit, Stage::Masked).err(),
             (_, Outcome::Failed) => {
-                self.lane.note(error.clone());
+                self.lane.refused(error.clone());
                 self.lane.defer(change, commit, Stage::Refused).err().or_else(|| error.clone())
             }
             _ => None,

@@ -14,3 +14,4 @@ mod publishing;
 mod refusals;
 mod rig;
 mod suite;
+mod telling;

@@ -94,7 +94,7 @@ fn a_poison_change_blocks_no_other_and_ends_as_a_dead_letter_with_its_error() {
         until("health is well", || kv.health(LONG).status == Status::Up);
         let health = kv.health(LONG);
         assert!(health.pipeline.stores[0].last_error.is_some() && !health.pipeline.stores[0].failing, "{health:?}");
-        assert!(health.details.iter().any(|detail| detail.contains("is over: ")), "{health:?}");
+        assert!(health.details.iter().any(|detail| detail.contains("went on: ")), "{health:?}");
     });
 }
 

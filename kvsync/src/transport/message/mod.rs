@@ -32,8 +32,9 @@
 //! # What is too large
 //!
 //! A commit is cut into messages of one row each, so only a row can be larger than the broker takes
-//! ([`Broker::max_body`](super::Broker::max_body)): 128 MB in RabbitMQ and 1 MB in NATS by default, less some headers. Of a deleted row
-//! its last content is left out then. A row that is written and too large is published as `unknown`: readers ask the
+//! ([`Broker::max_body`](super::Broker::max_body)). That is 16 MiB in RabbitMQ, which the server's `max_message_size` has to
+//! allow and `max_body` of the builder may raise, and 1 MiB in NATS, less 8 KiB for headers: its server's `max_payload`. Of
+//! a deleted row its last content is left out then. A row that is written and too large is published as `unknown`: readers ask the
 //! database for it until it is written again and fits, its publisher reports it as failed, and whoever waits for its commit
 //! is told. With an outbox its row there fails too, and is a dead letter of the outbox in the end. Cure it with a narrower
 //! model, or a larger limit of the broker, and write the row again or retry the dead letter.
@@ -153,8 +154,10 @@ impl ChangeMessage {
         }
         if body.len() > most {
             let (home, size) = (&self.about.home, body.len());
-            let message =
-                format!("the change of `{home}` takes {size} bytes, the broker {most}; make the model narrower");
+            let message = format!(
+                "the change of `{home}` takes {size} bytes, the broker {most} (`max_body`); make the model narrower, or let \
+                 the broker take more"
+            );
             return Err(Error::new(ErrorKind::Rejected, message));
         }
         let About { table, action, version, nonce, .. } = &self.about;

@@ -177,9 +177,13 @@ async fn send_one(session: &Session, link: &Link, message: &Message, until: Inst
     // The stream confirms what no queue wants, and drops it. A queue may be new.
     if !session.wants(false, until).await?.include(&subject) && !session.wants(true, until).await?.include(&subject) {
         let message = format!(
-            "{} has no queue that wants `{subject}`: nobody would receive it; start a consumer, or make its queue",
+            "{} has no queue that wants `{subject}`: nobody would receive it; start a consumer, or name its queue to the \
+             publisher (`with_queue`)",
             session.topology.place(),
         );
+        if !session.topology.queues.is_empty() {
+            session.doubt();
+        }
         return Err(Error::new(ErrorKind::Unavailable, message));
     }
     let sent = send(link, &session.topology.stream, &subject, headers(message), message.body.clone(), until).await;

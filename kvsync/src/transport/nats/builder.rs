@@ -41,6 +41,7 @@ impl Builder {
             stream: "kvsync".to_owned(),
             prefix: "kvsync".to_owned(),
             tables: Vec::new(),
+            queues: Vec::new(),
             replicas: 1,
             max_age: Duration::ZERO,
             max_messages: None,
@@ -73,6 +74,13 @@ impl Builder {
     /// one of version 2.10.
     pub fn tables(mut self, tables: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.topology.tables = tables.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// A queue that the broker makes, too, where it is missing, of these tables: what is published before its first
+    /// consumer comes waits in it. Without any, publishing fails until a consumer has made a queue. Call it again for more.
+    pub fn with_queue(mut self, name: impl Into<String>) -> Self {
+        self.topology.queues.push(name.into());
         self
     }
 
@@ -177,6 +185,7 @@ impl Builder {
     fn checked(&self) -> Result<Self> {
         let wrong = |message: String| Err(Error::new(ErrorKind::Config, message));
         named("stream", &self.topology.stream)?;
+        self.topology.queues.iter().try_for_each(|queue| named("queue", queue))?;
         let prefix = &self.topology.prefix;
         if prefix.len() > MAX_PREFIX || !Subjects::is_prefix(prefix) {
             return wrong(format!(

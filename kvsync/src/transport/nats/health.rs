@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::session::Session;
 use crate::bridge::Bridge;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, failure_text};
 use crate::status::{Health, Status};
 use crate::transport::Backlog;
 
@@ -49,7 +49,7 @@ pub(super) fn of_queue(
     ));
     if let Some(failure) = failure {
         health.status = Status::Down;
-        health.details.push(failure.to_string());
+        health.details.push(failure_text(&failure));
     }
     let most = u64::try_from(state.config.max_ack_pending).unwrap_or(0);
     if most > 0 && state.num_ack_pending as u64 >= most {
@@ -100,7 +100,7 @@ where
 }
 
 fn down(error: &Error) -> Health {
-    Health::new(Status::Down, vec![error.to_string()])
+    Health::new(Status::Down, vec![failure_text(error)])
 }
 
 fn of_stream(session: &Session, info: &Info) -> Health {
@@ -117,7 +117,11 @@ fn of_stream(session: &Session, info: &Info) -> Health {
         health.details.push(format!("{place} {what}"));
     };
     if state.consumer_count == 0 {
-        found(Status::Degraded, "has no queue: nothing can be published until there is one".to_owned());
+        found(
+            Status::Degraded,
+            "has no queue, so it takes nothing: start a consumer, or name its queue to the publisher (`with_queue`)"
+                .to_owned(),
+        );
     }
     if config.storage == StorageType::Memory {
         found(Status::Degraded, "is in memory: its messages are lost when its servers stop".to_owned());

@@ -5,7 +5,8 @@
 //!
 //! # fn main() -> kvsync::Result<()> {
 //! let nats = NatsBroker::builder(["nats://127.0.0.1:4222"]).stream("shop").prefix("shop");
-//! let broker = nats.broker()?; // publishes
+//! // Publishes, and makes the queue where it is missing: without one, nothing can be published.
+//! let broker = nats.clone().with_queue("redis-eu").broker()?;
 //! let redis = nats.queue("redis-eu")?; // receives: each queue gets every message
 //! # Ok(())
 //! # }
@@ -45,7 +46,8 @@
 //! no longer used** holds everything back: remove it (`nats consumer rm`). [`max_age`](Builder::max_age) bounds how long,
 //! and what is older is lost for those who have not taken it.
 //!
-//! **A queue** is a durable pull consumer without a limit of deliveries. **Dead letters** are at
+//! **A queue** is a durable pull consumer without a limit of deliveries. Its consumer makes it, and a publisher that is told
+//! its name ([`with_queue`](Builder::with_queue)): start a consumer first, or name the queue. **Dead letters** are at
 //! `<prefix>.dead.<queue>.<table>.<action>`, with the body of the message and the headers `Kvsync-Reason`, `Kvsync-Queue`,
 //! `Kvsync-Subject`, `Kvsync-Deliveries` and `Kvsync-Message-Id`; they stay until somebody removes them, or has them
 //! delivered again ([`redrive`](crate::transport::Subscription::redrive)): to their own subject, with the header `Kvsync-Only`
@@ -67,8 +69,8 @@
 //!   A machine that crashes loses those minutes of a stream with one replica; with three it is the
 //!   [crash of several at a time](https://github.com/nats-io/nats-server/issues/7564) that does. Where that matters, say
 //!   `always`, or keep an outbox with its retention.
-//! - Rights. Who publishes: to publish to `<prefix>.*.*`, `$JS.API.STREAM.INFO.<stream>` and
-//!   `$JS.API.CONSUMER.LIST.<stream>`. Who receives: to publish to `<prefix>.dead.>`,
+//! - Rights. Who publishes: to publish to `<prefix>.*.*`, `$JS.API.STREAM.INFO.<stream>`,
+//!   `$JS.API.CONSUMER.LIST.<stream>` and, with a queue, `$JS.API.CONSUMER.INFO.<stream>.*`. Who receives: to publish to `<prefix>.dead.>`,
 //!   `$JS.API.STREAM.INFO.<stream>`, the same with `-dead`, `$JS.API.CONSUMER.INFO.<stream>.*`,
 //!   `$JS.API.CONSUMER.NAMES.<stream>`, `$JS.API.CONSUMER.MSG.NEXT.<stream>.<queue>`, `$JS.ACK.<stream>.<queue>.>`,
 //!   `$JS.API.STREAM.PURGE.<stream>` or below 2.10 `$JS.API.STREAM.MSG.DELETE.<stream>`, and with queues of some tables
@@ -86,9 +88,10 @@
 //! | it is killed, or leaves in lame duck mode, and comes back | what was confirmed is there | what was not acknowledged comes again after `ack_wait` |
 //! | of three, the one that leads dies or leaves | it is published to the next leader | the same |
 //! | it hangs | [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) after [`publish_timeout`](Builder::publish_timeout) | [`Unavailable`](crate::ErrorKind::Unavailable) after 15 seconds without a sign |
+//! | there is no queue that wants it | [`Unavailable`](crate::ErrorKind::Unavailable) after `retry_for`: logged, and told by `flush` and [`health`](crate::KvSync::health) | |
 //! | wrong password, missing right, a stream or queue that cannot be used | [`Config`](crate::ErrorKind::Config), with the server's words; nothing is given up, and it works as soon as that is changed | the same |
 //! | a message is too large for the server or the stream | [`Rejected`](crate::ErrorKind::Rejected), it alone | |
-//! | the stream or queue is removed | the stream is made again after a second | both are made again |
+//! | the stream or queue is removed | the stream is made again after a second, and queues that were named | both are made again; what was in them is lost, and a warning logged: backfill, and repair |
 //! | too many messages are held or delayed | | [`max_ack_pending`](Builder::max_ack_pending): nothing more comes until one ends; health is degraded |
 
 mod broker;

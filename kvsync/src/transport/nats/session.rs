@@ -1,5 +1,6 @@
 //! A connection that is made when it is first needed, and the streams and queues that it finds or makes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,6 +36,8 @@ pub(super) struct Session {
     found: AtomicBool,
     /// Whether the stream was ever there.
     seen: AtomicBool,
+    /// The queues that were ever there.
+    seen_queues: Mutex<BTreeSet<String>>,
     /// What the queues want, and when that was asked.
     wants: Mutex<Option<(Instant, Arc<Wants>)>>,
 }
@@ -79,6 +82,7 @@ impl Session {
             link,
             found: AtomicBool::new(false),
             seen: AtomicBool::new(false),
+            seen_queues: Mutex::default(),
             wants: Mutex::new(None),
         }
     }
@@ -142,16 +146,20 @@ impl Session {
         }
     }
 
-    /// Sees to it that the stream is there, unless it was before and nobody doubted it since.
+    /// Sees to it that the stream is there, and the queues that who publishes names, unless they were before and nobody
+    /// doubted it since.
     pub(super) async fn ready(&self, until: Instant) -> Result<&Link> {
         if !self.found.load(Ordering::Acquire) {
             self.stream(until).await?;
+            for queue in &self.topology.queues {
+                self.queue(queue, until).await?;
+            }
             self.found.store(true, Ordering::Release);
         }
         self.link(until).await
     }
 
-    /// The stream may be gone: it is looked for again.
+    /// The stream or a queue may be gone: they are looked for again.
     pub(super) fn doubt(&self) {
         self.found.store(false, Ordering::Release);
     }
@@ -163,7 +171,9 @@ impl Session {
             // A server that removes it just now would remove parts of the new one with it.
             Err(missing) if is_missing(&missing) && self.seen.load(Ordering::Acquire) => {
                 sleep(REMOVED).await;
-                self.find_or_make(&config, until).await?
+                let info = self.find_or_make(&config, until).await?;
+                removed(&format!("the stream {}", config.name));
+                info
             }
             Ok(info) => info,
             Err(_) => self.find_or_make(&config, until).await?,
@@ -192,11 +202,18 @@ impl Session {
     /// The state of a queue, likewise.
     pub(super) async fn queue(&self, name: &str, until: Instant) -> Result<QueueInfo> {
         let info = match self.queue_info(name, until).await {
-            Err(missing) if is_missing(&missing) => self.make_queue(name, missing, until).await,
+            Err(missing) if is_missing(&missing) => {
+                let made = self.make_queue(name, missing, until).await;
+                if made.is_ok() && self.seen_queues.lock().await.contains(name) {
+                    removed(&format!("the queue {name} of the stream {}", self.topology.stream));
+                }
+                made
+            }
             answer => answer,
         };
         let info = info?;
         self.topology.check_queue(name, &info.config)?;
+        self.seen_queues.lock().await.insert(name.to_owned());
         Ok(info)
     }
 
@@ -284,6 +301,13 @@ impl Session {
         let call = format!("CONSUMER.CREATE.{stream}.{name}{filter}");
         self.api(&call, &Create { stream_name: stream, config: &config }, until).await
     }
+}
+
+fn removed(what: &str) {
+    tracing::warn!(
+        "{what} was removed and is made anew: messages that it held may be lost; fill its store in (backfill), and repair it \
+         for rows that were deleted meanwhile"
+    );
 }
 
 fn not_made(what: &str, missing: Error) -> Error {

@@ -20,6 +20,8 @@ pub(super) struct Topology {
     pub(super) prefix: String,
     /// Which tables queues are for; none for all.
     pub(super) tables: Vec<String>,
+    /// The queues that who publishes sees to.
+    pub(super) queues: Vec<String>,
     pub(super) replicas: usize,
     pub(super) max_age: Duration,
     pub(super) max_messages: Option<u64>,
@@ -202,6 +204,7 @@ mod tests {
             stream: "s".into(),
             prefix: "p".into(),
             tables: vec!["users".into()],
+            queues: Vec::new(),
             replicas: 1,
             max_age: Duration::ZERO,
             max_messages: Some(10),

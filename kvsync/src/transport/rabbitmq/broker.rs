@@ -99,7 +99,7 @@ impl Inner {
     fn letter(&self, message: &Message) -> Result<Letter> {
         let most = self.publisher.link.settings.max_body;
         if message.body.len() > most {
-            let text = format!("a message of {} bytes; {} takes {most}", message.body.len(), self.name);
+            let text = format!("a message of {} bytes; {} takes {most} (`max_body`)", message.body.len(), self.name);
             return Err(Error::new(ErrorKind::Rejected, text));
         }
         let short = |text: &str| ShortString::try_new(text).ok();

@@ -114,13 +114,17 @@ impl Builder {
     }
 
     /// Declares nothing: looks whether exchanges and queues are there, and fails where one is missing. For users who
-    /// may not configure anything; see the [module](super) for what has to be there.
+    /// may not configure anything; see the [module](super) for what has to be there. **How a queue is set is not
+    /// told to clients**, so nothing notices one that drops messages: see that
+    /// `rabbitmqctl list_queues name type durable arguments policy` shows a durable quorum queue without a time to live,
+    /// without `max-length` unless with `reject-publish`, and with a high `delivery-limit`.
     pub fn check_only(self) -> Self {
         Self { check_only: true, ..self }
     }
 
     /// The most messages of a queue that is declared; one that is full refuses more, and publishing is an error. Without
-    /// limit by default.
+    /// limit by default. Publisher and consumer both declare the queue, so both need the same: whoever comes second with
+    /// another fails. Make one builder, and of it both.
     pub fn max_messages(self, most: u64) -> Self {
         Self { max_messages: Some(most), ..self }
     }

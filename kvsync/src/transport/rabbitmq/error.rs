@@ -18,7 +18,8 @@ pub(super) fn failed(what: &str, place: &str, error: lapin::Error) -> Error {
         Some(NOT_FOUND) => (ErrorKind::Config, "declare it, or let kvsync do so (without `check_only`)"),
         Some(PRECONDITION_FAILED) => (
             ErrorKind::Config,
-            "it stands with other settings; delete it, take another name, or keep it as it is with `check_only`",
+            "it stands with other settings; delete it or take another name (with `check_only` it is used as it is, also if \
+             it drops messages)",
         ),
         _ => (ErrorKind::Unavailable, "is the server running?"),
     };
@@ -64,6 +65,12 @@ pub(super) fn is_of_one_message(error: &Error) -> bool {
         && std::error::Error::source(error)
             .and_then(|cause| cause.downcast_ref::<lapin::Error>())
             .is_some_and(|cause| code(cause) == Some(PRECONDITION_FAILED))
+}
+
+/// Whether there is no such queue. One whose nodes are away is told with the same code.
+pub(super) fn is_no_queue(error: &lapin::Error) -> bool {
+    matches!(error.kind(), Cause::ProtocolError(error)
+        if error.get_id() == NOT_FOUND && error.get_message().as_str().contains("no queue"))
 }
 
 fn code(error: &lapin::Error) -> Option<u16> {

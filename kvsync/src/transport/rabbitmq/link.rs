@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lapin::{Connect as _, Connection};
@@ -24,6 +25,8 @@ pub(super) struct Link {
     pub(super) place: String,
     role: &'static str,
     state: Mutex<State>,
+    /// Whether the queue was ever there.
+    seen: AtomicBool,
 }
 
 #[derive(Default)]
@@ -41,7 +44,7 @@ struct State {
 impl Link {
     pub(super) fn new(settings: Arc<Settings>, role: &'static str) -> Self {
         let place = settings.place();
-        Self { settings, place, role, state: Mutex::new(State::default()) }
+        Self { settings, place, role, state: Mutex::new(State::default()), seen: AtomicBool::new(false) }
     }
 
     /// The connection. Within a pause after a failure it is the failure, at once; so is one that the server has blocked: the
@@ -161,7 +164,7 @@ impl Link {
     /// Uses the connection that is alive, or makes one to the first node that answers.
     async fn connect(&self, alive: Option<Arc<Connection>>) -> Result<Arc<Connection>> {
         if let Some(connection) = alive {
-            self.within("looking at the topology", topology::ensure(&connection, &self.settings, &self.place)).await?;
+            self.within("looking at the topology", self.ensure(&connection)).await?;
             return Ok(connection);
         }
         let mut last = None;
@@ -172,7 +175,7 @@ impl Link {
             let connecting = server.clone().connect_with_config(properties, tls, runtime);
             let attempt = self.within("connecting", async {
                 let connection = connecting.await.map_err(|error| failed("connecting", &self.place, error))?;
-                topology::ensure(&connection, &self.settings, &self.place).await?;
+                self.ensure(&connection).await?;
                 Ok(Arc::new(connection))
             });
             match attempt.await {
@@ -181,5 +184,25 @@ impl Link {
             }
         }
         Err(last.unwrap_or_else(|| self.late("connecting")))
+    }
+
+    /// Sees to it that the topology stands, and says so when a queue was deleted since.
+    async fn ensure(&self, connection: &Connection) -> Result<()> {
+        let queue = self.settings.names.queue.as_deref().filter(|_| !self.settings.check_only);
+        let deleted = match queue.filter(|_| self.seen.load(Ordering::Acquire)) {
+            Some(queue) => topology::lacks(connection, queue, &self.place).await?,
+            None => false,
+        };
+        topology::ensure(connection, &self.settings, &self.place).await?;
+        self.seen.store(true, Ordering::Release);
+        if deleted {
+            tracing::warn!(
+                "the queue {} was deleted and is declared anew at rabbitmq at {}: the messages that it held are lost; fill its \
+                 store in (backfill), and repair it for rows that were deleted meanwhile",
+                queue.unwrap_or_default(),
+                self.place
+            );
+        }
+        Ok(())
     }
 }

@@ -43,7 +43,9 @@
 //!
 //! All is declared idempotently by whoever connects first. With [`check_only`](Builder::check_only) nothing is: exchanges
 //! and queues have to be there, and the queue has to be bound to `kvsync.dead` with the key `kvsync.redrive`, for dead
-//! letters that are delivered again. What is there is looked at by name; its arguments are not told to clients.
+//! letters that are delivered again. What is there is looked at by name; its arguments are not told to clients, so that a
+//! queue with a time to live or a limit loses messages unnoticed: it is for the operator to see that it has none
+//! (`rabbitmqctl list_queues name type durable arguments policy`).
 //!
 //! # What it promises
 //!
@@ -68,7 +70,7 @@
 //! | the connection is lost before a confirm | published again within `retry_for`, then [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) | what was taken comes again |
 //! | the server hangs | [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) after [`confirm_timeout`](Builder::confirm_timeout) | noticed after two [heartbeats](Builder::heartbeat) |
 //! | the server has an alarm of memory or disk | [`UnknownOutcome`](crate::ErrorKind::UnknownOutcome) for what was on its way, then [`Unavailable`](crate::ErrorKind::Unavailable) after `retry_for`, and nothing is sent; [`health`](crate::transport::Broker::health) is down | goes on; dead letters are held and delivered again |
-//! | the queue is full | [`Unavailable`](crate::ErrorKind::Unavailable), at once; other queues of the exchange may have it | |
+//! | the queue is full, or not yet up | [`Unavailable`](crate::ErrorKind::Unavailable), after three more attempts within a second; other queues of the exchange may have it, more than once | |
 //! | the queue was deleted | it is declared again and published to within `retry_for` | it is declared again; what was in it is gone |
 //! | the exchange was deleted | it is declared and bound again within `retry_for`; by a publisher [`without_queue`](Builder::without_queue) only declared | bound again once nothing has come for a heartbeat |
 //! | an operator closes the connection | as when it is lost | as when it is lost |
@@ -83,15 +85,20 @@
 //!   on as long as a majority of them is up. On one node what is confirmed is as safe as that node's disk. RabbitMQ's
 //!   documentation says so; the tests run one node.
 //! - **Settings of a queue never change**: a queue that stands with other arguments is a
-//!   [`Config`](crate::ErrorKind::Config) error until it is deleted, named otherwise, or taken as it is with
-//!   `check_only`. Change limits by a policy instead of [`max_messages`](Builder::max_messages) where they have to change.
+//!   [`Config`](crate::ErrorKind::Config) error until it is deleted, or another name is taken. Do not reach for `check_only`:
+//!   what the queue was set to drop it would go on to drop. Change limits by a policy instead of
+//!   [`max_messages`](Builder::max_messages) where they have to change.
+//! - **One builder for both sides.** Publisher and consumer declare the same queue, so with the same settings.
 //! - **No policy** may set `message-ttl`, `expires`, or a `max-length` without `overflow: reject-publish` for these queues:
 //!   each has the server drop what it confirmed.
-//! - **A queue that is deleted** takes its messages with it, also those that were confirmed. Its consumers find the new one
+//! - **A queue that is deleted** takes its messages with it, also those that were confirmed. Whoever had seen it and
+//!   declares it anew logs a warning: fill its store by a backfill, and repair it for rows deleted meanwhile. Its consumers find the new one
 //!   by themselves; 3.10.8 may then hold back the first messages from a consumer that was there before, which takes them
 //!   once nothing has come for a [`heartbeat`](Builder::heartbeat) and it holds nothing.
 //! - **The dead letters** have no limit and no reader of ours: look at [`Backlog`](crate::transport::Backlog), and deliver
 //!   them again with [`redrive`](crate::transport::Subscription::redrive) when the cause is mended.
+//! - **The client library logs** failed connections by itself, as errors, each attempt. What of it matters is logged by
+//!   kvsync, once: filter it with `lapin=off` (in `RUST_LOG`, say).
 //! - **Alarms** stop who publishes, on the whole cluster. Let the database's outbox hold changes meanwhile, or memory will.
 //!
 //! # What it needs

@@ -1,5 +1,6 @@
 //! Publishes letters and waits until the server has confirmed each.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -19,8 +20,10 @@ use crate::error::{Error, ErrorKind, Result};
 const PERSISTENT: u8 = 2;
 /// How many letters are handed to the connection's thread at a time.
 const WINDOW: usize = 256;
-/// How long to wait before what failed is tried again.
-const AGAIN: Duration = Duration::from_millis(20);
+/// How long to wait before what failed is tried again; three times as long each time, up to a limit.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(500));
+/// How often a message is sent again that a queue did not take. Other queues of the exchange get each copy.
+const NACKED: u32 = 3;
 
 /// A message on its way to an exchange.
 #[derive(Clone)]
@@ -51,32 +54,36 @@ impl Publisher {
         Self { link, idle: Mutex::new(Vec::new()) }
     }
 
-    /// Publishes all, and again what a connection that was lost took with it, for as long as the settings say. Answers
-    /// each, in order.
+    /// Publishes all, and again what a connection that was lost took with it, for as long as the settings say, and what a
+    /// queue did not take, a few times: it may just be about to be there. Answers each, in order.
     pub(super) async fn publish(&self, letters: &[Letter]) -> Vec<Result<()>> {
         let until = Instant::now() + self.link.settings.retry_for;
         let mut answers: Vec<Result<()>> = Vec::new();
         let mut pending: Vec<(usize, Letter)> = letters.iter().cloned().enumerate().collect();
         // What is not answered below is answered by this: nothing.
         answers.resize_with(letters.len(), || Err(self.link.closed()));
+        let (mut attempts, mut pause) = (0, AGAIN.0);
         while !pending.is_empty() {
             let batch: Vec<Letter> = pending.iter().map(|(_, letter)| letter.clone()).collect();
             let found = self.attempt_all(&batch, until).await;
+            attempts += 1;
+            let again = |error: &Error| is_of_the_connection(error) || (is_nack(error) && attempts <= NACKED);
             let mut left = Vec::new();
             for ((place, letter), answer) in pending.into_iter().zip(found) {
-                if answer.as_ref().is_err_and(is_of_the_connection) {
+                if answer.as_ref().is_err_and(again) {
                     left.push((place, letter));
                 }
                 if let Some(slot) = answers.get_mut(place) {
                     *slot = answer;
                 }
             }
-            if Instant::now() + AGAIN > until {
+            if Instant::now() + pause > until {
                 break;
             }
             pending = left;
             if !pending.is_empty() {
-                sleep(AGAIN).await;
+                sleep(pause).await;
+                pause = (pause * 3).min(AGAIN.1);
             }
         }
         answers
@@ -197,7 +204,7 @@ impl Publisher {
                  consumers have caught up",
                 self.link.place
             );
-            Err(Error::new(ErrorKind::Unavailable, message))
+            Err(Error::new(ErrorKind::Unavailable, message).with_source(Nack))
         };
         if let Some(message) = confirmation.take_message()
             && let Some(id) = message.delivery.properties.correlation_id()
@@ -231,6 +238,22 @@ fn is_of_the_connection(error: &Error) -> bool {
     error.is_retryable()
         && (error.kind() == ErrorKind::UnknownOutcome
             || std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<lapin::Error>))
+}
+
+/// What the server answers for a queue that does not take a message.
+#[derive(Debug)]
+struct Nack;
+
+impl std::error::Error for Nack {}
+
+impl fmt::Display for Nack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("basic.nack")
+    }
+}
+
+fn is_nack(error: &Error) -> bool {
+    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<Nack>)
 }
 
 /// The failures among answers.

@@ -4,7 +4,7 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
 
-use super::error::failed;
+use super::error::{failed, is_no_queue};
 use super::settings::{Names, Settings};
 use crate::error::{Error, Result};
 use crate::transport::Backlog;
@@ -47,6 +47,15 @@ pub(super) async fn backlog(connection: &Connection, queue: &str, place: &str) -
     let dead = ground.queue(&Names::dead_queue(queue), Vec::new()).await?;
     ground.end().await;
     Ok(Backlog { waiting: waiting.into(), taken: 0, dead: dead.into() })
+}
+
+/// Whether a queue is certainly not there.
+pub(super) async fn lacks(connection: &Connection, queue: &str, place: &str) -> Result<bool> {
+    let channel = open(connection, place).await?;
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    let looked = channel.queue_declare(queue.into(), options, FieldTable::default()).await;
+    Ground { channel, passive: true, place }.end().await;
+    Ok(looked.is_err_and(|error| is_no_queue(&error)))
 }
 
 /// Fails when the exchange is not there.

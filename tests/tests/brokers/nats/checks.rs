@@ -8,10 +8,10 @@ use bytes::Bytes;
 use kvsync::ErrorKind;
 use kvsync::transport::nats::{Builder, NatsBroker};
 use kvsync::transport::{Arrival, Broker, Message, Status, Subscription};
-use kvsync_tests::Tested;
 use kvsync_tests::nats::{api, ask, count, kept, listen};
 use kvsync_tests::servers::{Nats, NatsOptions};
 use kvsync_tests::wait::{LONG, until};
+use kvsync_tests::{Tested, log};
 
 pub(super) const MOMENT: Duration = Duration::from_millis(50);
 
@@ -319,7 +319,7 @@ pub(super) fn more_time_is_asked_for_what_is_held() -> Tested {
 }
 
 pub(super) fn a_stream_or_queue_that_is_removed_is_made_again() -> Tested {
-    let server = server()?;
+    let (log, server) = (log::of_operators(), server()?);
     let (broker, queue) = (hasty(&server).broker()?, hasty(&server).queue("one")?);
     publish(&broker, &[message("users", "one")])?;
     assert_eq!(drain(&queue, 1)?.len(), 1);
@@ -333,6 +333,26 @@ pub(super) fn a_stream_or_queue_that_is_removed_is_made_again() -> Tested {
             answers.iter().all(Result::is_ok) && queue.receive(1, MOMENT).is_ok_and(|taken| !taken.is_empty())
         });
     }
+    for removed in ["the queue one of the stream kvsync was removed", "the stream kvsync was removed"] {
+        assert!(!log.lines(&[removed, "repair"]).is_empty(), "{}", log.text());
+    }
+    Ok(())
+}
+
+/// Who publishes first makes the queues that it is told of, also later.
+pub(super) fn a_publisher_makes_the_queues_that_it_names() -> Tested {
+    let server = server()?;
+    let builder = hasty(&server);
+    let broker = builder.clone().with_queue("early").broker()?;
+    publish(&broker, &[message("users", "before any consumer")])?;
+    api(server.port(), "CONSUMER.DELETE.kvsync.early", "")?;
+    until("it is made again", || {
+        drop(broker.publish(&[message("users", "again")]));
+        api(server.port(), "CONSUMER.INFO.kvsync.early", "").is_ok()
+    });
+    assert_eq!(drain(&builder.queue("early")?, 2)?, BTreeSet::from(["before any consumer".into(), "again".into()]));
+    let looks = builder.check_only().with_queue("none").broker()?;
+    refused(publishing(&looks), ErrorKind::Config, "the queue none");
     Ok(())
 }
 

@@ -61,6 +61,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         checks::a_copy_of_a_message_is_kept_once,
         checks::a_dead_letter_says_what_it_was,
         checks::a_dead_letter_that_cannot_be_kept_is_no_end_of_its_message,
+        checks::a_publisher_makes_the_queues_that_it_names,
         checks::a_queue_of_one_table_gets_no_other_and_holds_back_no_other,
         checks::a_server_without_jetstream_is_told,
         checks::a_stream_in_which_messages_are_lost_is_refused,

@@ -70,6 +70,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         recovery::an_alarm_is_told_and_does_not_stop_consumers,
         recovery::an_exchange_that_is_deleted_is_declared_again,
         recovery::connections_that_an_operator_closes_are_made_again,
+        recovery::what_a_queue_does_not_take_is_sent_again_a_few_times,
         recovery::what_is_held_for_too_long_comes_again,
     ];
     let trial = |(name, run): (&str, fn() -> Tested)| {

@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvsync::ErrorKind;
 use kvsync::transport::conformance::Topic as _;
-use kvsync::transport::{Arrival, Broker, Message, Status, Subscription};
+use kvsync::transport::{Arrival, Broker, Message, Status, Subscription, failure_text};
 use kvsync_tests::wait::LONG;
-use kvsync_tests::{Tested, env, wait};
+use kvsync_tests::{Tested, env, log, wait};
 use lapin::options::{ExchangeDeleteOptions, QueueDeleteOptions};
 use parking_lot::Mutex;
 
@@ -79,6 +79,7 @@ pub(super) fn a_queue_that_is_deleted_is_declared_again() -> Tested {
 /// is asked just then may stay without an answer, so it is given up soon.
 pub(super) fn a_consumer_of_a_queue_that_is_deleted_begins_anew() -> Tested {
     let url = env::rabbitmq_url()?;
+    let log = log::of_operators();
     let topic = place(&url, |builder| soon(builder).heartbeat(Duration::from_secs(2)));
     let (broker, queue) = (topic.broker(), topic.subscribe());
     publish(&*broker, &message("users", "first"));
@@ -91,7 +92,29 @@ pub(super) fn a_consumer_of_a_queue_that_is_deleted_begins_anew() -> Tested {
         publish(&*broker, &message("users", body));
         arrive(&*queue, &[body]);
     }
+    // Whoever declared it anew had seen it before.
+    assert!(!log.lines(&[&format!("the queue {} was deleted", topic.name), "repair"]).is_empty(), "{}", log.text());
     Ok(())
+}
+
+/// A queue that does not take a message may just be about to be there: it is sent again a few times, and no more, since
+/// other queues get each copy.
+pub(super) fn what_a_queue_does_not_take_is_sent_again_a_few_times() -> Tested {
+    const FULL: u64 = 3;
+    let url = env::rabbitmq_url()?;
+    let topic = place(&url, |builder| builder.retry_for(LONG).max_messages(FULL));
+    let broker = topic.broker();
+    let any = |number: usize| message("users", number.to_string());
+    let is_full = (0..1000).any(|number| only(broker.publish(&[any(number)])).unwrap().is_err());
+    assert!(is_full, "it never was full");
+    let other = topic.builder.clone().queue(format!("{}.other", topic.name)).bindings(["orders.*"]);
+    let declares = other.max_messages(1000).broker()?;
+    wait::until("the other queue is there", || declares.health(LONG).status == Status::Up);
+    let refused = only(broker.publish(&[message("orders", "again")]))?.unwrap_err();
+    assert!(failure_text(&refused).ends_with("basic.nack"), "{refused}");
+    let other = format!("{}.other", topic.name);
+    wait::until("the other queue has each copy", || raw::peek(&url, &other).is_ok_and(|copies| copies.len() == 4));
+    raw::forget(&url, &other)
 }
 
 /// A server that forgets a consumer without a word, as 3.10.8 may when the consumer's queue is deleted and declared again.
