@@ -21,7 +21,8 @@ pub(crate) struct Model<'a> {
     pub(crate) keys: Vec<Key<'a>>,
     /// The index of the key that is made of the primary key alone.
     pub(crate) primary: Option<usize>,
-    pub(crate) fields: Vec<u32>,
+    /// The hash and the name of each.
+    pub(crate) fields: Vec<(u32, String)>,
     pub(crate) generation: u32,
     /// Seconds, and the share that chance takes off.
     pub(crate) ttl: Option<(u64, f64)>,

@@ -147,7 +147,8 @@ fn cloned(field: &Field<'_>) -> TokenStream {
 }
 
 fn schema(model: &Model<'_>) -> TokenStream {
-    let Model { krate, table, fields, generation, .. } = model;
+    let Model { krate, table, generation, .. } = model;
+    let (fields, names): (Vec<u32>, Vec<&str>) = model.fields.iter().map(|(hash, name)| (*hash, name.as_str())).unzip();
     let name = model.ident.to_string();
     let name = name.trim_start_matches("r#");
     let primary_key = model.primary_key.iter().map(|field| column(model, field));
@@ -170,6 +171,7 @@ fn schema(model: &Model<'_>) -> TokenStream {
             #ttl,
             #live_if,
         )
+        .with_field_names(&[#(#names),*])
     }
 }
 

@@ -5,9 +5,10 @@ use crate::ast::Field;
 use crate::foreign::SerdeStruct;
 use crate::types::normalized;
 
-/// One FNV-1a hash for each field, of the name it is stored under and its type; ascending.
-pub(crate) fn fingerprint(fields: &[Field<'_>], serde: &SerdeStruct) -> Vec<u32> {
-    let mut hashes: Vec<u32> = fields.iter().map(|field| hash(&description(field, serde))).collect();
+/// One FNV-1a hash for each field, of the name it is stored under and its type, with the name; ascending.
+pub(crate) fn fingerprint(fields: &[Field<'_>], serde: &SerdeStruct) -> Vec<(u32, String)> {
+    let of = |field| (hash(&description(field, serde)), stored_name(field, serde));
+    let mut hashes: Vec<(u32, String)> = fields.iter().map(of).collect();
     hashes.sort_unstable();
     hashes
 }
@@ -69,7 +70,7 @@ mod tests {
         let cx = Ctxt::default();
         let input = Input::read(&cx, &input).unwrap();
         assert_eq!(cx.finish().len(), 0);
-        fingerprint(&input.fields, &input.serde)
+        fingerprint(&input.fields, &input.serde).into_iter().map(|(hash, _)| hash).collect()
     }
 
     #[test]

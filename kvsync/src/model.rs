@@ -64,6 +64,8 @@ pub struct Schema {
     pub primary: Option<usize>,
     /// One hash for each field, of its serialized name and its type; ascending.
     pub fields: &'static [u32],
+    /// The serialized names of these fields, in the same order.
+    pub field_names: &'static [&'static str],
     /// The key generation: raised when keys are added, removed or reformatted between deploys.
     pub generation: u32,
     /// How long an entry lives; `None` is for ever.
@@ -124,7 +126,14 @@ impl Schema {
         ttl: Option<Ttl>,
         live_if: Option<&'static str>,
     ) -> Self {
-        Self { model, table, primary_key, keys, primary, fields, generation, ttl, live_if }
+        Self { model, table, primary_key, keys, primary, fields, field_names: &[], generation, ttl, live_if }
+    }
+
+    /// For the derive.
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn with_field_names(self, field_names: &'static [&'static str]) -> Self {
+        Self { field_names, ..self }
     }
 
     /// The index of the key of this name.
@@ -137,8 +146,17 @@ impl Schema {
     /// they have all of its fields, with equal types.
     #[must_use]
     pub fn is_within(&self, stored: &[u8]) -> bool {
+        self.lacking(stored).is_none()
+    }
+
+    /// A field that keeps such bytes from being read as this model, where there is one: they lack it, or have it with
+    /// another type.
+    #[must_use]
+    pub fn lacking(&self, stored: &[u8]) -> Option<&'static str> {
         let mut stored = stored.chunks_exact(4);
-        self.fields.iter().all(|field| stored.any(|hash| hash == field.to_be_bytes()))
+        let lacks = |field: &u32| !stored.any(|hash| hash == field.to_be_bytes());
+        let lacking = self.fields.iter().position(lacks)?;
+        Some(self.field_names.get(lacking).copied().unwrap_or("?"))
     }
 
     /// Whether a row can leave one of its keys while it stands in its table. Only then is a ledger kept

@@ -5,9 +5,9 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 use tracing::field::{Field, Visit};
-use tracing::span;
+use tracing::{Level, span};
 
-/// The fields of every event and span, one a line.
+/// Every event and span, one a line: its level and its fields.
 #[derive(Clone, Default)]
 pub struct Log {
     text: Arc<Mutex<String>>,
@@ -39,26 +39,33 @@ impl Log {
     pub fn text(&self) -> String {
         self.text.lock().clone()
     }
+
+    fn line(&self, level: &Level, record: impl FnOnce(&mut Fields<'_>)) {
+        let mut text = self.text.lock();
+        text.push_str(level.as_str());
+        record(&mut Fields(&mut text));
+        text.push('\n');
+    }
 }
 
 impl tracing::Subscriber for Log {
     fn enabled(&self, of: &tracing::Metadata<'_>) -> bool {
-        !self.brief || (of.target().starts_with("kvsync") && of.level() <= &tracing::Level::INFO && of.is_event())
+        !self.brief || (of.target().starts_with("kvsync") && of.level() <= &Level::INFO && of.is_event())
     }
 
     fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
-        attributes.record(&mut Fields(&mut self.text.lock()));
+        self.line(attributes.metadata().level(), |fields| attributes.record(fields));
         span::Id::from_u64(1)
     }
 
     fn record(&self, _: &span::Id, values: &span::Record<'_>) {
-        values.record(&mut Fields(&mut self.text.lock()));
+        self.line(&Level::TRACE, |fields| values.record(fields));
     }
 
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
-        event.record(&mut Fields(&mut self.text.lock()));
+        self.line(event.metadata().level(), |fields| event.record(fields));
     }
 
     fn enter(&self, _: &span::Id) {}
@@ -71,6 +78,6 @@ struct Fields<'a>(&'a mut String);
 impl Visit for Fields<'_> {
     fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
         // A string takes whatever is written.
-        let _ = writeln!(self.0, "{field}={value:?}");
+        let _ = write!(self.0, " {field}={value:?}");
     }
 }

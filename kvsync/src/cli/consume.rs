@@ -11,16 +11,20 @@ use serde_json::json;
 
 use super::bar::Bar;
 use super::interrupt::Interrupt;
-use super::seconds;
-use super::tell::{Told, Voice, misunderstood};
+use super::tell::{Told, Voice, may_pass, misunderstood};
+use super::{letters, seconds};
 use crate::consumer::{Consumer, ConsumerBuilder, ConsumerEnd, ConsumerHealth};
 use crate::error::{Error, Result};
 use crate::status::Status;
+use crate::transport::Subscription;
+use crate::worker::Backoff;
 
 /// How soon a signal is seen.
 const TURN: Duration = Duration::from_millis(100);
 /// How often the terminal is told.
 const GLANCE: Duration = Duration::from_secs(1);
+/// The pauses between attempts to begin.
+const PAUSES: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(10) };
 
 /// Runs a consumer until SIGTERM or Ctrl-C, then finishes what it holds and gives back the rest. A second signal ends
 /// the program at once, which loses nothing either.
@@ -44,23 +48,32 @@ const GLANCE: Duration = Duration::from_secs(1);
 /// ```
 ///
 /// ```text
-/// consumer [--workers 4] [--batch 256] [--redrive [MOST]] [--drain] [--every 10] [--deadline 10] [--json]
+/// consumer [--workers 4] [--batch 256] [--drain] [--every 10] [--deadline 10] [--json]
+/// consumer --dead [MOST]              list the dead letters of the queue, which stay there
+/// consumer --redrive [MOST] [--drain] have them delivered again, to whoever takes from the queue
 /// ```
 ///
 /// Progress is shown on the standard error: on a terminal on one line, elsewhere a line every so often; with `--json`
 /// a document a line on the standard output, with the fields of [`ConsumerHealth`], and at the end one with
-/// `acknowledged`, `dead`, `held`, `threads`, and `redriven` where that was asked for.
+/// `acknowledged`, `dead`, `held`, `threads`, and `redriven` where that was asked for. Of `--dead` there is one document:
+/// `dead_letters`, each with `table`, `primary_key`, `model`, `action`, `version`, `database` and `captured_seconds` (ago)
+/// as far as it is a message of kvsync's, and with `id`, `deliveries`, `age_seconds`, `content_type`, `bytes` and `reason`.
+///
+/// **A store or a broker that is away at the start** is waited for: `build` is called again, with pauses of up to ten
+/// seconds, while its error says that a retry helps, and the reason is told as often as progress is. Those that are not
+/// there to stay (`--drain`, `--dead`, `--redrive`) end with code 2 instead.
 ///
 /// Exit codes: 0, it ended in good order; 1, it did, and there were dead letters, or something was left to be
-/// delivered again; 2, it could not begin.
-pub fn consume<E>(build: impl FnOnce() -> Result<ConsumerBuilder, E>) -> ExitCode
+/// delivered again; 2, it could not begin, or was told to stop before it could.
+pub fn consume<E>(build: impl FnMut() -> Result<ConsumerBuilder, E>) -> ExitCode
 where
     E: Into<Box<dyn StdError + Send + Sync>>,
 {
     let command = Consume::from_args();
-    match build() {
-        Ok(builder) => command.run(builder),
-        Err(error) => command.voice().failed(&*error.into()),
+    let _interrupt = Interrupt::listen();
+    match command.built(build) {
+        Ok(builder) => command.begin(builder),
+        Err(error) => command.voice().failed(&*error),
     }
 }
 
@@ -78,7 +91,10 @@ pub struct Consume {
     /// End when the queue is empty
     #[arg(long)]
     drain: bool,
-    /// Have the dead letters of the queue delivered again first, all or at most so many
+    /// List the dead letters of the queue, 100 or so many, and end
+    #[arg(long, value_name = "MOST", num_args = 0..=1, default_missing_value = "100", conflicts_with_all = ["drain", "redrive"])]
+    dead: Option<u32>,
+    /// Have the dead letters of the queue delivered again, all or at most so many, and end; with `--drain` take them, too
     #[arg(long, value_name = "MOST", num_args = 0..=1, default_missing_value = "4294967295")]
     redrive: Option<u32>,
     /// How often it is told how the consumer is, where that is not a terminal
@@ -107,7 +123,15 @@ impl Consume {
 
     /// Runs the consumer, and returns the exit code. Blocks until a signal comes.
     #[must_use]
-    pub fn run(&self, mut builder: ConsumerBuilder) -> ExitCode {
+    pub fn run(&self, builder: ConsumerBuilder) -> ExitCode {
+        let _interrupt = Interrupt::listen();
+        self.begin(builder)
+    }
+
+    fn begin(&self, mut builder: ConsumerBuilder) -> ExitCode {
+        if let Some(told) = builder.queue().and_then(|queue| self.of_letters(&**queue)) {
+            return told.map_or_else(|error| self.voice().failed(&error), |told| self.voice().tell(told));
+        }
         if let Some(workers) = self.workers {
             builder = builder.workers(workers.into());
         }
@@ -115,7 +139,7 @@ impl Consume {
             builder = builder.batch(batch.into());
         }
         let begun = builder.build().and_then(|consumer| {
-            let redriven = self.redrive.map(|most| consumer.redrive(usize::try_from(most).unwrap_or(usize::MAX)));
+            let redriven = self.redrive.map(|most| consumer.redrive(whole(most)));
             Ok((consumer, redriven.transpose()?))
         });
         match begun {
@@ -124,12 +148,58 @@ impl Consume {
         }
     }
 
+    /// What `build` returns, once it does. Who runs until a signal comes waits for a store and a broker that are away.
+    fn built<E>(
+        &self,
+        mut build: impl FnMut() -> Result<ConsumerBuilder, E>,
+    ) -> Result<ConsumerBuilder, Box<dyn StdError + Send + Sync>>
+    where
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        let stays = !self.drain && self.dead.is_none() && self.redrive.is_none();
+        let (mut told, mut waits) = (None::<Instant>, PAUSES.waits());
+        loop {
+            let error = match build() {
+                Ok(builder) => return Ok(builder),
+                Err(error) => error.into(),
+            };
+            if !stays || !may_pass(&*error) {
+                return Err(error);
+            }
+            if told.is_none_or(|told| told.elapsed() >= self.every) {
+                told = Some(Instant::now());
+                self.voice().waits(&*error);
+            }
+            let until = Instant::now() + waits.next().unwrap_or(PAUSES.max);
+            while Instant::now() < until && !Interrupt::came() {
+                thread::sleep(TURN);
+            }
+            if Interrupt::came() {
+                return Err(error);
+            }
+        }
+    }
+
+    /// What is asked of dead letters, where nothing is to be consumed.
+    fn of_letters(&self, queue: &dyn Subscription) -> Option<Result<Told>> {
+        let told = match (self.dead, self.redrive) {
+            (Some(most), _) => queue.dead(whole(most)).map(|letters| letters::list(&letters, most)),
+            (None, Some(most)) if !self.drain => queue.redrive(whole(most)).map(|count| {
+                Told::new(json!({ "redriven": count }), vec![format!("{count} dead letters delivered again")], true)
+            }),
+            _ => return None,
+        };
+        if let Err(error) = queue.close() {
+            tracing::warn!(queue = queue.name(), %error, "the queue was left without its farewell");
+        }
+        Some(told)
+    }
+
     fn voice(&self) -> Voice {
         Voice { json: self.json }
     }
 
     fn work(&self, consumer: &Consumer, redriven: Option<usize>) -> ExitCode {
-        let _interrupt = Interrupt::listen();
         let shown = std::io::stderr().is_terminal() && !self.json;
         let mut bar = Bar::new(shown);
         let every = if shown { GLANCE } else { self.every.max(TURN) };
@@ -184,4 +254,8 @@ impl Consume {
         lines.push(ended.to_string());
         self.voice().tell(Told { failure, ..Told::new(json, lines, well) })
     }
+}
+
+fn whole(most: u32) -> usize {
+    usize::try_from(most).unwrap_or(usize::MAX)
 }

@@ -121,6 +121,7 @@ mod bar;
 mod consume;
 mod health;
 mod interrupt;
+mod letters;
 mod outbox;
 mod tell;
 mod work;

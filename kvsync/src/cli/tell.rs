@@ -61,6 +61,21 @@ impl Voice {
         }
         ExitCode::from(2)
     }
+
+    /// Says for what a command waits before it begins.
+    pub(super) fn waits(&self, error: &(dyn StdError + 'static)) {
+        if self.json {
+            say(&Value::Object(failed(error)));
+        } else {
+            let _ = writeln!(std::io::stderr(), "not begun yet: {}", without_passwords(&failure_text(error)));
+        }
+    }
+}
+
+/// Whether a retry may help. An error of the application's may have one of kvsync's as its cause.
+pub(super) fn may_pass(error: &(dyn StdError + 'static)) -> bool {
+    let own = successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref::<Error>());
+    own.is_some_and(Error::is_retryable)
 }
 
 /// Says in JSON which arguments are not understood, and ends the program.
@@ -76,12 +91,8 @@ fn say(text: &impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// The fields of a failure. An error of the application's may have one of kvsync's as its cause.
+/// The fields of a failure.
 fn failed(error: &(dyn StdError + 'static)) -> Map<String, Value> {
-    let own = successors(Some(error), |&error| error.source()).find_map(|error| error.downcast_ref::<Error>());
-    let told = [
-        ("error", without_passwords(&failure_text(error)).into()),
-        ("retryable", own.is_some_and(Error::is_retryable).into()),
-    ];
+    let told = [("error", without_passwords(&failure_text(error)).into()), ("retryable", may_pass(error).into())];
     told.map(|(name, value): (&str, Value)| (name.to_owned(), value)).into_iter().collect()
 }

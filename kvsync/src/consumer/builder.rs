@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 use super::hook::{Hook, HookError, Received};
+use super::trouble::Troubles;
 use super::work::Worker;
 use super::{Consumer, Counts, Probes, Shared};
 use crate::clock::{Clock, SystemClock};
@@ -60,6 +61,12 @@ impl ConsumerBuilder {
         self
     }
 
+    /// The queue that it was given.
+    #[cfg(feature = "cli")]
+    pub(crate) fn queue(&self) -> Option<&Arc<dyn Subscription>> {
+        self.subscription.as_ref()
+    }
+
     /// The store to write into. A consumer that has hooks may do without.
     pub fn store(mut self, store: impl SyncStore + 'static) -> Self {
         self.store = Some(Arc::new(store));
@@ -108,10 +115,10 @@ impl ConsumerBuilder {
         self
     }
 
-    /// How often a message is delivered, as far as the broker counts, whose hook fails, or that the store refuses while
-    /// it takes others, before it is a dead letter, and how long the pauses are; 8 times, from 1 s to a minute apart,
-    /// without this call. What was given back because the store was down has been delivered, too: once for each time
-    /// that it went down.
+    /// How often a message is delivered, as far as the broker counts, whose hook fails, before it is a dead letter, and
+    /// how long the pauses are; 8 times, from 1 s to a minute apart, without this call. What was given back because the
+    /// store was down has been delivered, too: once for each time that it went down. What the store refuses while it
+    /// takes other messages has the same pauses, and no end.
     pub fn attempts(mut self, attempts: u32, pauses: Backoff) -> Self {
         (self.attempts, self.pauses) = (attempts, pauses);
         self
@@ -188,8 +195,10 @@ impl ConsumerBuilder {
         }
         let (stop, listener_stop) = (Stop::new(), Stop::new());
         let (reporter, listening) = Reporter::new(self.on_report, &listener_stop);
+        let name: Arc<str> = subscription.name().into();
+        let troubles = Troubles::new(Arc::clone(&name));
         let shared = Arc::new(Shared {
-            name: subscription.name().into(),
+            name,
             subscription,
             store: self.store,
             hooks: self.hooks,
@@ -209,6 +218,7 @@ impl ConsumerBuilder {
             store_error: Mutex::default(),
             queue_error: Mutex::default(),
             forgot: Mutex::default(),
+            troubles,
         });
         let probes = Probes {
             store: shared.store.as_ref().map(|store| Probe::of_store(Arc::clone(store))),

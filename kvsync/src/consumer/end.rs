@@ -6,8 +6,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use super::Shared;
 use super::hook::Called;
+use super::reason;
+use super::trouble::What;
 use super::work::{Held, Takes};
-use crate::error::{Error, ErrorKind, failure_text, without_passwords};
+use crate::error::{Error, ErrorKind, without_passwords};
 use crate::report::{MessageReport, Outcome, Report};
 use crate::transport::Arrival;
 use crate::transport::message::About;
@@ -34,7 +36,8 @@ impl Shared {
         if about.captured_at < oldest {
             let hours = longest.as_secs_f64() / 3600.0;
             let message = format!(
-                "it was captured more than {hours:.1} hours ago: whether its row was deleted since cannot be told any more"
+                "it was captured more than {hours:.1} hours ago: whether its row was deleted since cannot be told any \
+                 more; backfill or repair its table"
             );
             return Err(Error::new(ErrorKind::Rejected, message));
         }
@@ -69,8 +72,16 @@ impl Shared {
                     if takes == Takes::Nothing {
                         return End::Again(told, self.backoff.max);
                     }
-                    return if is_of_one_key(error) { End::Dead(told) } else { self.once_more(told, redelivered) };
+                    if is_of_one_key(error) {
+                        return End::Dead(told);
+                    }
+                    // A right for its table may be missing: whatever else it is, somebody can mend it.
+                    let pause = self.pauses.after(redelivered.saturating_add(1));
+                    let what = What::Store(Arc::clone(&held.about.table));
+                    self.troubles.failed(what, &held.about, error, Some(pause));
+                    return End::Again(told, pause);
                 }
+                self.troubles.well(|| What::Store(Arc::clone(&held.about.table)), &held.about);
                 fate
             }
         };
@@ -79,11 +90,19 @@ impl Shared {
         }
         if let Some(message) = &held.message {
             for hook in &held.hooks {
-                match hook.call(message, outcome == Outcome::Superseded, redelivered) {
-                    Called::Well => {}
-                    Called::Unreadable(error) => return End::Dead(error),
-                    Called::Failed(error) => return self.once_more(error, redelivered),
+                let end = match hook.call(message, outcome == Outcome::Superseded, redelivered) {
+                    Called::Well => {
+                        self.troubles.well(|| What::Hook(hook.model), &held.about);
+                        continue;
+                    }
+                    Called::Unreadable(error) => End::Dead(error),
+                    Called::Failed(error) => self.once_more(error, redelivered),
+                };
+                if let End::Again(error, _) | End::Dead(error) = &end {
+                    let pause = if let End::Again(_, pause) = &end { Some(*pause) } else { None };
+                    self.troubles.failed(What::Hook(hook.model), &held.about, error, pause);
                 }
+                return end;
             }
         }
         End::Done(outcome)
@@ -122,8 +141,8 @@ impl Shared {
                 arrival.again(after);
             }
             End::Dead(error) => {
-                let reason = without_passwords(&failure_text(&error));
-                tracing::error!(queue = &*self.name, reason, "a message is a dead letter");
+                let reason = without_passwords(&reason(&error));
+                self.log_dead(&arrival, about, &reason);
                 self.counts.dead.fetch_add(1, Ordering::Relaxed);
                 self.count("dead");
                 self.tell(about, Outcome::Failed, Some(error), redelivered);
@@ -131,6 +150,35 @@ impl Shared {
             }
         }
         self.counts.let_go();
+    }
+
+    /// What an operator needs to find the row, and the message among the dead letters.
+    fn log_dead(&self, arrival: &Arrival, about: Option<&About>, reason: &str) {
+        let (id, deliveries) = (arrival.id(), arrival.redelivered().saturating_add(1));
+        if let Some(About { table, model, action, primary_key, version, .. }) = about {
+            tracing::error!(
+                queue = &*self.name,
+                table = &**table,
+                primary_key = &**primary_key,
+                model = &**model,
+                %action,
+                %version,
+                id,
+                deliveries,
+                reason,
+                "a message is a dead letter"
+            );
+        } else {
+            tracing::error!(
+                queue = &*self.name,
+                id,
+                content_type = arrival.content_type(),
+                bytes = arrival.body().len(),
+                deliveries,
+                reason,
+                "a message is a dead letter"
+            );
+        }
     }
 
     pub(super) fn tell_done(&self, about: &About, outcome: Outcome, redelivered: u32) {
@@ -167,6 +215,13 @@ impl Shared {
             tracing::warn!(queue = &*self.name, %error, "the store takes nothing");
         }
         *last = Some(error);
+    }
+
+    /// It answers, and takes what it is given.
+    pub(super) fn store_is_well(&self) {
+        if self.store_error.lock().take().is_some() {
+            tracing::info!(queue = &*self.name, "the store takes changes again");
+        }
     }
 
     #[cfg(feature = "metrics")]

@@ -61,7 +61,8 @@ impl Consumer {
     /// does.
     ///
     /// `Down` when the store or the broker is: nothing is written then, and what is published waits. Dead letters
-    /// of this process degrade it.
+    /// of this process degrade it, and so do a hook that fails and a table whose changes the store refuses, for as long as
+    /// messages wait for them.
     #[must_use]
     pub fn health(&self, deadline: Duration) -> ConsumerHealth {
         let shared = &self.shared;
@@ -96,6 +97,7 @@ impl Consumer {
         if let Some(error) = shared.queue_error.lock().as_ref() {
             weakened(format!("nothing can be received: {}", failure_text(&**error)));
         }
+        shared.troubles.details().into_iter().for_each(&mut weakened);
         if let Some(why) = shared.forgot.lock().as_ref() {
             weakened(format!("the store may have forgotten what it acknowledged ({why}); fill it in again"));
         }
@@ -103,6 +105,12 @@ impl Consumer {
         if dead > 0 {
             weakened(format!("{dead} messages became dead letters"));
         }
+        // What a server says of itself is told again by whom it failed.
+        let repeated =
+            |detail: &String| details.iter().any(|other| other.len() > detail.len() && other.contains(detail));
+        let repeated: Vec<bool> = details.iter().map(repeated).collect();
+        let mut repeated = repeated.into_iter();
+        details.retain(|_| !repeated.next().unwrap_or_default());
         let (rate, lag) = counts.recent();
         ConsumerHealth {
             status,

@@ -73,7 +73,7 @@ type Call = Box<dyn Fn(&ChangeMessage, bool, u32) -> Called + Send + Sync>;
 /// A callback for the changes of one model.
 pub(super) struct Hook {
     table: &'static str,
-    model: &'static str,
+    pub(super) model: &'static str,
     call: Call,
 }
 

@@ -51,7 +51,7 @@ impl Shared {
         if self.refused.load(Ordering::Acquire) {
             self.try_store()?;
         }
-        *self.store_error.lock() = None;
+        self.store_is_well();
         self.met.store(true, Ordering::Release);
         Ok(())
     }

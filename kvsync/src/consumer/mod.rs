@@ -32,19 +32,40 @@
 //! | the store refuses everything: a password or a right is missing | the same; [`health`](Consumer::health) says why |
 //! | a hook fails or panics | it is delivered again after a pause, and every hook of it is called again; after [`attempts`](ConsumerBuilder::attempts) it is a dead letter |
 //! | it is damaged, foreign, or of a format that this version does not read | a dead letter |
-//! | the store refuses this one, and takes others | it is delivered again after a pause; after [`attempts`](ConsumerBuilder::attempts) it is a dead letter. Readers of its row are sent to the database |
+//! | the store refuses this one, and takes others: a right for its table is missing | it is delivered again after a pause, until somebody has mended that; readers of its row are sent to the database, and [`health`](Consumer::health) names the table |
 //! | a value of another type stands under one of its keys, or it is larger than the store takes | a dead letter; readers of its row are sent to the database |
 //! | its row has other fields than the hook's model, or another codec | a dead letter, and the store has it |
 //! | it was captured longer ago than half of [`Retention::dead`](crate::worker::Retention) | a dead letter: what would refuse it, if it is outdated, may have been forgotten |
 //! | it is of an epoch before the store's | a dead letter: it is from before the database was restored |
 //! | it is of an epoch more than 16 above the store's | it is delivered again after a pause; after [`attempts`](ConsumerBuilder::attempts) it is a dead letter |
 //!
-//! A dead letter is kept until somebody removes it, or puts it back: [`Consumer::redrive`], once its cause is mended. It
-//! leaves its row as the store has it. What cures a row is its next write, or a backfill or repair by a
+//! A dead letter is kept until somebody removes it, or puts it back: [`Consumer::dead`] lists them, and
+//! [`Consumer::redrive`] has them delivered again, once their cause is mended. It leaves its row as the store has it. What cures a row is its next write, or a backfill or repair by a
 //! process that has the database.
 //!
 //! A change that tells no content ([`ChangeMessage::is_unknown`](crate::transport::ChangeMessage::is_unknown)) makes its row unknown: readers ask
 //! the database until the publisher has read the row again and published that.
+//!
+//! # Deploys
+//!
+//! Without hooks a consumer knows no model: publishers may change theirs as they like. A hook reads a row if the publisher
+//! wrote all fields that the hook's model has, with equal types. So where a field is **added**, publishers go first, and
+//! then the consumers whose hook wants it; where one is **removed**, consumers go first. A message in between is a dead letter
+//! whose reason names the field; the store has it. It lacks the field for good: have it delivered again to a consumer that
+//! can read it, or backfill the table, which tells hooks of every row.
+//!
+//! # What it logs
+//!
+//! Through `tracing`: each dead letter (an error, with table, primary key, version, message id, deliveries and reason); and
+//! once when it begins (a warning) and once when it is over, however many messages that concerns: nothing can be received,
+//! the store takes nothing, the store refuses changes of a table, a hook fails, dead letters cannot be kept.
+//! [`health`](Consumer::health) says the same for as long as it lasts.
+//!
+//! # When a message waits
+//!
+//! What is delivered again after a pause waits at the broker (NATS JetStream), or is held by this consumer, unacknowledged
+//! (RabbitMQ: ten minutes at most, it counts among the prefetch, and comes back at once when the consumer ends). Either way
+//! it is in the backlog, so that [`drain`](Consumer::drain) waits for it.
 //!
 //! # The epoch
 //!
@@ -73,6 +94,7 @@ mod hook;
 mod meet;
 #[cfg(all(test, feature = "metrics"))]
 mod tests;
+mod trouble;
 mod work;
 
 use std::fmt;
@@ -86,11 +108,12 @@ pub use self::hook::{HookError, Received};
 
 use self::counts::Counts;
 use self::hook::Hook;
+use self::trouble::Troubles;
 use crate::clock::{Clock, from_now};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, failure_text, without_passwords};
 use crate::store::SyncStore;
 use crate::sync::{AtomicBool, Mutex};
-use crate::transport::Subscription;
+use crate::transport::{DeadMessage, Subscription};
 use crate::worker::{Backoff, Pool, Probe, Reporter, Retention, Stop};
 
 /// How long threads that were told to stop are waited for beyond a deadline that has passed.
@@ -146,6 +169,13 @@ struct Shared {
     queue_error: Mutex<Option<Arc<Error>>>,
     /// How the store was seen to have forgotten what it acknowledged.
     forgot: Mutex<Option<String>>,
+    troubles: Troubles,
+}
+
+/// An error and its causes, without its kind: a sentence about one message.
+fn reason(error: &Error) -> String {
+    let text = failure_text(error);
+    text.strip_prefix(&format!("{}: ", error.kind().as_str())).map_or(text.clone(), str::to_owned)
 }
 
 /// What a consumer did, and what it left.
@@ -160,7 +190,8 @@ pub struct ConsumerEnd {
     pub held: u64,
     /// Threads that were still busy, in a store or a hook that did not return.
     pub threads: usize,
-    /// Why the queue did not take leave, if it did not: what was acknowledged last may be delivered again.
+    /// Why the queue did not take leave, if it did not: what was acknowledged last may be delivered again, which is
+    /// harmless.
     pub error: Option<Error>,
 }
 
@@ -203,6 +234,15 @@ impl Consumer {
         Ok(())
     }
 
+    /// Up to so many dead letters of the queue, the oldest first, which stay there. All are held in memory.
+    ///
+    /// # Errors
+    ///
+    /// When the broker is away or refuses.
+    pub fn dead(&self, most: usize) -> Result<Vec<DeadMessage>> {
+        self.shared.subscription.dead(most)
+    }
+
     /// Has up to so many dead letters of the queue delivered again, the oldest first, to whoever takes from it: for those
     /// whose cause was mended. Returns how many. One that still cannot be dealt with becomes a dead letter again.
     ///
@@ -227,6 +267,10 @@ impl Consumer {
         self.shared.stop.stop();
         let mut threads = self.pool.join(deadline.max(Instant::now() + GRACE));
         let error = self.shared.subscription.close().err();
+        if let Some(error) = &error {
+            let error = without_passwords(&failure_text(error));
+            tracing::warn!(queue = &*self.shared.name, error, "the queue was left without its farewell");
+        }
         self.listener_stop.stop();
         threads += self.listener.join(deadline.max(Instant::now() + GRACE));
         let counts = &self.shared.counts;
@@ -246,7 +290,7 @@ impl ConsumerEnd {
     /// Whether nothing is left to be delivered again that was held here.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.held == 0 && self.threads == 0 && self.error.is_none()
+        self.held == 0 && self.threads == 0
     }
 }
 

@@ -9,7 +9,7 @@ use super::Shared;
 use super::end::{End, is_of_one_key};
 use super::fit::fit;
 use super::hook::Hook;
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, failure_text, without_passwords};
 use crate::model::panic_message;
 use crate::record::Form;
 use crate::report::{Outcome, Report};
@@ -79,7 +79,9 @@ impl Worker {
             }
             match shared.subscription.receive(shared.batch, WAIT) {
                 Ok(arrivals) => {
-                    *shared.queue_error.lock() = None;
+                    if shared.queue_error.lock().take().is_some() {
+                        tracing::info!(queue = &*shared.name, "messages can be received again");
+                    }
                     waits = shared.backoff.waits();
                     if arrivals.is_empty() {
                         self.confirm();
@@ -89,8 +91,9 @@ impl Worker {
                     }
                 }
                 Err(error) => {
-                    if shared.queue_error.lock().replace(Arc::new(error.clone())).is_none() {
-                        tracing::warn!(queue = &*shared.name, %error, "nothing can be received");
+                    let text = without_passwords(&failure_text(&error));
+                    if shared.queue_error.lock().replace(Arc::new(error)).is_none() {
+                        tracing::warn!(queue = &*shared.name, error = text, "nothing can be received; trying again");
                     }
                     shared.stop.wait(waits.next().unwrap_or(shared.backoff.max));
                 }
@@ -254,7 +257,7 @@ impl Worker {
             let Some(error) = round.error.filter(|error| error.is_retryable()) else {
                 refusals += 1;
                 if round.answered {
-                    *shared.store_error.lock() = None;
+                    shared.store_is_well();
                 }
                 continue;
             };

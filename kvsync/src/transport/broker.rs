@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
@@ -94,6 +94,15 @@ pub trait Subscription: Send + Sync + fmt::Debug {
     /// When the broker does not answer.
     fn backlog(&self) -> Result<Backlog>;
 
+    /// Up to so many dead letters of this queue, the oldest first. They stay where they are; while they are being read
+    /// another call may not see them. Holds all of them in memory.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Unavailable`](crate::ErrorKind::Unavailable) when the broker is away, and
+    /// [`ErrorKind::Config`](crate::ErrorKind::Config) when it refuses.
+    fn dead(&self, most: usize) -> Result<Vec<DeadMessage>>;
+
     /// Delivers up to so many dead letters of this queue again, the oldest first: whoever takes from it receives them as
     /// if they had just been published, and nobody is told any more that they were dead. A letter goes only when the
     /// broker has confirmed that it keeps the message: cut off in between, it is kept twice, and delivered again for
@@ -128,11 +137,29 @@ pub struct Backlog {
     pub dead: u64,
 }
 
+/// A message that could not be dealt with, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DeadMessage {
+    /// The body, which anyone may have written.
+    pub body: Bytes,
+    /// The form that the body claims to have.
+    pub content_type: Option<String>,
+    /// The id that it was published with.
+    pub id: Option<String>,
+    /// Why it could not be dealt with.
+    pub reason: String,
+    /// How often it was delivered, as far as the broker told.
+    pub deliveries: u32,
+    /// When it became a dead letter, as far as that is known.
+    pub at: Option<SystemTime>,
+}
+
 /// A message that was received. Dropping it means that it is delivered again.
 #[derive(Debug)]
 pub struct Arrival {
     body: Bytes,
     content_type: Option<String>,
+    id: Option<String>,
     redelivered: u32,
     tag: u64,
     origin: Arc<dyn Ends>,
@@ -155,7 +182,14 @@ impl Arrival {
     /// tells; `tag` is what `origin` knows it by.
     #[must_use]
     pub fn new(body: Bytes, content_type: Option<String>, redelivered: u32, tag: u64, origin: Arc<dyn Ends>) -> Self {
-        Self { body, content_type, redelivered, tag, origin, ended: false }
+        Self { body, content_type, id: None, redelivered, tag, origin, ended: false }
+    }
+
+    /// The same with the id that it was published with.
+    #[must_use]
+    pub fn with_id(mut self, id: Option<String>) -> Self {
+        self.id = id;
+        self
     }
 
     /// The body, which anyone may have written.
@@ -168,6 +202,12 @@ impl Arrival {
     #[must_use]
     pub fn content_type(&self) -> Option<&str> {
         self.content_type.as_deref()
+    }
+
+    /// The id that it was published with ([`Message::id`]), as far as the broker tells.
+    #[must_use]
+    pub fn id(&self) -> Option<&str> {
+        self.id.as_deref()
     }
 
     /// How often it was delivered before, as far as the broker tells.

@@ -2,9 +2,9 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::{Arrival, Backlog, Broker, Ends, Message, Subscription};
+use super::{Arrival, Backlog, Broker, DeadMessage, Ends, Message, Subscription};
 use crate::clock::from_now;
 use crate::error::{Error, ErrorKind, Result};
 use crate::status::{Health, Status};
@@ -66,6 +66,10 @@ pub struct MemoryDeadLetter {
     pub message: Message,
     /// Why.
     pub reason: String,
+    /// How often it was delivered.
+    pub deliveries: u32,
+    /// When it was given up.
+    pub at: SystemTime,
 }
 
 #[derive(Default)]
@@ -214,6 +218,13 @@ impl MemoryQueue {
         self.held.state.lock().give_back(self.own.number);
         self.held.wake.notify_all();
     }
+
+    fn is_open(&self) -> Result<()> {
+        if self.own.closed.load(Ordering::Acquire) {
+            return Err(Error::new(ErrorKind::Closed, format!("{} was closed", self.name)));
+        }
+        self.broker.is_up()
+    }
 }
 
 impl Subscription for MemoryQueue {
@@ -225,10 +236,7 @@ impl Subscription for MemoryQueue {
         let until = from_now(wait);
         let mut state = self.held.state.lock();
         loop {
-            if self.own.closed.load(Ordering::Acquire) {
-                return Err(Error::new(ErrorKind::Closed, format!("{} was closed", self.name)));
-            }
-            self.broker.is_up()?;
+            self.is_open()?;
             let now = Instant::now();
             let taken = state.take(self.own.number, most, now);
             if !taken.is_empty() {
@@ -236,6 +244,7 @@ impl Subscription for MemoryQueue {
                 let arrival = |(tag, message, redelivered): (u64, Message, u32)| {
                     let content_type = Some(message.content_type.to_owned());
                     Arrival::new(message.body, content_type, redelivered, tag, Arc::clone(&origin))
+                        .with_id(Some(message.id))
                 };
                 return Ok(taken.into_iter().map(arrival).collect());
             }
@@ -258,11 +267,21 @@ impl Subscription for MemoryQueue {
         })
     }
 
+    fn dead(&self, most: usize) -> Result<Vec<DeadMessage>> {
+        self.is_open()?;
+        let of = |letter: &MemoryDeadLetter| DeadMessage {
+            body: letter.message.body.clone(),
+            content_type: Some(letter.message.content_type.to_owned()),
+            id: Some(letter.message.id.clone()),
+            reason: letter.reason.clone(),
+            deliveries: letter.deliveries,
+            at: Some(letter.at),
+        };
+        Ok(self.held.state.lock().dead.iter().take(most).map(of).collect())
+    }
+
     fn redrive(&self, most: usize) -> Result<usize> {
-        if self.own.closed.load(Ordering::Acquire) {
-            return Err(Error::new(ErrorKind::Closed, format!("{} was closed", self.name)));
-        }
-        self.broker.is_up()?;
+        self.is_open()?;
         let mut state = self.held.state.lock();
         let count = most.min(state.dead.len());
         let letters: Vec<MemoryDeadLetter> = state.dead.drain(..count).collect();
@@ -346,7 +365,9 @@ impl Ends for Held {
     fn dead(&self, tag: u64, reason: &str) {
         let mut state = self.state.lock();
         if let Some((_, waiting)) = state.taken.remove(&tag) {
-            state.dead.push(MemoryDeadLetter { message: waiting.message, reason: reason.to_owned() });
+            let (reason, deliveries) = (reason.to_owned(), waiting.redelivered.saturating_add(1));
+            let letter = MemoryDeadLetter { message: waiting.message, reason, deliveries, at: SystemTime::now() };
+            state.dead.push(letter);
         }
     }
 }

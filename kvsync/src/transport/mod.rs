@@ -160,7 +160,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-pub use self::broker::{Arrival, Backlog, Broker, Ends, Message, Subscription};
+pub use self::broker::{Arrival, Backlog, Broker, DeadMessage, Ends, Message, Subscription};
 pub use self::memory::{MemoryBroker, MemoryDeadLetter, MemoryQueue};
 pub use self::message::{ChangeMessage, MessageFormat};
 pub use self::outbox::{Claimed, DeadLetter, Failing, Failure, Outbox, OutboxDepth};

@@ -1,6 +1,7 @@
 //! A program that mounts kvsync's consumer, as the tests run it: with a broker of its own, in which rows wait.
 
 use std::env;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -11,12 +12,15 @@ use kvsync::capture::Database;
 use kvsync::consumer::ConsumerBuilder;
 use kvsync::store::EmbeddedStore;
 use kvsync::transport::{Broker, MemoryBroker, Message, Subscription};
-use kvsync::{Consumer, KvSync};
+use kvsync::{Consumer, Error, ErrorKind, KvSync};
 use kvsync_tests::users::{TABLE, User, user, users};
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn build() -> Result<ConsumerBuilder, Failure> {
+    if env::var_os("CONSUMER_UNTIL").is_some_and(|file| !Path::new(&file).exists()) {
+        return Err(Box::new(Error::new(ErrorKind::Unavailable, "redis at redis://app:secret@host is away")));
+    }
     let broker = MemoryBroker::new();
     let queue = broker.queue("all");
     let database = Database::<Sqlite>::new("main", || SqliteConnection::establish(":memory:")).model::<User>();

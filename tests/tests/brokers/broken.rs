@@ -12,7 +12,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use kvsync::transport::conformance::{self, Dead, Harness, Own, Topic, Verdict};
 use kvsync::transport::{
-    Arrival, Backlog, Broker, Ends, Health, MemoryBroker, MemoryQueue, Message, Status, Subscription,
+    Arrival, Backlog, Broker, DeadMessage, Ends, Health, MemoryBroker, MemoryQueue, Message, Status, Subscription,
 };
 use kvsync::{Error, ErrorKind, Result};
 use kvsync_tests::wait::LONG;
@@ -30,6 +30,7 @@ enum Fault {
     KeepsAThousand,
     ChangesBodies,
     ForgetsTheForm,
+    ForgetsTheId,
     CountsFromOne,
     NeverCounts,
     RefusesOddNames,
@@ -39,6 +40,7 @@ enum Fault {
     GivesTooMany,
     EmptyIsAnError,
     BacklogKeeps,
+    BacklogForgetsWhatWaits,
     BacklogWhileAway,
     NeverUp,
     AlwaysUp,
@@ -53,6 +55,9 @@ enum Fault {
     CutsReasons,
     LosesDeadLetters,
     DeadLettersComeAgain,
+    ListsNone,
+    ListsAll,
+    ListingTakes,
     RedrivesAll,
     RedriveLoses,
     LosesOnClose,
@@ -82,6 +87,7 @@ enum Fault {
 const FAULTS: &[(Fault, &str)] = &[
     (Fault::KeepsNothing, "what_is_confirmed_arrives"),
     (Fault::ForgetsTheForm, "what_is_confirmed_arrives"),
+    (Fault::ForgetsTheId, "what_is_confirmed_arrives"),
     (Fault::CountsFromOne, "what_is_confirmed_arrives"),
     (Fault::ForgetsAcknowledgements, "what_is_confirmed_arrives"),
     (Fault::AnswersTooFew, "what_is_confirmed_arrives"),
@@ -100,12 +106,16 @@ const FAULTS: &[(Fault, &str)] = &[
     (Fault::LosesWhatWaits, "redeliveries_are_counted"),
     (Fault::ComesTooEarly, "what_is_to_come_later_does_not_come_before"),
     (Fault::HoldsUpAll, "one_that_comes_later_holds_up_no_other"),
+    (Fault::BacklogForgetsWhatWaits, "what_is_to_come_later_is_in_the_backlog"),
     (Fault::AcknowledgesAllBefore, "acknowledgements_in_any_order_are_of_those_named"),
     (Fault::AcknowledgesOne, "acknowledgements_in_any_order_are_of_those_named"),
     (Fault::ForgetsReasons, "a_dead_letter_is_kept_with_its_reason"),
     (Fault::CutsReasons, "a_dead_letter_is_kept_with_its_reason"),
     (Fault::LosesDeadLetters, "a_dead_letter_is_kept_with_its_reason"),
     (Fault::DeadLettersComeAgain, "a_dead_letter_is_kept_with_its_reason"),
+    (Fault::ListsNone, "dead_letters_are_listed_and_stay"),
+    (Fault::ListsAll, "dead_letters_are_listed_and_stay"),
+    (Fault::ListingTakes, "dead_letters_are_listed_and_stay"),
     (Fault::RedrivesAll, "dead_letters_are_delivered_again"),
     (Fault::RedriveLoses, "dead_letters_are_delivered_again"),
     (Fault::LosesOnClose, "what_was_taken_comes_back_when_its_taker_closes"),
@@ -433,7 +443,8 @@ impl Subscription for Taker {
                 _ => inner.redelivered(),
             };
             let arrival =
-                Arrival::new(inner.body().clone(), form, redelivered, tag, Arc::clone(&self.held) as Arc<dyn Ends>);
+                Arrival::new(inner.body().clone(), form, redelivered, tag, Arc::clone(&self.held) as Arc<dyn Ends>)
+                    .with_id(inner.id().filter(|_| fault != Fault::ForgetsTheId).map(str::to_owned));
             self.held.arrivals.lock().insert(tag, inner);
             arrival
         };
@@ -443,8 +454,22 @@ impl Subscription for Taker {
     fn backlog(&self) -> Result<Backlog> {
         match self.place.fault {
             Fault::BacklogKeeps => self.inner.backlog().map(|right| Backlog { waiting: right.waiting + 1, ..right }),
+            Fault::BacklogForgetsWhatWaits => self.inner.backlog().map(|right| Backlog { waiting: 0, ..right }),
             Fault::BacklogWhileAway => Ok(self.inner.backlog().unwrap_or_default()),
             _ => self.inner.backlog(),
+        }
+    }
+
+    fn dead(&self, most: usize) -> Result<Vec<DeadMessage>> {
+        match self.place.fault {
+            Fault::ListsNone => Ok(Vec::new()),
+            Fault::ListsAll => self.inner.dead(usize::MAX),
+            Fault::ListingTakes => {
+                let letters = self.inner.dead(most)?;
+                Arrival::ack_all(self.inner.receive(self.inner.redrive(most)?, Duration::ZERO)?);
+                Ok(letters)
+            }
+            _ => self.inner.dead(most),
         }
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use kvsync::store::layer::{Fault, Injected};
 use kvsync::store::{MemoryStore, Status};
-use kvsync::transport::{Arrival, Backlog, Health, MemoryBroker, MemoryQueue, Subscription};
+use kvsync::transport::{Arrival, Backlog, DeadMessage, Health, MemoryBroker, MemoryQueue, Subscription};
 use kvsync::{Consumer, KvSync, Lookup, Result};
 use parking_lot::Mutex;
 
@@ -161,6 +161,10 @@ impl Subscription for Silent {
     fn backlog(&self) -> Result<Backlog> {
         let _ = self.1.lock().recv();
         self.0.backlog()
+    }
+
+    fn dead(&self, most: usize) -> Result<Vec<DeadMessage>> {
+        self.0.dead(most)
     }
 
     fn redrive(&self, most: usize) -> Result<usize> {

@@ -15,3 +15,4 @@ mod refusals;
 mod rig;
 mod suite;
 mod telling;
+mod troubles;

@@ -40,7 +40,8 @@ impl Place {
 
     /// Waits until a stream has forgotten what every queue has acknowledged: a new queue is told of it no more.
     pub fn until_forgotten(&self) {
-        until("the broker keeps nothing", || !self.is_nats() || nats::count(self.port(), &self.name).unwrap() == 0);
+        let count = || nats::count(self.port(), &self.name);
+        until("the broker keeps nothing", || !self.is_nats() || count().is_ok_and(|kept| kept == 0));
     }
 
     fn port(&self) -> u16 {

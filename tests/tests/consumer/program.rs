@@ -103,4 +103,63 @@ fn it_has_dead_letters_delivered_again() {
     let all = dead(&["--drain", "--redrive"]);
     assert_eq!(text(&all.stdout), "3 dead letters delivered again\n20 messages acknowledged, 0 dead letters");
     assert_eq!(all.status.code(), Some(0));
+    let alone = dead(&["--redrive", "2"]);
+    assert_eq!((text(&alone.stdout).as_str(), alone.status.code()), ("2 dead letters delivered again", Some(0)));
+}
+
+#[test]
+fn it_lists_dead_letters() {
+    let dir = tempfile::tempdir().unwrap();
+    let list = |arguments: &[&str], dead: &str| {
+        let ended = program(&dir, arguments).env(dead, "1").output().unwrap();
+        (String::from_utf8(ended.stdout).unwrap().trim().to_owned(), ended.status.code())
+    };
+    let (text, code) = list(&["--dead"], "CONSUMER_DEAD");
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines.len() == 3 && code == Some(1), "{code:?} {text}");
+    assert!(lines[1].starts_with("create of users 1 at ") && lines[1].ends_with(": by hand"), "{text}");
+    let (text, code) = list(&["--dead", "2", "--json"], "CONSUMER_DEAD");
+    let told: Value = serde_json::from_str(&text).unwrap();
+    let letters = told["dead_letters"].as_array().unwrap();
+    assert_eq!((letters.len(), code), (2, Some(1)), "{told}");
+    let first = &letters[0];
+    assert_eq!(
+        (&first["table"], &first["primary_key"], &first["reason"]),
+        (&"users".into(), &"0".into(), &"by hand".into())
+    );
+    assert!(first["id"].is_string() && first["deliveries"] == 1 && first["age_seconds"].is_number(), "{first}");
+    assert_eq!(list(&["--dead"], "CONSUMER_NONE"), ("there are no dead letters".to_owned(), Some(0)));
+}
+
+#[test]
+fn it_waits_for_a_store_that_is_away_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("it is there");
+    let waiting = |arguments: &[&str]| {
+        let mut command = program(&dir, arguments);
+        command.env("CONSUMER_UNTIL", &store);
+        command
+    };
+    // Whoever does not stay ends.
+    for once in ["--drain", "--dead", "--redrive"] {
+        let ended = waiting(&[once]).output().unwrap();
+        assert_eq!(ended.status.code(), Some(2), "{once}");
+        assert!(ended.stderr.starts_with(b"error: unavailable: redis at redis://***@host is away"), "{ended:?}");
+    }
+    let mut child = waiting(&["--json"]).spawn().unwrap();
+    let first = told(&mut child).next().unwrap();
+    assert_eq!(
+        (&first["error"], &first["retryable"]),
+        (&"unavailable: redis at redis://***@host is away".into(), &true.into())
+    );
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(2), "it ends by itself");
+    let mut child = waiting(&["--json", "--every", "0.1"]).spawn().unwrap();
+    let mut told = told(&mut child);
+    assert!(told.next().unwrap()["error"].is_string());
+    std::fs::write(&store, "").unwrap();
+    told.find(|health| health["written"] == 20).unwrap();
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    assert_eq!(told.last().unwrap()["acknowledged"], 20);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -10,7 +10,7 @@ use diesel::prelude::*;
 use diesel::sqlite::Sqlite;
 use kvsync::capture::{Database, SyncConnection};
 use kvsync::store::MemoryStore;
-use kvsync::transport::{Arrival, Backlog, Broker, Health, Message, Status, Subscription};
+use kvsync::transport::{Arrival, Backlog, Broker, DeadMessage, Health, Message, Status, Subscription};
 use kvsync::{Consumer, KvSync};
 
 use super::{BATCH, Ends, PUBLISHERS, renumber};
@@ -158,6 +158,10 @@ impl<S: Subscription> Subscription for Quiet<S> {
 
     fn backlog(&self) -> kvsync::Result<Backlog> {
         Ok(Backlog::default())
+    }
+
+    fn dead(&self, most: usize) -> kvsync::Result<Vec<DeadMessage>> {
+        self.0.dead(most)
     }
 
     fn redrive(&self, most: usize) -> kvsync::Result<usize> {

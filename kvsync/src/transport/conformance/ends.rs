@@ -1,6 +1,6 @@
 //! How a delivery ends, and what happens to one that does not.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
@@ -13,8 +13,10 @@ pub(super) const CASES: &[Case] = &[
     Case { name: "redeliveries_are_counted", run: Run::Topic(counted) },
     Case { name: "what_is_to_come_later_does_not_come_before", run: Run::Topic(later) },
     Case { name: "one_that_comes_later_holds_up_no_other", run: Run::Topic(beside) },
+    Case { name: "what_is_to_come_later_is_in_the_backlog", run: Run::Topic(waits) },
     Case { name: "acknowledgements_in_any_order_are_of_those_named", run: Run::Topic(any_order) },
     Case { name: "a_dead_letter_is_kept_with_its_reason", run: Run::Topic(dead) },
+    Case { name: "dead_letters_are_listed_and_stay", run: Run::Topic(listed) },
     Case { name: "dead_letters_are_delivered_again", run: Run::Topic(redriven) },
     Case { name: "what_was_taken_comes_back_when_its_taker_closes", run: Run::Topic(closed) },
     Case { name: "an_end_after_the_close_does_no_harm", run: Run::Topic(late) },
@@ -72,6 +74,18 @@ fn beside(topic: &dyn Topic) -> Checked {
     drain(&*queue, &bodies(&sent))
 }
 
+/// Whoever empties the queue is not done before.
+fn waits(topic: &dyn Topic) -> Checked {
+    let (broker, queue) = (topic.broker(), topic.subscribe());
+    publish(&*broker, &messages("waits", 2))?;
+    take(&*queue, 2)?.into_iter().for_each(|arrival| arrival.again(Duration::from_hours(1)));
+    for _ in 0..10 {
+        let told = queue.backlog().map_err(|error| error.to_string())?;
+        check!(told.waiting + told.taken == 2, "two are to come later, and the backlog is {told:?}");
+    }
+    Ok(())
+}
+
 /// Some are acknowledged, last before first; the others come back, and only they.
 fn any_order(topic: &dyn Topic) -> Checked {
     let (broker, queue) = (topic.broker(), topic.subscribe());
@@ -114,6 +128,42 @@ fn dead(topic: &dyn Topic) -> Checked {
     let told = queue.backlog().map_err(|error| error.to_string())?.dead;
     check!(told == 0 || told == 2, "the backlog tells of {told} dead letters, and there are 2");
     gone(&*broker, &*queue, &[Bytes::from("garbage")].into())
+}
+
+fn listed(topic: &dyn Topic) -> Checked {
+    let (broker, queue) = (topic.broker(), topic.subscribe());
+    let list = |most| queue.dead(most).map_err(|error| error.to_string());
+    check!(list(10)?.is_empty(), "nothing is dead, and letters are listed");
+    let (sent, began) = (messages("dead", 5), SystemTime::now());
+    publish(&*broker, &sent)?;
+    for arrival in take(&*queue, sent.len())? {
+        arrival.dead("by hand");
+    }
+    until("five dead letters are kept", || topic.dead().len() == 5)?;
+    let some = list(2)?;
+    check!(some.len() == 2, "{} of 2 are listed", some.len());
+    // Twice, and whoever has read them may need a moment to let go of them.
+    for _ in 0..2 {
+        let mut all = Vec::new();
+        until("all are listed", || {
+            all = queue.dead(100).unwrap_or_default();
+            all.len() == 5
+        })?;
+        for message in &sent {
+            let Some(letter) = all.iter().find(|letter| letter.body == message.body) else {
+                return Err(format!("the list is without {:?}", message.body));
+            };
+            check!(letter.reason == "by hand", "another reason is told: {:?}", letter.reason);
+            check!(letter.content_type.as_deref() == Some(message.content_type), "its form is lost: {letter:?}");
+            check!(letter.id.as_deref() == Some(&*message.id), "its id is lost: {letter:?}");
+            check!(letter.deliveries == 1, "it counts as delivered {} times", letter.deliveries);
+            // A server's clock may tell whole seconds.
+            let near = |at: SystemTime| at + Duration::from_mins(1) > began;
+            check!(letter.at.is_some_and(near), "it was given up at {:?}, and not since {began:?}", letter.at);
+        }
+    }
+    gone(&*broker, &*queue, &bodies(&sent))?;
+    until("five dead letters are left", || topic.dead().len() == 5)
 }
 
 /// Some first, then the rest; each as it was, as if it had just been published.

@@ -51,6 +51,7 @@ mod tests;
 mod text;
 mod wire;
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -61,7 +62,7 @@ use super::Message;
 use crate::change::Action;
 use crate::codec::{Codec, MessagePack};
 use crate::envelope::{Body, State, Value};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, failure_text};
 use crate::key::{Key, Scope};
 use crate::model::{Syncable, guarded};
 use crate::record::{Content, Form, Terms};
@@ -208,7 +209,7 @@ impl ChangeMessage {
         &self.about.scope
     }
 
-    /// What was done to the row.
+    /// What was done to the row. [`Action::Insert`] is `create` in a message and in what brokers route by.
     #[must_use]
     pub fn action(&self) -> Action {
         self.about.action
@@ -285,19 +286,18 @@ impl ChangeMessage {
     pub fn decode_row<M: Syncable>(&self) -> Result<Option<M>> {
         let Some(value) = self.value() else { return Ok(None) };
         let Body::Model { codec, fields, bytes } = value.body()? else { return Ok(None) };
-        let other = |what: &str| {
-            let message = format!(
-                "a row of `{}` was published with other {what} than its consumer's `{}` has",
-                self.about.table,
-                M::SCHEMA.model
-            );
-            Err(Error::new(ErrorKind::Codec, message))
-        };
+        let (table, model) = (&self.about.table, M::SCHEMA.model);
+        let other = |message: String| Err(Error::new(ErrorKind::Codec, message));
         if codec != M::Codec::ID {
-            return other("codec");
+            return other(format!(
+                "a row of `{table}` was published in another codec than its consumer's `{model}` has"
+            ));
         }
-        if !M::SCHEMA.is_within(fields) {
-            return other("fields");
+        if let Some(lacking) = M::SCHEMA.lacking(fields) {
+            return other(format!(
+                "a row of `{table}` was published with other fields than its consumer's `{model}` has: it lacks \
+                 `{lacking}`, or has it with another type; update publishers before consumers that read more"
+            ));
         }
         guarded(M::SCHEMA, || M::Codec::decode(bytes))?.map(Some)
     }
@@ -386,11 +386,11 @@ fn read<C: Codec>(body: &[u8]) -> Result<ChangeMessage> {
             Err(Error::new(ErrorKind::UnknownLayout, message))
         }
         (_, wire) => {
-            let error = Error::new(ErrorKind::Corrupt, "a message is damaged, or was not published by kvsync");
-            Err(match wire.err() {
-                Some(cause) => error.with_source(cause),
-                None => error,
-            })
+            // A codec's own words are of models.
+            let cause = wire.err().and_then(|error| error.source().map(failure_text));
+            let cause = cause.map(|cause| format!(": {cause}")).unwrap_or_default();
+            let message = format!("a message is damaged, or was not published by kvsync{cause}");
+            Err(Error::new(ErrorKind::Corrupt, message))
         }
     }
 }

@@ -25,6 +25,7 @@ pub(super) struct Probe {
 }
 
 #[derive(Serialize, Deserialize)]
+#[serde(expecting = "the map of a message")]
 pub(super) struct Wire<'a> {
     pub(super) kvsync: u32,
     database: Cow<'a, str>,

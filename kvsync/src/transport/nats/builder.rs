@@ -166,8 +166,9 @@ impl Builder {
     /// What receives from the queue of this name: letters, digits, `-` and `_`, at most 128. Each queue gets every
     /// message; consumers of one queue share its messages.
     ///
-    /// Waits until the queue was found or made, or the first attempt has failed; it is tried again in the background,
-    /// and calls fail until then.
+    /// Waits until the queue was found or made, or the first attempt has failed, for
+    /// [`connect_timeout`](Self::connect_timeout) at most. It is tried again in the background, and calls fail until then:
+    /// a server that is away is no error here.
     ///
     /// # Errors
     ///

@@ -74,8 +74,8 @@
 //!   `$JS.API.STREAM.INFO.<stream>`, the same with `-dead`, `$JS.API.CONSUMER.INFO.<stream>.*`,
 //!   `$JS.API.CONSUMER.NAMES.<stream>`, `$JS.API.CONSUMER.MSG.NEXT.<stream>.<queue>`, `$JS.ACK.<stream>.<queue>.>`,
 //!   `$JS.API.STREAM.PURGE.<stream>` or below 2.10 `$JS.API.STREAM.MSG.DELETE.<stream>`, and with queues of some tables
-//!   `$JS.API.STREAM.MSG.GET.<stream>`. Who has dead letters delivered again: to publish to `<prefix>.*.*`,
-//!   `$JS.API.STREAM.MSG.GET.<stream>-dead` and `$JS.API.STREAM.MSG.DELETE.<stream>-dead`. Both: to subscribe to `_INBOX.>`
+//!   `$JS.API.STREAM.MSG.GET.<stream>`. Who lists dead letters: to publish to
+//!   `$JS.API.STREAM.MSG.GET.<stream>-dead`; who has them delivered again, to that, `<prefix>.*.*` and `$JS.API.STREAM.MSG.DELETE.<stream>-dead`. Both: to subscribe to `_INBOX.>`
 //!   or [another prefix](Builder::inbox_prefix); and to
 //!   make what is missing, `$JS.API.STREAM.CREATE.<stream>`, the same with `-dead`, and
 //!   `$JS.API.CONSUMER.CREATE.<stream>.>`.

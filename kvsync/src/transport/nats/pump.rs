@@ -23,7 +23,7 @@ use super::queue::{Basket, Fresh};
 use super::redrive::ONLY;
 use super::session::Session;
 use super::{CONTENT_TYPE, dead, of_all, sweep};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result, failure_text};
 use crate::nats::Link;
 
 /// How long one question for messages is open.
@@ -143,9 +143,9 @@ impl Pump {
                 }
                 Err(failed) => failed,
             };
-            if self.basket.fail(Some(failed.clone())) {
-                tracing::warn!(error = %failed, "the queue {} cannot be received from; it is tried again", self.queue);
-            }
+            // Whoever asks for messages is told, and says so once.
+            tracing::debug!(error = %failed, "the queue {} cannot be received from; it is tried again", self.queue);
+            self.basket.fail(Some(failed));
             first.take();
             tokio::select! {
                 word = &mut stop => return self.farewell(word.ok(), None).await,
@@ -259,11 +259,12 @@ impl Pump {
         }
         self.tags += 1;
         let tag = self.tags;
-        let content_type = message.headers.as_ref().and_then(|headers| headers.get(CONTENT_TYPE));
+        let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str().to_owned());
         let fresh = Fresh {
             tag,
             body: message.payload.clone(),
-            content_type: content_type.map(|value| value.as_str().to_owned()),
+            content_type: header(CONTENT_TYPE),
+            id: header("Nats-Msg-Id"),
             redelivered: u32::try_from(place.delivered.saturating_sub(1)).unwrap_or(u32::MAX),
         };
         let (subject, headers, body) = (message.subject, message.headers, message.payload);
@@ -304,13 +305,23 @@ impl Pump {
     fn note(&mut self, ended: Beside) {
         match ended {
             Beside::Buried(tag, Ok(())) => {
+                if self.basket.keep(None) {
+                    tracing::info!("dead letters of the queue {} are kept again", self.queue);
+                }
                 if let Some(held) = self.held.remove(&tag) {
                     self.words.push_back((held.reply, AckKind::Term));
                 }
                 self.sweeps = SWEEPS;
             }
             Beside::Buried(tag, Err(error)) => {
-                tracing::warn!(%error, "a dead letter of the queue {} was not written; it comes again", self.queue);
+                let text = failure_text(&error);
+                if self.basket.keep(Some(error)) {
+                    tracing::warn!(
+                        error = text,
+                        "dead letters of the queue {} cannot be kept; they come again",
+                        self.queue
+                    );
+                }
                 self.again(tag, BURIED_LATER);
             }
             Beside::Swept(outcome) => {

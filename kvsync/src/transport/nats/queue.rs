@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,13 +12,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::builder::Timing;
 use super::pump::{Command, Pump};
-use super::redrive::Course;
+use super::redrive::{self, Course};
 use super::session::Session;
 use super::{GRACE, health};
 use crate::bridge::Bridge;
-use crate::error::{Error, ErrorKind, Result};
-use crate::status::Health;
-use crate::transport::{Arrival, Backlog, Ends, Subscription};
+use crate::error::{Error, ErrorKind, Result, failure_text};
+use crate::status::{Health, Status};
+use crate::transport::{Arrival, Backlog, DeadMessage, Ends, Subscription};
 
 /// A queue of a stream of NATS JetStream. See the [module](super) for what it promises, costs and needs.
 pub struct NatsQueue {
@@ -45,8 +46,9 @@ struct Inside {
     fresh: VecDeque<Fresh>,
     /// Whether anybody ever asked: nothing is taken from the server before.
     asked: bool,
-    /// Why nothing comes.
+    /// Why nothing comes, and why dead letters are not kept.
     failure: Option<Error>,
+    unkept: Option<Error>,
     closed: bool,
 }
 
@@ -55,6 +57,7 @@ pub(super) struct Fresh {
     pub(super) tag: u64,
     pub(super) body: Bytes,
     pub(super) content_type: Option<String>,
+    pub(super) id: Option<String>,
     pub(super) redelivered: u32,
 }
 
@@ -75,7 +78,7 @@ impl NatsQueue {
         let pump = Pump::new(Arc::clone(&session), queue.to_owned(), Arc::clone(&basket), told, timing);
         bridge.spawn(pump.run(stopped, begun));
         // Whatever became of the first attempt: calls tell.
-        let _ = bridge.run(session.connect_timeout() + timing.publish, first);
+        let _ = bridge.run(session.connect_timeout(), first);
         Ok(Self {
             name,
             queue: queue.to_owned(),
@@ -86,6 +89,19 @@ impl NatsQueue {
             stop: Mutex::new(Some(stop)),
             bridge,
         })
+    }
+}
+
+impl NatsQueue {
+    /// An answer, within the time that connecting and one question may take.
+    fn asked<T, A>(&self, question: impl FnOnce(tokio::time::Instant) -> A) -> Result<T>
+    where
+        T: Send + 'static,
+        A: Future<Output = Result<T>> + Send + 'static,
+    {
+        let within = self.session.connect_timeout() + self.timeout;
+        let late = |_| Error::new(ErrorKind::Unavailable, format!("{} did not answer in time", self.name));
+        self.bridge.run(within + GRACE, question(tokio::time::Instant::now() + within)).map_err(late)?
     }
 }
 
@@ -107,7 +123,7 @@ impl Subscription for NatsQueue {
         let taken = self.basket.take(most, wait, &self.name)?;
         let arrival = |fresh: Fresh| {
             let origin = Arc::clone(&self.desk) as Arc<dyn Ends>;
-            Arrival::new(fresh.body, fresh.content_type, fresh.redelivered, fresh.tag, origin)
+            Arrival::new(fresh.body, fresh.content_type, fresh.redelivered, fresh.tag, origin).with_id(fresh.id)
         };
         Ok(taken.into_iter().map(arrival).collect())
     }
@@ -120,15 +136,30 @@ impl Subscription for NatsQueue {
         self.bridge.run(self.timeout + GRACE, asked).map_err(late)?
     }
 
+    fn dead(&self, most: usize) -> Result<Vec<DeadMessage>> {
+        self.basket.open(&self.name)?;
+        let (mut letters, mut from) = (Vec::new(), 1);
+        while letters.len() < most {
+            let part = (most - letters.len()).min(redrive::AT_ONCE);
+            let (session, queue) = (Arc::clone(&self.session), self.queue.clone());
+            let (some, next) =
+                self.asked(|until| async move { redrive::list(&session, &queue, from, part, until).await })?;
+            let ended = some.len() < part;
+            letters.extend(some);
+            from = next;
+            if ended {
+                break;
+            }
+        }
+        Ok(letters)
+    }
+
     fn redrive(&self, most: usize) -> Result<usize> {
         self.basket.open(&self.name)?;
         let mut course = Course::new(most);
         while course.left > 0 {
             let (session, queue) = (Arc::clone(&self.session), self.queue.clone());
-            let within = self.session.connect_timeout() + self.timeout;
-            let went = async move { course.go_on(&session, &queue, tokio::time::Instant::now() + within).await };
-            let late = |_| Error::new(ErrorKind::Unavailable, format!("{} did not answer in time", self.name));
-            let (next, more) = self.bridge.run(within + GRACE, went).map_err(late)??;
+            let (next, more) = self.asked(|until| async move { course.go_on(&session, &queue, until).await })?;
             course = next;
             if !more {
                 break;
@@ -139,7 +170,12 @@ impl Subscription for NatsQueue {
 
     fn health(&self, deadline: Duration) -> Health {
         let failure = self.basket.failure();
-        health::of_queue(&self.session, &self.queue, failure, &self.bridge, deadline)
+        let mut health = health::of_queue(&self.session, &self.queue, failure, &self.bridge, deadline);
+        if let Some(error) = &self.basket.inside.lock().unkept {
+            health.status = health.status.max(Status::Degraded);
+            health.details.push(format!("dead letters cannot be kept: {}", failure_text(error)));
+        }
+        health
     }
 
     fn close(&self) -> Result<()> {
@@ -174,7 +210,7 @@ impl Ends for Desk {
 impl Basket {
     fn new(name: &str) -> Self {
         let failure = Some(Error::new(ErrorKind::Unavailable, format!("{name} was not reached yet")));
-        let inside = Inside { fresh: VecDeque::new(), asked: false, failure, closed: false };
+        let inside = Inside { fresh: VecDeque::new(), asked: false, failure, unkept: None, closed: false };
         Self { inside: Mutex::new(inside), filled: Condvar::new(), wanted: Notify::new() }
     }
 
@@ -227,10 +263,17 @@ impl Basket {
         self.inside.lock().asked
     }
 
-    /// Why nothing comes, from now on. Whether that is news.
-    pub(super) fn fail(&self, failure: Option<Error>) -> bool {
-        let before = std::mem::replace(&mut self.inside.lock().failure, failure);
-        before.is_none()
+    /// Why nothing comes, from now on.
+    pub(super) fn fail(&self, failure: Option<Error>) {
+        self.inside.lock().failure = failure;
+    }
+
+    /// Why dead letters are not kept, from now on. Whether that is news.
+    pub(super) fn keep(&self, failure: Option<Error>) -> bool {
+        let mut inside = self.inside.lock();
+        let news = inside.unkept.is_none() != failure.is_none();
+        inside.unkept = failure;
+        news
     }
 
     pub(super) fn failure(&self) -> Option<Error> {

@@ -1,4 +1,4 @@
-//! Delivers dead letters again: to the queue that gave them up, and to no other.
+//! Lists dead letters, and delivers them again: to the queue that gave them up, and to no other.
 //!
 //! A message of a stream goes to every queue of it. So one that is delivered again names its queue, and the others
 //! acknowledge it unseen.
@@ -12,19 +12,25 @@ use tokio::time::Instant;
 
 use super::broker::send;
 use super::session::Session;
-use super::text;
+use super::{CONTENT_TYPE, text};
 use crate::error::{Error, ErrorKind, Result};
 use crate::nats::is_none;
+use crate::transport::DeadMessage;
 
 /// The queue that a message is for, where it is for one alone.
 pub(super) const ONLY: &str = "Kvsync-Only";
-/// How many letters are delivered within one deadline.
-const AT_ONCE: usize = 32;
+/// How many letters are read or delivered within one deadline.
+pub(super) const AT_ONCE: usize = 32;
 
 #[derive(Serialize)]
 struct Next<'a> {
     seq: u64,
     next_by_subj: &'a str,
+}
+
+#[derive(Serialize)]
+struct This {
+    seq: u64,
 }
 
 #[derive(Deserialize)]
@@ -61,41 +67,83 @@ impl Course {
 
     /// Delivers some, the oldest first. Whether there may be more.
     pub(super) async fn go_on(mut self, session: &Session, queue: &str, until: Instant) -> Result<(Self, bool)> {
-        let (dead, filter) = (session.topology.dead(), session.subjects.dead_of(queue));
+        let filter = session.subjects.dead_of(queue);
         let (link, _) = session.open(queue, until).await?;
         let last = match self.last {
             Some(last) => last,
-            None => session.info(&dead, until).await?.state.last_sequence,
+            None => session.info(&session.topology.dead(), until).await?.state.last_sequence,
         };
         self.last = Some(last);
         for _ in 0..AT_ONCE.min(self.left) {
-            let next = Next { seq: self.from, next_by_subj: &filter };
-            let found: Found = match session.api(&format!("STREAM.MSG.GET.{dead}"), &next, until).await {
-                Err(none) if is_none(&none) => return Ok((self, false)),
-                found => found?,
-            };
-            let sequence = found.message.sequence;
-            if sequence > last {
+            let Some(letter) = letter(session, &filter, self.from, until).await? else { return Ok((self, false)) };
+            if letter.sequence > last {
                 return Ok((self, false));
             }
-            self.from = sequence + 1;
-            let letter = StreamMessage::try_from(found.message).map_err(|error| {
-                let message = format!("the dead letter {sequence} of {dead} cannot be read");
-                Error::new(ErrorKind::Corrupt, message).with_source(error)
-            })?;
+            self.from = letter.sequence + 1;
             let Some((subject, headers)) = again(queue, &letter) else { continue };
             send(link, &session.topology.stream, &subject, headers, letter.payload, until).await?;
-            let one = One { seq: sequence, no_erase: true };
-            match session.api::<Removed>(&format!("STREAM.MSG.DELETE.{dead}"), &one, until).await {
-                // Somebody else was faster.
-                Err(none) if is_none(&none) => {}
-                Err(error) => return Err(error),
-                Ok(_) => {}
-            }
+            remove(session, letter.sequence, until).await?;
             self.delivered += 1;
             self.left -= 1;
         }
         Ok((self, self.left > 0))
+    }
+}
+
+/// Some dead letters of a queue, the oldest first, and where to go on.
+pub(super) async fn list(
+    session: &Session,
+    queue: &str,
+    mut from: u64,
+    most: usize,
+    until: Instant,
+) -> Result<(Vec<DeadMessage>, u64)> {
+    let (filter, mut letters) = (session.subjects.dead_of(queue), Vec::new());
+    while letters.len() < most
+        && let Some(letter) = letter(session, &filter, from, until).await?
+    {
+        from = letter.sequence + 1;
+        letters.push(told(letter));
+    }
+    Ok((letters, from))
+}
+
+fn told(letter: StreamMessage) -> DeadMessage {
+    let header = |name: &str| letter.headers.get(name).map(|value| value.as_str().to_owned());
+    DeadMessage {
+        content_type: header(CONTENT_TYPE),
+        id: header("Kvsync-Message-Id"),
+        reason: header("Kvsync-Reason").unwrap_or_default(),
+        deliveries: header("Kvsync-Deliveries").and_then(|count| count.parse().ok()).unwrap_or(1),
+        at: Some(letter.time.into()),
+        body: letter.payload,
+    }
+}
+
+/// The first dead letter from there on, of those that the filter names.
+async fn letter(session: &Session, filter: &str, from: u64, until: Instant) -> Result<Option<StreamMessage>> {
+    let (dead, next) = (session.topology.dead(), Next { seq: from, next_by_subj: filter });
+    let found: Found = match session.api(&format!("STREAM.MSG.GET.{dead}"), &next, until).await {
+        Err(none) if is_none(&none) => return Ok(None),
+        found => found?,
+    };
+    let sequence = found.message.sequence;
+    StreamMessage::try_from(found.message).map(Some).map_err(|error| {
+        let message = format!("the dead letter {sequence} of {dead} cannot be read");
+        Error::new(ErrorKind::Corrupt, message).with_source(error)
+    })
+}
+
+/// Removes a letter, unless somebody else was faster: servers have several words for that.
+async fn remove(session: &Session, sequence: u64, until: Instant) -> Result<()> {
+    let dead = session.topology.dead();
+    let one = One { seq: sequence, no_erase: true };
+    let Err(error) = session.api::<Removed>(&format!("STREAM.MSG.DELETE.{dead}"), &one, until).await else {
+        return Ok(());
+    };
+    match session.api::<Found>(&format!("STREAM.MSG.GET.{dead}"), &This { seq: sequence }, until).await {
+        Err(none) if is_none(&none) => Ok(()),
+        _ => Err(error),
     }
 }
 

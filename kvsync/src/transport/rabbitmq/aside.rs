@@ -1,24 +1,29 @@
-//! Puts messages with the dead letters, and delivers these again.
+//! Puts messages with the dead letters, lists these, and delivers them again.
 
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use lapin::BasicProperties;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicGetOptions};
 use lapin::types::{AMQPValue, FieldTable, LongLongInt, LongString};
+use lapin::{BasicProperties, Channel};
 
 use super::error::failed;
 use super::link::Link;
 use super::publish::{Letter, Publisher, persistent};
 use super::settings::Names;
+use crate::clock::millis;
 use crate::error::Result;
+use crate::transport::DeadMessage;
 
 /// Why a dead letter could not be dealt with.
 const REASON: &str = "x-kvsync-reason";
 /// Which queue it was taken from, and the routing key that it was published with.
 const QUEUE: &str = "x-kvsync-queue";
 const ROUTING_KEY: &str = "x-kvsync-routing-key";
+/// When it was put aside.
+const AT: &str = "x-kvsync-at";
 /// How often it was delivered before it was put aside.
 const REDELIVERED: &str = "x-kvsync-redelivered";
 /// How often the server delivered it before, since it came into the queue.
@@ -55,6 +60,11 @@ impl Kept {
             properties: delivery.properties,
         }
     }
+
+    /// The id that it was published with.
+    pub(super) fn id(&self) -> Option<String> {
+        self.properties.message_id().as_ref().map(ToString::to_string)
+    }
 }
 
 /// Publishes dead letters, on a connection of its own: a server with an alarm stops reading from those that
@@ -76,6 +86,7 @@ impl Aside {
         let mut headers = self.headers(kept);
         headers.insert(REASON.into(), text(reason));
         headers.insert(REDELIVERED.into(), LongLongInt::from(kept.redelivered).into());
+        headers.insert(AT.into(), AMQPValue::Timestamp(millis(SystemTime::now()) / 1000));
         let (exchange, key) = (self.names.dead_exchange().into(), self.queue.as_str().into());
         let (properties, body) = (carried(kept, headers), kept.body.clone());
         self.publish(Letter { exchange, key, properties, body }).await
@@ -84,37 +95,46 @@ impl Aside {
     /// Delivers up to so many dead letters again, read through this link; how many there were. Each is there until its
     /// copy is confirmed.
     pub(super) async fn redrive(&self, link: &Link, most: usize) -> Result<usize> {
-        let dead = Names::dead_queue(&self.queue);
-        let what = format!("taking dead letters from `{dead}`");
-        let connection = link.connection().await?;
-        let taking = async {
-            let channel = connection.create_channel().await?;
-            let (mut tags, mut letters) = (Vec::new(), Vec::new());
-            while tags.len() < most
-                && let Some(got) = channel.basic_get(dead.as_str().into(), BasicGetOptions::default()).await?
-            {
-                tags.push(got.delivery.delivery_tag);
-                letters.push(self.anew(&Kept::new(got.delivery)));
-            }
-            Ok((channel, tags, letters))
-        };
-        let taking = async { taking.await.map_err(|error| failed(&what, &link.place, error)) };
-        let (channel, tags, letters) = link.within(&what, taking).await?;
-        let (mut delivered, mut trouble) = (0, None);
+        let (channel, letters) = self.take(link, most).await?;
+        let (tags, letters): (Vec<u64>, Vec<Letter>) =
+            letters.into_iter().map(|one| (one.delivery_tag, self.anew(&Kept::new(one)))).unzip();
+        let (what, mut delivered, mut trouble) = ("putting back dead letters", 0, None);
         for (tag, answer) in tags.into_iter().zip(self.publisher.publish(&letters).await) {
             if let Err(error) = answer {
                 trouble = Some(error);
                 continue;
             }
             let told = channel.basic_ack(tag, BasicAckOptions::default()).await;
-            told.map_err(|error| failed(&what, &link.place, error))?;
+            told.map_err(|error| failed(what, &link.place, error))?;
             delivered += 1;
         }
-        // Behind the acknowledgements; the server puts back where it was what is not among them.
-        let closing =
-            async { channel.close(200, "done".into()).await.map_err(|error| failed(&what, &link.place, error)) };
-        link.within(&what, closing).await?;
+        // Behind the acknowledgements.
+        put_back(link, &channel).await?;
         trouble.map_or(Ok(delivered), Err)
+    }
+
+    /// Up to so many dead letters, read through this link.
+    pub(super) async fn list(&self, link: &Link, most: usize) -> Result<Vec<DeadMessage>> {
+        let (channel, letters) = self.take(link, most).await?;
+        put_back(link, &channel).await?;
+        Ok(letters.into_iter().map(told).collect())
+    }
+
+    /// Takes up to so many dead letters: until they are acknowledged, or the channel is closed, nobody else sees them.
+    async fn take(&self, link: &Link, most: usize) -> Result<(Channel, Vec<Delivery>)> {
+        let dead = Names::dead_queue(&self.queue);
+        let what = format!("taking dead letters from `{dead}`");
+        let connection = link.connection().await?;
+        let taking = async {
+            let (channel, mut letters) = (connection.create_channel().await?, Vec::new());
+            while letters.len() < most
+                && let Some(got) = channel.basic_get(dead.as_str().into(), BasicGetOptions::default()).await?
+            {
+                letters.push(got.delivery);
+            }
+            Ok((channel, letters))
+        };
+        link.within(&what, async { taking.await.map_err(|error| failed(&what, &link.place, error)) }).await
     }
 
     pub(super) async fn close(&self) -> Result<()> {
@@ -142,7 +162,7 @@ impl Aside {
         let came = kept.properties.headers().clone().unwrap_or_default();
         for (name, value) in came.inner().iter().filter(|(_, value)| is_short(value)).take(MAX_HEADERS) {
             // What the server counts, it counts anew; of what we say it is said anew.
-            if !name.as_str().starts_with("x-d") && ![REASON, REDELIVERED].contains(&name.as_str()) {
+            if !name.as_str().starts_with("x-d") && ![REASON, REDELIVERED, AT].contains(&name.as_str()) {
                 headers.insert(name.clone(), value.clone());
             }
         }
@@ -150,6 +170,30 @@ impl Aside {
         headers.insert(ROUTING_KEY.into(), text(&kept.routing_key));
         headers
     }
+}
+
+/// Closes the channel: the server puts back where it was what was taken there and not acknowledged.
+async fn put_back(link: &Link, channel: &Channel) -> Result<()> {
+    let what = "leaving the dead letters";
+    let closing = async { channel.close(200, "done".into()).await.map_err(|error| failed(what, &link.place, error)) };
+    link.within(what, closing).await
+}
+
+/// What is told of a dead letter.
+fn told(letter: Delivery) -> DeadMessage {
+    let headers = letter.properties.headers().clone().unwrap_or_default();
+    let reason = match headers.inner().get(REASON) {
+        Some(AMQPValue::LongString(reason)) => String::from_utf8_lossy(reason.as_bytes()).into_owned(),
+        _ => String::new(),
+    };
+    let at = match headers.inner().get(AT) {
+        Some(AMQPValue::Timestamp(seconds)) => UNIX_EPOCH.checked_add(Duration::from_secs(*seconds)),
+        _ => None,
+    };
+    // What the server counts is how often it was looked at here.
+    let deliveries = number(&headers, REDELIVERED).saturating_add(1);
+    let kept = Kept::new(letter);
+    DeadMessage { id: kept.id(), body: kept.body, content_type: kept.content_type, reason, deliveries, at }
 }
 
 /// Its own properties, but for those that the server checks or acts upon.

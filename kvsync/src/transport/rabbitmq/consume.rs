@@ -46,8 +46,8 @@ pub(super) struct Task {
     /// whose messages expire and come back. All such queues of a node lean on one process that may end, and then all hold
     /// what they have (rabbitmq/rabbitmq-server issue 16652; seen with 3.10.8).
     waiting: BTreeSet<(Instant, u64)>,
-    /// What is being put with the dead letters, by its tag; `false` when it could not be.
-    moving: JoinSet<(u64, bool)>,
+    /// What is being put with the dead letters, by its tag, and what became of it.
+    moving: JoinSet<(u64, Result<()>)>,
 }
 
 /// Why a channel came to its end.
@@ -68,6 +68,9 @@ impl Task {
 
     /// Runs until it is told to close, or nobody is left who could tell.
     pub(super) async fn run(mut self, mut words: mpsc::UnboundedReceiver<Word>) {
+        if let Some(told) = self.stand_by(&mut words).await {
+            return self.close(told).await;
+        }
         loop {
             let end = match self.consume().await {
                 Ok((connection, channel, consumer)) => {
@@ -92,7 +95,8 @@ impl Task {
                 // What nothing comes from may have been deleted, or unbound with its exchange.
                 End::Quiet => self.link.look_again().await,
                 End::Lost(error) => {
-                    tracing::warn!(queue = %self.queue, %error, "nothing is received; trying again");
+                    // Whoever asks for messages is told, and says so once.
+                    tracing::debug!(queue = %self.queue, %error, "nothing is received; trying again");
                     self.inbox.trouble(error);
                     // What is wrong may be the topology.
                     self.link.look_again().await;
@@ -101,6 +105,27 @@ impl Task {
                     }
                 }
             }
+        }
+    }
+
+    /// Sees to it that the queue stands, and waits until somebody asks for a message: what is consumed, others do not get.
+    /// `Some` when told to close.
+    async fn stand_by(&self, words: &mut mpsc::UnboundedReceiver<Word>) -> Option<Told> {
+        loop {
+            let word = if let Err(error) = self.link.connection().await {
+                self.inbox.trouble(error);
+                let Ok(word) = timeout_at(self.link.next().await, words.recv()).await else { continue };
+                word
+            } else {
+                self.inbox.well();
+                words.recv().await
+            };
+            return match word {
+                None => Some(None),
+                Some(Word::Close(told)) => Some(told),
+                // Nothing was taken yet that another word could be of.
+                Some(_) => None,
+            };
         }
     }
 
@@ -215,6 +240,7 @@ impl Task {
             tag: self.base + number,
             body: kept.body.clone(),
             content_type: kept.content_type.clone(),
+            id: kept.id(),
             redelivered: kept.redelivered,
         });
         self.open.insert(number, kept);
@@ -237,6 +263,7 @@ impl Task {
                     }
                 }
                 Word::Dead(tag, reason) => self.put_aside(tag, reason),
+                Word::Wanted => {}
                 Word::Close(told) => {
                     close = Some(told);
                     break;
@@ -298,20 +325,27 @@ impl Task {
         let aside = Arc::clone(&self.aside);
         self.moving.spawn(async move {
             let moved = aside.dead(&kept, &reason).await;
-            if let Err(error) = &moved {
-                tracing::warn!(%error, "a dead letter could not be kept; it is held, and then delivered again");
+            if moved.is_err() {
                 sleep(PUT_BACK).await;
             }
-            (tag, moved.is_ok())
+            (tag, moved)
         });
     }
 
     /// What was put aside is acknowledged; what could not be is given back.
-    async fn moved(&mut self, channel: &Channel, moved: Result<(u64, bool), JoinError>) -> Result<()> {
+    async fn moved(&mut self, channel: &Channel, moved: Result<(u64, Result<()>), JoinError>) -> Result<()> {
         // One that panicked stays open, and comes back when the channel ends.
         let Ok((tag, moved)) = moved else { return Ok(()) };
+        let kept = moved.is_ok();
+        match (self.inbox.kept(moved), kept) {
+            (Some(error), false) => tracing::warn!(
+                queue = %self.queue, error, "dead letters cannot be kept; they are held, and delivered again"
+            ),
+            (Some(_), true) => tracing::info!(queue = %self.queue, "dead letters are kept again"),
+            (None, _) => {}
+        }
         match self.number(tag) {
-            Some(number) if moved => self.acknowledge(channel, vec![number]).await,
+            Some(number) if kept => self.acknowledge(channel, vec![number]).await,
             Some(number) if self.open.remove(&number).is_some() => self.give_back(channel, number).await,
             _ => Ok(()),
         }

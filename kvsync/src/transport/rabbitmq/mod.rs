@@ -5,35 +5,37 @@
 //!
 //! # fn main() -> kvsync::Result<()> {
 //! let url = "amqp://app:secret@127.0.0.1/";
-//! // In the program that commits, and in each that feeds a store:
-//! let broker = RabbitMq::builder([url]).broker()?;
-//! let redis = RabbitMq::builder([url]).queue("redis-eu").subscription()?;
-//! let users = RabbitMq::builder([url]).queue("search").tables(["users"]).subscription()?;
+//! // Shared by the program that commits and those that feed the store: both declare the queue, in the same way.
+//! let redis = RabbitMq::builder([url]).queue("redis-eu");
+//! let broker = redis.clone().broker()?; // publishes
+//! let redis = redis.subscription()?; // receives
+//! // Another store has a queue of its own.
+//! let search = RabbitMq::builder([url]).queue("search").tables(["users"]).subscription()?;
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! # Where things stand
 //!
-//! With the exchange `kvsync` and the queue `kvsync`, which are the defaults:
+//! With the exchange `kvsync`, which is the default, and the queue `redis-eu`:
 //!
 //! ```text
 //!                  <table>.<action>          #
-//!   publisher ───▶ kvsync ─────────────────────▶ kvsync ───▶ consumers ───▶ store
-//!                  (topic)                    ▶ (quorum)        │
-//!                            delivered again  │                 │ cannot be dealt with
-//!                                             └─ kvsync.dead ◀──┘
-//!                                                (direct) ────▶ kvsync.dead (quorum)
+//!   publisher ───▶ kvsync ─────────────────────▶ redis-eu ───▶ consumers ───▶ store
+//!                  (topic)                    ▶  (quorum)        │
+//!                            delivered again  │                  │ cannot be dealt with
+//!                                             └─ kvsync.dead ◀───┘
+//!                                                (direct) ────▶ redis-eu.dead (quorum)
 //! ```
 //!
 //! - Changes are published to the durable **topic exchange** `kvsync`, with the key `<table>.<action>`
 //!   ([`routing_key`]), persistent, with `message_id`, `content_type` and `timestamp`.
-//! - The durable **quorum queue** `kvsync` is bound to it by `#`, or by what [`tables`](Builder::tables) and
+//! - The durable **quorum queue** `redis-eu` is bound to it by `#`, or by what [`tables`](Builder::tables) and
 //!   [`bindings`](Builder::bindings) say. Each store that is fed has a queue of its own; processes that feed the same
 //!   store share one.
-//! - **Dead letters** go through the direct exchange `kvsync.dead` to the quorum queue `kvsync.dead`, with their key,
-//!   queue, deliveries and reason in the headers `x-kvsync-routing-key`, `x-kvsync-queue`, `x-kvsync-redelivered` and
-//!   `x-kvsync-reason`.
+//! - **Dead letters** go through the direct exchange `kvsync.dead` to the quorum queue `redis-eu.dead`, with their key,
+//!   queue, earlier deliveries, reason and time in the headers `x-kvsync-routing-key`, `x-kvsync-queue`,
+//!   `x-kvsync-redelivered`, `x-kvsync-reason` and `x-kvsync-at`.
 //! - **What has to wait** is held by its consumer, unacknowledged, for ten minutes at most, and then given back to its
 //!   queue: sooner when the consumer closes or dies. It counts among the [`prefetch`](Builder::prefetch): when all that
 //!   a consumer may hold is waiting, it takes nothing else until the first has waited. The server has queues whose messages
@@ -42,7 +44,7 @@
 //!   none gives back what it has.
 //!
 //! All is declared idempotently by whoever connects first. With [`check_only`](Builder::check_only) nothing is: exchanges
-//! and queues have to be there, and the queue has to be bound to `kvsync.dead` with the key `kvsync.redrive`, for dead
+//! and queues have to be there, and the queue has to be bound to `kvsync.dead` with the key `redis-eu.redrive`, for dead
 //! letters that are delivered again. What is there is looked at by name; its arguments are not told to clients, so that a
 //! queue with a time to live or a limit loses messages unnoticed: it is for the operator to see that it has none
 //! (`rabbitmqctl list_queues name type durable arguments policy`).
@@ -95,8 +97,9 @@
 //!   declares it anew logs a warning: fill its store by a backfill, and repair it for rows deleted meanwhile. Its consumers find the new one
 //!   by themselves; 3.10.8 may then hold back the first messages from a consumer that was there before, which takes them
 //!   once nothing has come for a [`heartbeat`](Builder::heartbeat) and it holds nothing.
-//! - **The dead letters** have no limit and no reader of ours: look at [`Backlog`](crate::transport::Backlog), and deliver
-//!   them again with [`redrive`](crate::transport::Subscription::redrive) when the cause is mended.
+//! - **The dead letters** have no limit and no reader of ours: [`dead`](crate::transport::Subscription::dead) lists them, and
+//!   [`redrive`](crate::transport::Subscription::redrive) delivers them again when the cause is mended
+//!   (`consumer --dead`, `consumer --redrive`). While they are listed, nobody else sees them.
 //! - **The client library logs** failed connections by itself, as errors, each attempt. What of it matters is logged by
 //!   kvsync, once: filter it with `lapin=off` (in `RUST_LOG`, say).
 //! - **Alarms** stop who publishes, on the whole cluster. Let the database's outbox hold changes meanwhile, or memory will.
@@ -104,10 +107,11 @@
 //! # What it needs
 //!
 //! - RabbitMQ 3.10 or newer with quorum queues (tested with 3.10.8).
-//! - A user with these rights, in RabbitMQ's order of configure, write, read. A publisher with
+//! - A user with these rights, in RabbitMQ's order of configure, write, read, here for a queue `kvsync`. A publisher with
 //!   [`without_queue`](Builder::without_queue): `^kvsync$`, `^kvsync$`, `^$`. A publisher or consumer that declares:
 //!   `^kvsync` three times. With `check_only` configure is `^$`; a publisher then writes to `^kvsync$`, a consumer to
-//!   `^kvsync\.dead$` and reads `^kvsync$`; who delivers dead letters again also reads `^kvsync\.dead$`.
+//!   `^kvsync\.dead$` and reads `^kvsync$`; who lists dead letters, or delivers them again, also reads
+//!   `^kvsync\.dead$`.
 //! - A thread of the client's for each connection: a publisher has one connection; a subscription has one, and one
 //!   more once something had to be put aside.
 //! - `amqps://` needs the feature `rabbitmq-tls` (rustls with ring).

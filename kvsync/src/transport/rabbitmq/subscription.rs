@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -16,9 +16,9 @@ use super::link::Link;
 use super::settings::Settings;
 use super::{call, health, topology};
 use crate::bridge::Bridge;
-use crate::error::{Error, ErrorKind, Result};
-use crate::status::Health;
-use crate::transport::{Arrival, Backlog, Ends, Subscription};
+use crate::error::{Error, ErrorKind, Result, failure_text};
+use crate::status::{Health, Status};
+use crate::transport::{Arrival, Backlog, DeadMessage, Ends, Subscription};
 
 /// How many dead letters are in hand at a time.
 const REDRIVEN: usize = 32;
@@ -43,13 +43,16 @@ pub(super) struct Inbox {
     news: Condvar,
     /// How many have arrived and have not ended.
     pub(super) open: AtomicU64,
+    /// Whether anybody ever asked.
+    asked: AtomicBool,
 }
 
 #[derive(Default)]
 struct State {
     arrived: VecDeque<Arrived>,
-    /// Why nothing arrives.
+    /// Why nothing arrives, and why dead letters are not kept.
     trouble: Option<Error>,
+    unkept: Option<Error>,
     closed: bool,
 }
 
@@ -58,12 +61,15 @@ pub(super) struct Arrived {
     pub(super) tag: u64,
     pub(super) body: Bytes,
     pub(super) content_type: Option<String>,
+    pub(super) id: Option<String>,
     pub(super) redelivered: u32,
 }
 
 /// What callers tell the task.
 #[derive(Debug)]
 pub(super) enum Word {
+    /// Somebody asks for messages.
+    Wanted,
     /// These have been dealt with.
     Done(Vec<u64>),
     /// Deliver it again, not sooner than that.
@@ -106,9 +112,12 @@ impl Subscription for RabbitMqSubscription {
     }
 
     fn receive(&self, most: usize, wait: Duration) -> Result<Vec<Arrival>> {
+        if !self.inbox.asked.swap(true, Ordering::AcqRel) {
+            self.words.say(Word::Wanted);
+        }
         let taken = self.inbox.take(most, wait)?;
-        let arrival = |Arrived { tag, body, content_type, redelivered }| {
-            Arrival::new(body, content_type, redelivered, tag, Arc::clone(&self.words) as Arc<dyn Ends>)
+        let arrival = |Arrived { tag, body, content_type, id, redelivered }| {
+            Arrival::new(body, content_type, redelivered, tag, Arc::clone(&self.words) as Arc<dyn Ends>).with_id(id)
         };
         Ok(taken.into_iter().map(arrival).collect())
     }
@@ -122,6 +131,15 @@ impl Subscription for RabbitMqSubscription {
         })?;
         // The server tells only those who ask for what waits; of what was taken this much is known.
         Ok(Backlog { taken: self.inbox.open.load(Ordering::Acquire), ..stands })
+    }
+
+    fn dead(&self, most: usize) -> Result<Vec<DeadMessage>> {
+        if self.inbox.is_closed() {
+            return Err(self.link.closed());
+        }
+        let (aside, link) = (Arc::clone(&self.aside), Arc::clone(&self.link));
+        let deadline = self.link.settings.connect_timeout * 3;
+        call(&self.bridge, deadline, ErrorKind::Unavailable, &self.name, async move { aside.list(&link, most).await })
     }
 
     fn redrive(&self, most: usize) -> Result<usize> {
@@ -148,7 +166,13 @@ impl Subscription for RabbitMqSubscription {
     }
 
     fn health(&self, deadline: Duration) -> Health {
-        health::of_subscription(&self.bridge, Arc::clone(&self.link), self.queue.clone(), &self.name, deadline)
+        let mut health =
+            health::of_subscription(&self.bridge, Arc::clone(&self.link), self.queue.clone(), &self.name, deadline);
+        if let Some(error) = &self.inbox.state.lock().unkept {
+            health.status = health.status.max(Status::Degraded);
+            health.details.push(format!("dead letters cannot be kept: {}", failure_text(error)));
+        }
+        health
     }
 
     fn close(&self) -> Result<()> {
@@ -219,6 +243,17 @@ impl Inbox {
         let mut state = self.state.lock();
         state.arrived.clear();
         state.trouble = Some(why);
+    }
+
+    /// Remembers whether dead letters are kept. Tells it when that is news: why not, or that they are.
+    pub(super) fn kept(&self, answer: Result<()>) -> Option<String> {
+        let mut state = self.state.lock();
+        let before = std::mem::replace(&mut state.unkept, answer.err());
+        match (&before, &state.unkept) {
+            (None, Some(error)) => Some(failure_text(error)),
+            (Some(_), None) => Some(String::new()),
+            _ => None,
+        }
     }
 
     fn is_closed(&self) -> bool {

@@ -21,9 +21,11 @@ pub(super) async fn ensure(connection: &Connection, settings: &Settings, place: 
     if let Some(queue) = &names.queue {
         let (dead_exchange, dead_queue) = (names.dead_exchange(), Names::dead_queue(queue));
         ground.exchange(&dead_exchange, ExchangeKind::Direct).await?;
-        ground.queue(&dead_queue, Vec::new()).await?;
+        // Who lists dead letters has them delivered, too.
+        let unlimited = || vec![("x-delivery-limit", DELIVERY_LIMIT.into())];
+        ground.queue(&dead_queue, unlimited()).await?;
         ground.bind(&dead_queue, &dead_exchange, queue).await?;
-        let mut arguments: Vec<(&str, AMQPValue)> = vec![("x-delivery-limit", DELIVERY_LIMIT.into())];
+        let mut arguments: Vec<(&str, AMQPValue)> = unlimited();
         if let Some(most) = settings.max_messages {
             // Those that find it full are told; the default would drop what came first.
             arguments.push(("x-max-length", i64::try_from(most).unwrap_or(i64::MAX).into()));
