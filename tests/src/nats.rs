@@ -74,11 +74,12 @@ impl Heard {
 /// # Errors
 /// When the server cannot be reached or complains.
 pub fn ask(port: u16, subject: &str, question: &str) -> Tested<String> {
-    let mut heard = listen(port, "answers")?;
+    let inbox = inbox();
+    let mut heard = listen(port, &inbox)?;
     // A cluster without a leader answers nothing.
     heard.answers.get_ref().set_read_timeout(Some(ANSWER))?;
     let length = question.len();
-    write!(heard.answers.get_ref(), "PUB {subject} answers {length}\r\n{question}\r\n")?;
+    write!(heard.answers.get_ref(), "PUB {subject} {inbox} {length}\r\n{question}\r\n")?;
     heard.hear()
 }
 
@@ -87,12 +88,13 @@ pub fn ask(port: u16, subject: &str, question: &str) -> Tested<String> {
 /// # Errors
 /// When the server cannot be reached or complains.
 pub fn put(port: u16, subject: &str, headers: &str, body: &[u8]) -> Tested<String> {
-    let mut heard = listen(port, "answers")?;
+    let inbox = inbox();
+    let mut heard = listen(port, &inbox)?;
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     let (fore, length) = (headers.len(), headers.len() + body.len());
     write!(
         &stream,
-        "CONNECT {{\"verbose\":false,\"headers\":true}}\r\nHPUB {subject} answers {fore} {length}\r\n{headers}"
+        "CONNECT {{\"verbose\":false,\"headers\":true}}\r\nHPUB {subject} {inbox} {fore} {length}\r\n{headers}"
     )?;
     (&stream).write_all(body)?;
     (&stream).write_all(b"\r\n")?;
@@ -138,6 +140,11 @@ pub fn kept(port: u16, stream: &str) -> Tested<Vec<Kept>> {
         });
     }
     Ok(kept)
+}
+
+/// Where an answer is heard, and no other: many ask the same server.
+fn inbox() -> String {
+    format!("_INBOX.{:x}", rand::random::<u64>())
 }
 
 fn number(answer: &Value, name: &str) -> Tested<u64> {
