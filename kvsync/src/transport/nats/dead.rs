@@ -5,7 +5,7 @@ use async_nats::header::{HeaderName, NATS_MESSAGE_ID};
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use super::broker::send;
+use super::publish::send;
 use super::pump::{Held, Place};
 use super::session::Session;
 use super::text;

@@ -98,6 +98,7 @@ mod broker;
 mod builder;
 mod dead;
 mod health;
+mod publish;
 mod pump;
 mod queue;
 mod redrive;

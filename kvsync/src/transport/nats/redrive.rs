@@ -10,7 +10,7 @@ use async_nats::{HeaderMap, HeaderValue};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::broker::send;
+use super::publish::send;
 use super::session::Session;
 use super::{CONTENT_TYPE, text};
 use crate::error::{Error, ErrorKind, Result};
