@@ -84,6 +84,22 @@ impl Stage<'_> {
             Fault::KillConsumer(which) => self.crew.kill(self.layout.consumers + which, || ()),
             Fault::RetireConsumer(which) => self.crew.retire(self.layout.consumers + which, || ()),
             Fault::PauseConsumer(which, long) => self.crew.pause(self.layout.consumers + which, millis(long)),
+            Fault::KillWaitingConsumer(which, long) | Fault::RetireWaitingConsumer(which, long) => {
+                let Store::Redis(_, proxy) = &self.world.store else {
+                    return Err("there is no network before this store".into());
+                };
+                let place = self.layout.consumers + which;
+                // What is refused was not written; what is held up would be, after its sender's end.
+                proxy.set(NetFault::Refuse);
+                thread::sleep(millis(long));
+                let ended = if matches!(fault, Fault::KillWaitingConsumer(..)) {
+                    self.crew.kill(place, || proxy.heal())
+                } else {
+                    self.crew.retire(place, || proxy.heal())
+                };
+                proxy.heal();
+                ended
+            }
             Fault::KillBroker(long) | Fault::RestartBroker(long) => {
                 let process = self.broker()?.process();
                 if matches!(fault, Fault::KillBroker(_)) { process.kill() } else { process.stop() }?;

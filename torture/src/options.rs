@@ -22,7 +22,7 @@ store is compared with the database, and so is every version that readers saw.
                                           publish, and consumers write into the store; none
   --writers N                             processes that write, or threads where one process owns the store and changes
                                           travel in memory; 4
-  --rows N                                primary keys of the largest table; 400, or 4000 with a broker: what is written
+  --rows N                                primary keys of the largest table; 400, or 40000 with a broker: what is written
                                           seldom shows for longer that something was lost
   --seconds N                             how long they write; 10
   --writes N                              write until so many rows were written instead
@@ -136,7 +136,7 @@ impl Options {
             counted |= name == "--rows";
         }
         if options.transport.is_some() && !counted {
-            options.rows = 4000;
+            options.rows = 40_000;
         }
         if !(1..=256).contains(&options.writers) || !(1..=1_000_000_000).contains(&options.rows) {
             return Err("--writers takes 1 to 256, --rows 1 to 1000000000".into());

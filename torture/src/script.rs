@@ -43,6 +43,10 @@ pub(crate) enum Fault {
     RetireConsumer(usize),
     /// A consumer of the broker gets SIGSTOP, and SIGCONT later.
     PauseConsumer(usize, u64),
+    /// The store refuses everybody, and a consumer that waits for it with messages in its hands gets SIGKILL.
+    KillWaitingConsumer(usize, u64),
+    /// The same, but the consumer stops in good order: it gives back what it could not write.
+    RetireWaitingConsumer(usize, u64),
     /// The broker gets SIGKILL, and is started again later.
     KillBroker(u64),
     /// The broker gets SIGSTOP, and SIGKILL later: what was sent to it meanwhile is lost.
@@ -211,8 +215,8 @@ impl Drawing {
         }
         let card = self.deck.swap_remove(random.random_range(0..self.deck.len()));
         let long = random.random_range(50..900);
-        // A node of RabbitMQ takes seconds to start.
-        let start = if self.transport == Some(Transport::RabbitMq) { 7000 } else { 500 };
+        // A node of RabbitMQ takes seconds to start, and then something has to travel before the next fault.
+        let start = if self.transport == Some(Transport::RabbitMq) { 10_000 } else { 500 };
         match card {
             0 => (Fault::KillBroker(long), long + start),
             1 => (Fault::KillFrozenBroker(long), long + start),
@@ -234,6 +238,14 @@ impl Drawing {
         let long =
             if random.random_range(0..3) == 0 { random.random_range(2200..4000) } else { random.random_range(20..900) };
         match random.random_range(0..10) {
+            0..2 if self.store == StoreKind::Redis => {
+                let long = random.random_range(100..600);
+                (Fault::KillWaitingConsumer(which, long), long + 500)
+            }
+            2 if self.store == StoreKind::Redis => {
+                let long = random.random_range(100..600);
+                (Fault::RetireWaitingConsumer(which, long), long + 1500)
+            }
             0..6 => (Fault::KillConsumer(which), 500),
             6..8 => (Fault::RetireConsumer(which), 500),
             _ => (Fault::PauseConsumer(which, long), long),
@@ -289,6 +301,8 @@ impl Fault {
             Self::KillConsumer(_) => "kill -9 of a consumer",
             Self::RetireConsumer(_) => "end of a consumer",
             Self::PauseConsumer(..) => "SIGSTOP of a consumer",
+            Self::KillWaitingConsumer(..) => "kill -9 of a consumer that waits for the store",
+            Self::RetireWaitingConsumer(..) => "end of a consumer that waits for the store",
             Self::KillBroker(_) => "kill -9 of the broker",
             Self::KillFrozenBroker(_) => "kill -9 of the broker after SIGSTOP",
             Self::KillBrokerAndPublisher(..) => "kill -9 of the broker and a relay",
@@ -329,6 +343,15 @@ impl fmt::Display for Fault {
             Self::KillConsumer(which) => write!(f, "kill -9 of consumer {which}"),
             Self::RetireConsumer(which) => write!(f, "consumer {which} stops in good order"),
             Self::PauseConsumer(which, long) => write!(f, "SIGSTOP of consumer {which} for {long} ms"),
+            Self::KillWaitingConsumer(which, long) => {
+                write!(f, "the store refuses everybody for {long} ms, then kill -9 of consumer {which}")
+            }
+            Self::RetireWaitingConsumer(which, long) => {
+                write!(
+                    f,
+                    "the store refuses everybody for {long} ms, and until consumer {which} has stopped in good order"
+                )
+            }
             Self::KillBroker(long) => write!(f, "kill -9 of the broker, down for {long} ms"),
             Self::KillFrozenBroker(long) => write!(f, "SIGSTOP of the broker for {long} ms, then kill -9"),
             Self::KillBrokerAndPublisher(relay, long) => {
