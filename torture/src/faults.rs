@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use xtask::servers::{Fault as NetFault, Proxy, Redis, RedisCluster, Side};
+use xtask::servers::{Fault as NetFault, Process, Proxy, Redis, RedisCluster, Side};
 
 use crate::Outcome;
 use crate::broker::Broker;
@@ -17,6 +17,10 @@ use crate::world::{Base, Store, World};
 
 /// A node of a cluster that is silent for so long is taken for dead.
 pub(crate) const SILENCE: Duration = Duration::from_secs(2);
+
+/// So many messages travel through a broker before it is made to end, if that takes no longer than this: one that ends as
+/// soon as it has begun holds nothing that could be lost, and consumers that get nothing lose nothing.
+const TRAVEL: (u64, Duration) = (500, Duration::from_secs(15));
 
 /// Faults that happened, by their kind.
 pub(crate) type Played = Mutex<BTreeMap<&'static str, usize>>;
@@ -101,20 +105,20 @@ impl Stage<'_> {
                 ended
             }
             Fault::KillBroker(long) | Fault::RestartBroker(long) => {
-                let process = self.broker()?.process();
+                let process = self.travelled()?;
                 if matches!(fault, Fault::KillBroker(_)) { process.kill() } else { process.stop() }?;
                 thread::sleep(millis(long));
                 Ok(process.restart()?)
             }
             Fault::KillFrozenBroker(long) => {
-                let process = self.broker()?.process();
+                let process = self.travelled()?;
                 process.pause()?;
                 thread::sleep(millis(long));
                 process.kill()?;
                 Ok(process.restart()?)
             }
             Fault::KillBrokerAndPublisher(relay, long) => {
-                let process = self.broker()?.process();
+                let process = self.travelled()?;
                 process.kill()?;
                 thread::sleep(millis(long));
                 self.crew.kill(self.layout.relays + relay, || ())?;
@@ -176,6 +180,19 @@ impl Stage<'_> {
                 Base::Sqlite(_) => Err("this database has no server".into()),
             },
         }
+    }
+
+    /// The broker, once something has travelled through it.
+    fn travelled(&self) -> Outcome<&Process> {
+        let (many, long) = TRAVEL;
+        let (before, deadline) = (self.crew.told().received, Instant::now() + long);
+        while self.crew.told().received < before + many
+            && Instant::now() < deadline
+            && !self.over.load(Ordering::SeqCst)
+        {
+            thread::sleep(Duration::from_millis(20));
+        }
+        Ok(self.broker()?.process())
     }
 
     fn broker(&self) -> Outcome<&Broker> {

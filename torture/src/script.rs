@@ -215,8 +215,8 @@ impl Drawing {
         }
         let card = self.deck.swap_remove(random.random_range(0..self.deck.len()));
         let long = random.random_range(50..900);
-        // A node of RabbitMQ takes seconds to start, and then something has to travel before the next fault.
-        let start = if self.transport == Some(Transport::RabbitMq) { 10_000 } else { 500 };
+        // A node of RabbitMQ takes seconds to start.
+        let start = if self.transport == Some(Transport::RabbitMq) { 7000 } else { 500 };
         match card {
             0 => (Fault::KillBroker(long), long + start),
             1 => (Fault::KillFrozenBroker(long), long + start),
