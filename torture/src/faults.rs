@@ -88,42 +88,16 @@ impl Stage<'_> {
             Fault::KillConsumer(which) => self.crew.kill(self.layout.consumers + which, || ()),
             Fault::RetireConsumer(which) => self.crew.retire(self.layout.consumers + which, || ()),
             Fault::PauseConsumer(which, long) => self.crew.pause(self.layout.consumers + which, millis(long)),
-            Fault::KillWaitingConsumer(which, long) | Fault::RetireWaitingConsumer(which, long) => {
-                let Store::Redis(_, proxy) = &self.world.store else {
-                    return Err("there is no network before this store".into());
-                };
-                let place = self.layout.consumers + which;
-                // What is refused was not written; what is held up would be, after its sender's end.
-                proxy.set(NetFault::Refuse);
-                thread::sleep(millis(long));
-                let ended = if matches!(fault, Fault::KillWaitingConsumer(..)) {
-                    self.crew.kill(place, || proxy.heal())
-                } else {
-                    self.crew.retire(place, || proxy.heal())
-                };
-                proxy.heal();
-                ended
+            Fault::KillWaitingConsumer(which, long) => {
+                self.end_waiting(long, |whole| self.crew.kill(self.layout.consumers + which, whole))
             }
-            Fault::KillBroker(long) | Fault::RestartBroker(long) => {
-                let process = self.travelled()?;
-                if matches!(fault, Fault::KillBroker(_)) { process.kill() } else { process.stop() }?;
-                thread::sleep(millis(long));
-                Ok(process.restart()?)
+            Fault::RetireWaitingConsumer(which, long) => {
+                self.end_waiting(long, |whole| self.crew.retire(self.layout.consumers + which, whole))
             }
-            Fault::KillFrozenBroker(long) => {
-                let process = self.travelled()?;
-                process.pause()?;
-                thread::sleep(millis(long));
-                process.kill()?;
-                Ok(process.restart()?)
-            }
-            Fault::KillBrokerAndPublisher(relay, long) => {
-                let process = self.travelled()?;
-                process.kill()?;
-                thread::sleep(millis(long));
-                self.crew.kill(self.layout.relays + relay, || ())?;
-                Ok(process.restart()?)
-            }
+            Fault::KillBroker(_)
+            | Fault::RestartBroker(_)
+            | Fault::KillFrozenBroker(_)
+            | Fault::KillBrokerAndPublisher(..) => self.end_broker(fault),
             Fault::PauseBroker(long) => {
                 let process = self.broker()?.process();
                 process.pause()?;
@@ -180,6 +154,46 @@ impl Stage<'_> {
                 Base::Sqlite(_) => Err("this database has no server".into()),
             },
         }
+    }
+
+    /// Lets the broker end, once something has travelled through it, and starts it again.
+    fn end_broker(&self, fault: Fault) -> Outcome {
+        let process = self.travelled()?;
+        match fault {
+            Fault::KillFrozenBroker(long) => {
+                process.pause()?;
+                thread::sleep(millis(long));
+                process.kill()?;
+            }
+            Fault::KillBrokerAndPublisher(relay, long) => {
+                process.kill()?;
+                thread::sleep(millis(long));
+                self.crew.kill(self.layout.relays + relay, || ())?;
+            }
+            Fault::RestartBroker(long) => {
+                process.stop()?;
+                thread::sleep(millis(long));
+            }
+            Fault::KillBroker(long) => {
+                process.kill()?;
+                thread::sleep(millis(long));
+            }
+            _ => return Err("this does not end a broker".into()),
+        }
+        Ok(process.restart()?)
+    }
+
+    /// Lets a consumer end while the store refuses everybody; what is done once it has ended makes the store whole.
+    fn end_waiting(&self, long: u64, end: impl FnOnce(&dyn Fn()) -> Outcome) -> Outcome {
+        let Store::Redis(_, proxy) = &self.world.store else {
+            return Err("there is no network before this store".into());
+        };
+        // What is refused was not written; what is held up would be, after its sender's end.
+        proxy.set(NetFault::Refuse);
+        thread::sleep(millis(long));
+        let ended = end(&|| proxy.heal());
+        proxy.heal();
+        ended
     }
 
     /// The broker, once something has travelled through it.
