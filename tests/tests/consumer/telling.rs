@@ -53,7 +53,7 @@ impl Broker for Named {
         };
         let answer = |message: &Message| {
             if unwanted(message) {
-                return Err(Error::new(ErrorKind::Unavailable, "no queue wants it"));
+                return Err(Error::new(ErrorKind::Unavailable, format!("the {} has no queue for it", self.name)));
             }
             self.broker.publish(std::slice::from_ref(message)).remove(0)
         };
@@ -113,7 +113,7 @@ fn what_is_not_taken_is_an_outage_while_other_changes_are() {
         others == 28
     });
     let health = app.kv.health(LONG);
-    assert!(health.pipeline.brokers[0].failing && health.to_string().contains("no queue wants it"), "{health}");
+    assert!(health.pipeline.brokers[0].failing && health.to_string().contains("has no queue for it"), "{health}");
     assert_eq!(log.lines(&["`broker of some` takes changes again"]), [""; 0]);
 }
 
@@ -186,13 +186,12 @@ fn a_row_that_is_too_large_is_told_at_the_end() {
 #[test]
 fn who_has_shut_it_down_is_not_told_again() {
     let log = of_operators();
-    let named = Named::new("broker of the end");
-    named.broker.set_up(false);
+    let named = Named { unwanted: "poison", ..Named::new("broker of the end") };
     let mut app = App::publishing(named);
-    app.insert(&user(1, "a", "ann"));
+    app.insert(&user(1, "a", "poison"));
     until("it is noticed", || app.kv.health(LONG).pipeline.brokers[0].failing);
     let ended = app.kv.shutdown(SHORT);
-    assert!(!ended.is_clean(), "{ended}");
+    assert!(!ended.is_clean() && ended.to_string().contains("broker of the end"), "{ended}");
     drop(app);
     assert_eq!(log.lines(&["kvsync was dropped", "broker of the end"]), [""; 0]);
 }

@@ -333,7 +333,7 @@ pub(super) fn a_stream_or_queue_that_is_removed_is_made_again() -> Tested {
             answers.iter().all(Result::is_ok) && queue.receive(1, MOMENT).is_ok_and(|taken| !taken.is_empty())
         });
     }
-    for removed in ["the queue one of the stream kvsync was removed", "the stream kvsync was removed"] {
+    for removed in ["=the queue one of the stream kvsync was removed", "=the stream kvsync was removed"] {
         assert!(!log.lines(&[removed, "repair"]).is_empty(), "{}", log.text());
     }
     Ok(())
@@ -410,6 +410,15 @@ pub(super) fn tls_with_an_authority_of_ones_own() -> Tested {
     publishing(&broker)?;
     assert_eq!(drain(&queue, 1)?.len(), 1);
     refused(publishing(&hasty(&server).broker()?), ErrorKind::Config, "certificate");
+    Ok(())
+}
+
+/// Whether nobody listens or a network is cut is in what the system said.
+pub(super) fn a_server_that_is_not_there_is_told_with_the_cause() -> Tested {
+    let port = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let broker = NatsBroker::builder([format!("nats://127.0.0.1:{port}")]).broker()?;
+    let health = broker.health(LONG);
+    assert!(health.status == Status::Down && health.to_string().contains("refused"), "{health}");
     Ok(())
 }
 

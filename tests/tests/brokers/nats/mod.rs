@@ -63,6 +63,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         checks::a_dead_letter_that_cannot_be_kept_is_no_end_of_its_message,
         checks::a_publisher_makes_the_queues_that_it_names,
         checks::a_queue_of_one_table_gets_no_other_and_holds_back_no_other,
+        checks::a_server_that_is_not_there_is_told_with_the_cause,
         checks::a_server_without_jetstream_is_told,
         checks::a_stream_in_which_messages_are_lost_is_refused,
         checks::a_stream_or_queue_that_is_removed_is_made_again,
