@@ -326,6 +326,32 @@ fn a_redis_that_takes_nothing_makes_no_dead_letters() -> Tested {
     Ok(())
 }
 
+/// A right for the keys of one table is missing.
+#[test]
+fn a_redis_that_takes_no_users_makes_no_dead_letters() -> Tested {
+    let acl = AclUser { name: "app".into(), password: "pw".into(), keys: "kvsync:*".into() };
+    let server = Redis::start(RedisOptions { user: Some(acl), ..RedisOptions::default() })?;
+    let store = kvsync_tests::redis::patient([server.url()]).connect()?;
+    let broker = MemoryBroker::new();
+    let queue = broker.queue("all");
+    let mut app = App::publishing(broker);
+    server.cli(&["ACL", "SETUSER", "app", "resetkeys", "~kvsync:!*"])?;
+    let consumer = consumer(&queue, store.clone(), |builder| builder);
+    (0..5).for_each(|id| app.insert(&user(id, &format!("e{id}"), "ann")));
+    app.flush();
+    let told =
+        |detail: &String| detail.starts_with("the store refuses changes of `users`") && detail.contains("NOPERM");
+    until("health names the table", || consumer.health(LONG).details.iter().any(told));
+    until("each was tried often", || consumer.health(LONG).again > 50);
+    assert_eq!(queue.dead_letters(), []);
+    server.cli(&["ACL", "SETUSER", "app", "~kvsync:*"])?;
+    consumer.drain(LONG)?;
+    let kv = reader(store);
+    assert!((0..5).all(|id| User::fetch_by_id(&kv, id).unwrap().is_some()));
+    assert_eq!(queue.dead_letters(), []);
+    Ok(())
+}
+
 /// A value of another program under one of the keys is of one message alone.
 #[test]
 fn a_key_of_another_type_is_a_dead_letter_at_once() -> Tested {

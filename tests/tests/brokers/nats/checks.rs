@@ -123,6 +123,27 @@ pub(super) fn dead_letters_are_delivered_again_to_their_own_queue_alone() -> Tes
     Ok(())
 }
 
+/// Whoever comes second finds letters gone, and is no worse off for it.
+pub(super) fn two_that_deliver_dead_letters_again_are_not_in_each_others_way() -> Tested {
+    let server = server()?;
+    let builder = patient(&server);
+    let (broker, one, same) = (builder.broker()?, builder.queue("one")?, builder.queue("one")?);
+    let sent: Vec<Message> = (0..50).map(|number| message("users", &format!("row {number}"))).collect();
+    publish(&broker, &sent)?;
+    take(&one, 50)?.into_iter().for_each(|arrival| arrival.dead("by hand"));
+    until("all are dead", || one.backlog().is_ok_and(|left| left.dead == 50));
+    let counts = std::thread::scope(|scope| {
+        let threads = [&one, &same].map(|queue| scope.spawn(|| queue.redrive(100)));
+        threads.map(|thread| thread.join().unwrap())
+    });
+    let [first, second] = counts;
+    assert!(first? + second? >= 50);
+    assert_eq!(one.backlog()?.dead, 0);
+    let all: BTreeSet<Bytes> = sent.iter().map(|message| message.body.clone()).collect();
+    assert_eq!(drain(&one, 50)?, all);
+    Ok(())
+}
+
 pub(super) fn what_nobody_would_receive_is_not_confirmed() -> Tested {
     let server = server()?;
     let builder = hasty(&server);
@@ -282,21 +303,27 @@ pub(super) fn a_dead_letter_says_what_it_was() -> Tested {
 }
 
 pub(super) fn a_dead_letter_that_cannot_be_kept_is_no_end_of_its_message() -> Tested {
-    let server = server()?;
+    let (log, server) = (log::of_operators(), server()?);
     let full = r#"{"name":"kvsync-dead","subjects":["kvsync.dead.*.*.*"],"retention":"limits","storage":"file",
         "num_replicas":1,"max_msgs":1,"discard":"new"}"#;
     api(server.port(), "STREAM.CREATE.kvsync-dead", full)?;
     let builder = patient(&server);
-    let (broker, queue) = (builder.broker()?, builder.queue("one")?);
+    let (broker, queue) = (builder.broker()?, builder.queue("unkept")?);
     publish(&broker, &[message("users", "one"), message("users", "two")])?;
     for arrival in take(&queue, 2)? {
         arrival.dead("unknown");
     }
+    let told = || queue.health(LONG).details.iter().any(|detail| detail.starts_with("dead letters cannot be kept: "));
+    until("health says so", told);
     let again = take(&queue, 1)?.remove(0);
     assert!(again.redelivered() > 0 && count(server.port(), "kvsync-dead")? == 1);
     api(server.port(), "STREAM.DELETE.kvsync-dead", "")?;
     again.dead("unknown");
     until("it is kept when there is room", || count(server.port(), "kvsync-dead").is_ok_and(|count| count == 1));
+    until("health says no more", || !told());
+    for (level, words) in [("WARN", "queue unkept cannot be kept"), ("INFO", "queue unkept are kept again")] {
+        assert_eq!(log.lines(&[level, words]).len(), 1, "{level} {words}");
+    }
     Ok(())
 }
 

@@ -73,6 +73,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         checks::nothing_is_lost_and_nothing_stays_when_servers_are_killed,
         checks::nothing_is_made_where_it_is_only_checked,
         checks::rights_are_as_documented_and_the_lack_of_them_is_told,
+        checks::two_that_deliver_dead_letters_again_are_not_in_each_others_way,
         checks::tls_with_an_authority_of_ones_own,
         checks::what_cannot_be_a_name_is_refused_at_once,
         checks::what_nobody_would_receive_is_not_confirmed,
