@@ -40,7 +40,7 @@ impl Log {
         self.text.lock().clone()
     }
 
-    fn line(&self, level: &Level, record: impl FnOnce(&mut Fields<'_>)) {
+    fn line(&self, level: Level, record: impl FnOnce(&mut Fields<'_>)) {
         let mut text = self.text.lock();
         text.push_str(level.as_str());
         record(&mut Fields(&mut text));
@@ -54,18 +54,18 @@ impl tracing::Subscriber for Log {
     }
 
     fn new_span(&self, attributes: &span::Attributes<'_>) -> span::Id {
-        self.line(attributes.metadata().level(), |fields| attributes.record(fields));
+        self.line(*attributes.metadata().level(), |fields| attributes.record(fields));
         span::Id::from_u64(1)
     }
 
     fn record(&self, _: &span::Id, values: &span::Record<'_>) {
-        self.line(&Level::TRACE, |fields| values.record(fields));
+        self.line(Level::TRACE, |fields| values.record(fields));
     }
 
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
 
     fn event(&self, event: &tracing::Event<'_>) {
-        self.line(event.metadata().level(), |fields| event.record(fields));
+        self.line(*event.metadata().level(), |fields| event.record(fields));
     }
 
     fn enter(&self, _: &span::Id) {}
