@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use xtask::servers::{Fault as NetFault, Process, Proxy, Redis, RedisCluster, Side};
+use xtask::servers::{Fault as NetFault, Proxy, Redis, RedisCluster, Side};
 
 use crate::Outcome;
 use crate::broker::Broker;
@@ -18,9 +18,10 @@ use crate::world::{Base, Store, World};
 /// A node of a cluster that is silent for so long is taken for dead.
 pub(crate) const SILENCE: Duration = Duration::from_secs(2);
 
-/// So many messages travel through a broker before it is made to end, if that takes no longer than this: one that ends as
-/// soon as it has begun holds nothing that could be lost, and consumers that get nothing lose nothing.
+/// So many messages travel through a broker before it, or a consumer that waits, is made to end, if that takes no longer
+/// than this: who holds nothing loses nothing.
 const TRAVEL: (u64, Duration) = (500, Duration::from_secs(15));
+const TRAVEL_TO_CONSUMERS: (u64, Duration) = (50, Duration::from_secs(3));
 
 /// Faults that happened, by their kind.
 pub(crate) type Played = Mutex<BTreeMap<&'static str, usize>>;
@@ -158,7 +159,8 @@ impl Stage<'_> {
 
     /// Lets the broker end, once something has travelled through it, and starts it again.
     fn end_broker(&self, fault: Fault) -> Outcome {
-        let process = self.travelled()?;
+        self.travel(TRAVEL);
+        let process = self.broker()?.process();
         match fault {
             Fault::KillFrozenBroker(long) => {
                 process.pause()?;
@@ -188,6 +190,7 @@ impl Stage<'_> {
         let Store::Redis(_, proxy) = &self.world.store else {
             return Err("there is no network before this store".into());
         };
+        self.travel(TRAVEL_TO_CONSUMERS);
         // What is refused was not written; what is held up would be, after its sender's end.
         proxy.set(NetFault::Refuse);
         thread::sleep(millis(long));
@@ -196,9 +199,8 @@ impl Stage<'_> {
         ended
     }
 
-    /// The broker, once something has travelled through it.
-    fn travelled(&self) -> Outcome<&Process> {
-        let (many, long) = TRAVEL;
+    /// Waits until something has travelled through the broker.
+    fn travel(&self, (many, long): (u64, Duration)) {
         let (before, deadline) = (self.crew.told().received, Instant::now() + long);
         while self.crew.told().received < before + many
             && Instant::now() < deadline
@@ -206,7 +208,6 @@ impl Stage<'_> {
         {
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(self.broker()?.process())
     }
 
     fn broker(&self) -> Outcome<&Broker> {

@@ -242,7 +242,7 @@ impl Drawing {
                 let long = random.random_range(100..600);
                 (Fault::KillWaitingConsumer(which, long), long + 500)
             }
-            2 if self.store == StoreKind::Redis => {
+            2..4 if self.store == StoreKind::Redis => {
                 let long = random.random_range(100..600);
                 (Fault::RetireWaitingConsumer(which, long), long + 1500)
             }
