@@ -145,6 +145,8 @@
 mod broker;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(any(feature = "nats", feature = "rabbitmq"))]
+mod inbox;
 mod memory;
 pub mod message;
 #[cfg(feature = "nats")]

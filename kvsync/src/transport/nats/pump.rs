@@ -19,12 +19,12 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, interval, sleep, sleep_until, timeout};
 
 use super::builder::Timing;
-use super::queue::{Basket, Fresh};
 use super::redrive::ONLY;
 use super::session::Session;
 use super::{CONTENT_TYPE, dead, of_all, sweep};
-use crate::error::{Error, ErrorKind, Result, failure_text};
+use crate::error::{Error, ErrorKind, Result};
 use crate::nats::Link;
+use crate::transport::inbox::{Arrived, Inbox};
 
 /// How long one question for messages is open.
 const OPEN: Duration = Duration::from_secs(20);
@@ -81,7 +81,7 @@ enum Beside {
 pub(super) struct Pump {
     session: Arc<Session>,
     queue: String,
-    basket: Arc<Basket>,
+    inbox: Arc<Inbox>,
     commands: mpsc::UnboundedReceiver<Command>,
     prefetch: usize,
     timeout: Duration,
@@ -101,14 +101,14 @@ impl Pump {
     pub(super) fn new(
         session: Arc<Session>,
         queue: String,
-        basket: Arc<Basket>,
+        inbox: Arc<Inbox>,
         commands: mpsc::UnboundedReceiver<Command>,
         timing: &Timing,
     ) -> Self {
         Self {
             session,
             queue,
-            basket,
+            inbox,
             commands,
             prefetch: timing.prefetch,
             timeout: timing.publish,
@@ -133,7 +133,7 @@ impl Pump {
             };
             let failed = match found {
                 Ok((link, ack_wait)) => {
-                    self.basket.fail(None);
+                    self.inbox.trouble(None);
                     pause = PAUSES.0;
                     first.take();
                     match self.serve(link, ack_wait, &mut stop).await {
@@ -145,7 +145,7 @@ impl Pump {
             };
             // Whoever asks for messages is told, and says so once.
             tracing::debug!(error = %failed, "the queue {} cannot be received from; it is tried again", self.queue);
-            self.basket.fail(Some(failed));
+            self.inbox.trouble(Some(failed));
             first.take();
             tokio::select! {
                 word = &mut stop => return self.farewell(word.ok(), None).await,
@@ -161,19 +161,19 @@ impl Pump {
         let ends = self.session.topology.ends(&self.queue);
         // Rights may be taken away later: who cannot tell how messages ended would get them for ever.
         let mut cut = select(link.cut(&next).boxed(), link.cut_below(&ends).boxed());
-        let inbox = link.nats.new_inbox();
-        let subscribed = link.nats.subscribe(inbox.clone()).await;
+        let answers = link.nats.new_inbox();
+        let subscribed = link.nats.subscribe(answers.clone()).await;
         let mut messages = subscribed.map_err(|error| lost(&self.queue).with_source(error))?;
         let (mut open, mut heard) = (0_usize, Instant::now());
         let third = ack_wait / 3;
         let (mut extend, mut sweep) = (interval(third.max(Duration::from_millis(1))), interval(SWEEP));
-        let basket = Arc::clone(&self.basket);
+        let inbox = Arc::clone(&self.inbox);
         loop {
             self.tell(link).await;
             let room = self.room();
             if open == 0 && room > 0 {
                 let question = question(room);
-                if link.nats.publish_with_reply(next.clone(), inbox.clone(), question).await.is_ok() {
+                if link.nats.publish_with_reply(next.clone(), answers.clone(), question).await.is_ok() {
                     (open, heard) = (room, Instant::now());
                 }
             }
@@ -194,7 +194,7 @@ impl Pump {
                     open = self.hear(message, &mut messages, open)?;
                 }
                 Some(ended) = self.beside.next() => self.note(ended),
-                () = basket.wanted.notified() => {}
+                () = inbox.wanted() => {}
                 _ = extend.tick() => self.extend(third),
                 _ = sweep.tick(), if self.sweeps > 0 && !self.sweeping => self.sweep(),
                 () = sleep_until(heard + HEARTBEAT * 3), if open > 0 => return Err(lost(&self.queue)),
@@ -206,8 +206,8 @@ impl Pump {
     fn room(&self) -> usize {
         let room = self.prefetch.saturating_sub(self.held.len());
         // Many at a time, or whatever there is room for when somebody waits.
-        let worth = room >= self.prefetch.div_ceil(4) && self.basket.was_asked();
-        if worth || self.basket.is_wanting() { room } else { 0 }
+        let worth = room >= self.prefetch.div_ceil(4) && self.inbox.was_asked();
+        if worth || self.inbox.is_wanting() { room } else { 0 }
     }
 
     /// Takes what has arrived. Returns for how many more the question is open.
@@ -232,7 +232,7 @@ impl Pump {
             next = if arrived.len() < AT_ONCE { more.next().now_or_never().flatten() } else { None };
         }
         if !arrived.is_empty() {
-            self.basket.put(arrived);
+            self.inbox.put(arrived);
         }
         failed.map_or(Ok(open), Err)
     }
@@ -245,10 +245,10 @@ impl Pump {
                 arrived.extend(self.hold(message));
             }
         }
-        self.basket.put(arrived);
+        self.inbox.put(arrived);
     }
 
-    fn hold(&mut self, message: Message) -> Option<Fresh> {
+    fn hold(&mut self, message: Message) -> Option<Arrived> {
         let reply = message.reply?;
         let place = place(&reply)?;
         let only = message.headers.as_ref().and_then(|headers| headers.get(ONLY));
@@ -260,7 +260,7 @@ impl Pump {
         self.tags += 1;
         let tag = self.tags;
         let header = |name: &str| message.headers.as_ref()?.get(name).map(|value| value.as_str().to_owned());
-        let fresh = Fresh {
+        let arrived = Arrived {
             tag,
             body: message.payload.clone(),
             content_type: header(CONTENT_TYPE),
@@ -269,7 +269,7 @@ impl Pump {
         };
         let (subject, headers, body) = (message.subject, message.headers, message.payload);
         self.held.insert(tag, Held { subject, headers, body, reply, place, since: Instant::now() });
-        Some(fresh)
+        Some(arrived)
     }
 
     fn obey(&mut self, command: Command) {
@@ -305,23 +305,14 @@ impl Pump {
     fn note(&mut self, ended: Beside) {
         match ended {
             Beside::Buried(tag, Ok(())) => {
-                if self.basket.keep(None) {
-                    tracing::info!("dead letters of the queue {} are kept again", self.queue);
-                }
+                self.inbox.kept(Ok(()));
                 if let Some(held) = self.held.remove(&tag) {
                     self.words.push_back((held.reply, AckKind::Term));
                 }
                 self.sweeps = SWEEPS;
             }
             Beside::Buried(tag, Err(error)) => {
-                let text = failure_text(&error);
-                if self.basket.keep(Some(error)) {
-                    tracing::warn!(
-                        error = text,
-                        "dead letters of the queue {} cannot be kept; they come again",
-                        self.queue
-                    );
-                }
+                self.inbox.kept(Err(error));
                 self.again(tag, BURIED_LATER);
             }
             Beside::Swept(outcome) => {
@@ -363,7 +354,7 @@ impl Pump {
 
     /// Gives back what is held, and says so.
     async fn farewell(mut self, told: Option<oneshot::Sender<()>>, link: Option<&Link>) {
-        self.basket.close();
+        self.inbox.close();
         let Some(link) = link else { return };
         self.tell(link).await;
         let patience = self.timeout;

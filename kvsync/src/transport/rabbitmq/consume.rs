@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -18,8 +18,9 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use super::aside::{Aside, Kept};
 use super::error::interrupted;
 use super::link::Link;
-use super::subscription::{Arrived, Inbox, Word};
+use super::subscription::Word;
 use crate::error::{Error, ErrorKind, Result};
+use crate::transport::inbox::{Arrived, Inbox};
 
 /// How long to wait before a dead letter is given back that could not be kept.
 const PUT_BACK: Duration = Duration::from_secs(1);
@@ -35,6 +36,8 @@ pub(super) struct Task {
     link: Arc<Link>,
     queue: String,
     inbox: Arc<Inbox>,
+    /// How many are open, for those who ask.
+    count: Arc<AtomicU64>,
     aside: Arc<Aside>,
     /// Tags up to here are of channels that are gone: the server delivers again what they were.
     base: u64,
@@ -60,10 +63,16 @@ enum End {
 }
 
 impl Task {
-    pub(super) fn new(link: Arc<Link>, queue: &str, inbox: Arc<Inbox>, aside: Arc<Aside>) -> Self {
+    pub(super) fn new(
+        link: Arc<Link>,
+        queue: &str,
+        inbox: Arc<Inbox>,
+        count: Arc<AtomicU64>,
+        aside: Arc<Aside>,
+    ) -> Self {
         let queue = queue.to_owned();
         let (open, waiting, moving) = (BTreeMap::new(), BTreeSet::new(), JoinSet::new());
-        Self { link, queue, inbox, aside, base: 0, highest: 0, open, waiting, moving }
+        Self { link, queue, inbox, count, aside, base: 0, highest: 0, open, waiting, moving }
     }
 
     /// Runs until it is told to close, or nobody is left who could tell.
@@ -74,7 +83,7 @@ impl Task {
         loop {
             let end = match self.consume().await {
                 Ok((connection, channel, consumer)) => {
-                    self.inbox.well();
+                    self.inbox.trouble(None);
                     let end = self.flow(&channel, consumer, &mut words).await;
                     match &end {
                         End::Lost(_) => self.link.renew(&connection).await,
@@ -97,7 +106,8 @@ impl Task {
                 End::Lost(error) => {
                     // Whoever asks for messages is told, and says so once.
                     tracing::debug!(queue = %self.queue, %error, "nothing is received; trying again");
-                    self.inbox.trouble(error);
+                    self.inbox.forget();
+                    self.inbox.trouble(Some(error));
                     // What is wrong may be the topology.
                     self.link.look_again().await;
                     if let Some(told) = self.pause(&mut words).await {
@@ -112,20 +122,19 @@ impl Task {
     /// `Some` when told to close.
     async fn stand_by(&self, words: &mut mpsc::UnboundedReceiver<Word>) -> Option<Told> {
         loop {
-            let word = if let Err(error) = self.link.connection().await {
-                self.inbox.trouble(error);
-                let Ok(word) = timeout_at(self.link.next().await, words.recv()).await else { continue };
-                word
-            } else {
-                self.inbox.well();
-                words.recv().await
-            };
-            return match word {
-                None => Some(None),
-                Some(Word::Close(told)) => Some(told),
-                // Nothing was taken yet that another word could be of.
-                Some(_) => None,
-            };
+            let failure = self.link.connection().await.err();
+            let again = if failure.is_some() { Some(self.link.next().await) } else { None };
+            self.inbox.trouble(failure);
+            tokio::select! {
+                word = words.recv() => match word {
+                    None => return Some(None),
+                    Some(Word::Close(told)) => return Some(told),
+                    // Nothing was taken yet that another word could be of.
+                    Some(_) => {}
+                },
+                () = self.inbox.wanted() => return None,
+                () = sleep_until(again.unwrap_or_else(Instant::now)), if again.is_some() => {}
+            }
         }
     }
 
@@ -229,20 +238,20 @@ impl Task {
     }
 
     fn count(&self) {
-        self.inbox.open.store(u64::try_from(self.open.len()).unwrap_or(u64::MAX), Ordering::Release);
+        self.count.store(u64::try_from(self.open.len()).unwrap_or(u64::MAX), Ordering::Release);
     }
 
     fn arrived(&mut self, delivery: Delivery) {
         let number = delivery.delivery_tag;
         let kept = Kept::new(delivery);
         self.highest = self.highest.max(number);
-        self.inbox.put(Arrived {
+        self.inbox.put([Arrived {
             tag: self.base + number,
             body: kept.body.clone(),
             content_type: kept.content_type.clone(),
             id: kept.id(),
             redelivered: kept.redelivered,
-        });
+        }]);
         self.open.insert(number, kept);
     }
 
@@ -263,7 +272,6 @@ impl Task {
                     }
                 }
                 Word::Dead(tag, reason) => self.put_aside(tag, reason),
-                Word::Wanted => {}
                 Word::Close(told) => {
                     close = Some(told);
                     break;
@@ -337,13 +345,7 @@ impl Task {
         // One that panicked stays open, and comes back when the channel ends.
         let Ok((tag, moved)) = moved else { return Ok(()) };
         let kept = moved.is_ok();
-        match (self.inbox.kept(moved), kept) {
-            (Some(error), false) => tracing::warn!(
-                queue = %self.queue, error, "dead letters cannot be kept; they are held, and delivered again"
-            ),
-            (Some(_), true) => tracing::info!(queue = %self.queue, "dead letters are kept again"),
-            (None, _) => {}
-        }
+        self.inbox.kept(moved);
         match self.number(tag) {
             Some(number) if kept => self.acknowledge(channel, vec![number]).await,
             Some(number) if self.open.remove(&number).is_some() => self.give_back(channel, number).await,
