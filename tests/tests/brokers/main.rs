@@ -5,6 +5,7 @@
 mod broken;
 mod nats;
 mod rabbitmq;
+mod taker;
 
 use std::sync::Arc;
 

@@ -321,8 +321,9 @@ pub(super) fn a_dead_letter_that_cannot_be_kept_is_no_end_of_its_message() -> Te
     again.dead("unknown");
     until("it is kept when there is room", || count(server.port(), "kvsync-dead").is_ok_and(|count| count == 1));
     until("health says no more", || !told());
-    for (level, words) in [("WARN", "queue unkept cannot be kept"), ("INFO", "queue unkept are kept again")] {
-        assert_eq!(log.lines(&[level, words]).len(), 1, "{level} {words}");
+    for (level, words) in [("WARN", "cannot be kept"), ("INFO", "are kept again")] {
+        let told = log.lines(&[level, "dead letters of nats queue unkept", words]);
+        assert_eq!(told.len(), 1, "{level} {words}: {told:?}");
     }
     Ok(())
 }

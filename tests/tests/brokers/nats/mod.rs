@@ -6,12 +6,9 @@ mod limits;
 mod outages;
 
 use std::fmt;
-use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
-use std::{env, thread};
 
 use bytes::Bytes;
 use kvsync::transport::conformance::{Dead, Harness, Own, Topic};
@@ -22,6 +19,8 @@ use kvsync_tests::servers::{Nats, NatsOptions};
 use kvsync_tests::wait::LONG;
 use kvsync_tests::{Tested, env as servers_env};
 use libtest_mimic::{Failed, Trial};
+
+use crate::taker::{is_child, taken_and_killed};
 
 /// Says to this program that it is the consumer who is killed: where it connects, and how much it takes.
 const CHILD: &str = "KVSYNC_BROKERS_NATS_CHILD";
@@ -185,32 +184,13 @@ impl Topic for Place {
     }
 
     fn taken_and_killed(&self, most: usize) -> Option<Vec<Bytes>> {
-        let words = format!("{} {} {most}", self.url, self.name);
-        let mut command = Command::new(env::current_exe().unwrap());
-        let mut child = command.env(CHILD, words).stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(child.stdout.take().unwrap()).lines().take(most);
-        let took = lines.map(|line| Bytes::from(line.unwrap())).collect();
-        child.kill().unwrap();
-        child.wait().unwrap();
-        Some(took)
+        Some(taken_and_killed(CHILD, &self.url, &self.name, most))
     }
 }
 
-/// Takes what it was told to, says what, and waits to be killed; `false` in the process of the tests.
+/// Whether this is the consumer who is killed.
 pub(crate) fn child() -> bool {
-    let Ok(words) = env::var(CHILD) else { return false };
-    let [url, name, most] = words.split(' ').collect::<Vec<_>>()[..] else { panic!("{words}") };
-    let queue = builder(url, name).queue(QUEUE).unwrap();
-    let (mut held, most): (Vec<_>, usize) = (Vec::new(), most.parse().unwrap());
-    while held.len() < most {
-        held.extend(queue.receive(most - held.len(), LONG).unwrap());
-    }
-    for arrival in &held {
-        println!("{}", std::str::from_utf8(arrival.body()).unwrap());
-    }
-    loop {
-        thread::park();
-    }
+    is_child(CHILD, |url, name| Box::new(builder(url, name).queue(QUEUE).unwrap()))
 }
 
 impl Own for Node {
