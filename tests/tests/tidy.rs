@@ -48,7 +48,7 @@ const STRANGERS: &[(&str, &str)] = &[
 const NO_STORES: &[&str] = &["mod", "conformance", "data", "layer", "ordered", "steps"];
 
 /// What is no transport to elsewhere among the parts of `transport`; these never name each other.
-const NO_TRANSPORTS: &[&str] = &["mod", "broker", "conformance", "memory", "message", "outbox", "queue"];
+const NO_TRANSPORTS: &[&str] = &["mod", "broker", "conformance", "inbox", "memory", "message", "outbox", "queue"];
 
 /// A vendor's crate is named in its own place only. The crates that the feature of a store or a transport turns on are
 /// named in the folders of that name, without a line here: the store's, the transport's, and what the two share.
@@ -57,6 +57,7 @@ const VENDORS: &[(&str, &str)] = &[
     ("metrics", "consumer"),
     ("moka", "store/layer"),
     ("tokio", "bridge"),
+    ("tokio", "transport/inbox"),
     ("diesel", "capture"),
     ("bson", "codec"),
     ("serde_json", "codec"),
