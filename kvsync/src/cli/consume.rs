@@ -26,8 +26,8 @@ const GLANCE: Duration = Duration::from_secs(1);
 /// The pauses between attempts to begin.
 const PAUSES: Backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(10) };
 
-/// Runs a consumer until SIGTERM or Ctrl-C, then finishes what it holds and gives back the rest. A second signal ends
-/// the program at once, which loses nothing either.
+/// Runs a consumer until SIGTERM or Ctrl-C, then finishes what it holds and gives back the rest. A second signal,
+/// a second later or more, ends the program at once, which loses nothing either.
 ///
 /// ```no_run
 /// use std::process::ExitCode;
@@ -61,10 +61,11 @@ const PAUSES: Backoff = Backoff { min: Duration::from_millis(500), max: Duration
 ///
 /// **A store or a broker that is away at the start** is waited for: `build` is called again, with pauses of up to ten
 /// seconds, while its error says that a retry helps, and the reason is told as often as progress is. Those that are not
-/// there to stay (`--drain`, `--dead`, `--redrive`) end with code 2 instead.
+/// there to stay end with code 2 instead: `--dead` and `--redrive` at once, `--drain` when nobody has answered for as long
+/// as `--deadline`.
 ///
-/// Exit codes: 0, it ended in good order; 1, it did, and there were dead letters, or something was left to be
-/// delivered again; 2, it could not begin, or was told to stop before it could.
+/// Exit codes: 0, it ended in good order, which what it gave back is part of; 1, it did, and there were dead letters, or
+/// something was still held at the deadline; 2, it could not begin, or empty the queue, or was told to stop before.
 pub fn consume<E>(build: impl FnMut() -> Result<ConsumerBuilder, E>) -> ExitCode
 where
     E: Into<Box<dyn StdError + Send + Sync>>,
@@ -100,7 +101,7 @@ pub struct Consume {
     /// How often it is told how the consumer is, where that is not a terminal
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
     every: Duration,
-    /// How long what is held may take at the end
+    /// How long what is held may take at the end, and how long `--drain` waits for a store or a broker that is away
     #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds, allow_negative_numbers = true)]
     deadline: Duration,
     /// Write a JSON document a line
@@ -204,12 +205,19 @@ impl Consume {
         let mut bar = Bar::new(shown);
         let every = if shown { GLANCE } else { self.every.max(TURN) };
         let mut told = Instant::now();
-        let mut failure = None;
-        while !Interrupt::came() {
+        let (mut failure, mut fails) = (None, None::<Instant>);
+        while !Interrupt::came() && fails.is_none_or(|since| since.elapsed() < self.deadline) {
             if self.drain {
                 match consumer.drain(TURN) {
-                    Ok(()) => break,
-                    Err(error) => failure = Some(error),
+                    Ok(()) => {
+                        failure = None;
+                        break;
+                    }
+                    Err(error) => {
+                        // A cause is of a store or a broker; without one there is still something in the queue.
+                        fails = error.source().and(fails.or_else(|| Some(Instant::now())));
+                        failure = Some(error);
+                    }
                 }
             } else {
                 thread::sleep(TURN);
@@ -221,7 +229,6 @@ impl Consume {
         }
         let ended = consumer.shutdown(self.deadline);
         drop(bar);
-        let failure = failure.filter(|_| self.drain && Interrupt::came());
         self.end(&ended, redriven, failure)
     }
 

@@ -142,8 +142,8 @@ impl fmt::Display for ConsumerHealth {
         if let Some(lag) = self.lag {
             write!(f, ", lag {lag:.1?}")?;
         }
-        if let Some(Backlog { waiting, .. }) = self.backlog {
-            write!(f, ", {waiting} waiting")?;
+        if let Some(Backlog { waiting, taken, .. }) = self.backlog {
+            write!(f, ", {waiting} waiting, {taken} taken")?;
         }
         self.details.iter().try_for_each(|detail| write!(f, "\n  {detail}"))
     }

@@ -33,7 +33,7 @@
 //! | a hook fails or panics | it is delivered again after a pause, and every hook of it is called again; after [`attempts`](ConsumerBuilder::attempts) it is a dead letter |
 //! | it is damaged, foreign, or of a format that this version does not read | a dead letter |
 //! | the store refuses this one, and takes others: a right for its table is missing | it is delivered again after a pause, until somebody has mended that; readers of its row are sent to the database, and [`health`](Consumer::health) names the table |
-//! | a value of another type stands under one of its keys, or it is larger than the store takes | a dead letter; readers of its row are sent to the database |
+//! | a value of another type stands under one of its keys, or it is larger than the store takes | a dead letter; readers of its row are sent to the database, and of a key with another type are told an error |
 //! | its row has other fields than the hook's model, or another codec | a dead letter, and the store has it |
 //! | it was captured longer ago than half of [`Retention::dead`](crate::worker::Retention) | a dead letter: what would refuse it, if it is outdated, may have been forgotten |
 //! | it is of an epoch before the store's | a dead letter: it is from before the database was restored |

@@ -109,8 +109,8 @@
 //! What is committed waits, in the outbox or in memory. The log has a warning when that begins, with the broker, the cause
 //! and where changes wait meanwhile, and a line when it is over, with how long it was; neither for each attempt, and
 //! no more than one warning a minute. [`health`](crate::KvSync::health) is degraded, never down: what commits is of use.
-//! [`flush`](crate::KvSync::flush) fails with the broker's name, and its last error as the source. The client library of
-//! RabbitMQ logs each attempt as an error by itself: filter it (`lapin=off`).
+//! [`flush`](crate::KvSync::flush) fails with the broker's name, and its last error as the source. The client libraries
+//! log each attempt as an error by themselves: filter them (`lapin=off`, `async_nats=off`).
 //!
 //! # Several stores
 //!

@@ -40,6 +40,9 @@ fn build() -> Result<ConsumerBuilder, Failure> {
     if env::var_os("CONSUMER_DEAD").is_some() {
         queue.receive(3, Duration::ZERO)?.into_iter().for_each(|arrival| arrival.dead("by hand"));
     }
+    if env::var_os("CONSUMER_AWAY").is_some() {
+        broker.set_up(false);
+    }
     let builder = Consumer::builder().subscription(queue).store(EmbeddedStore::open(env::var("CONSUMER_STORE")?)?);
     Ok(match env::var_os("CONSUMER_STUCK") {
         Some(_) => builder.on_change::<User>(|_| {

@@ -136,6 +136,15 @@ fn it_lists_dead_letters() {
 }
 
 #[test]
+fn it_does_not_drain_a_queue_for_ever_of_which_nobody_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let ended = program(&dir, &["--drain", "--deadline", "0.5"]).env("CONSUMER_AWAY", "1").output().unwrap();
+    assert_eq!(ended.status.code(), Some(2));
+    let told = String::from_utf8(ended.stderr).unwrap();
+    assert!(told.contains("error: ") && told.contains("is not empty yet: "), "{told}");
+}
+
+#[test]
 fn it_waits_for_a_store_that_is_away_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("it is there");

@@ -167,9 +167,11 @@ impl Session {
     /// The state of the stream, which is made where it is missing and may be made.
     pub(super) async fn stream(&self, until: Instant) -> Result<Info> {
         let config = self.topology.config();
+        // Read before it is asked: another thread may make it for the first time meanwhile.
+        let seen = self.seen.load(Ordering::Acquire);
         let info = match self.info(&config.name, until).await {
             // A server that removes it just now would remove parts of the new one with it.
-            Err(missing) if is_missing(&missing) && self.seen.load(Ordering::Acquire) => {
+            Err(missing) if is_missing(&missing) && seen => {
                 sleep(REMOVED).await;
                 let info = self.find_or_make(&config, until).await?;
                 removed(&format!("the stream {}", config.name));
@@ -201,10 +203,11 @@ impl Session {
 
     /// The state of a queue, likewise.
     pub(super) async fn queue(&self, name: &str, until: Instant) -> Result<QueueInfo> {
+        let seen = self.seen_queues.lock().await.contains(name);
         let info = match self.queue_info(name, until).await {
             Err(missing) if is_missing(&missing) => {
                 let made = self.make_queue(name, missing, until).await;
-                if made.is_ok() && self.seen_queues.lock().await.contains(name) {
+                if made.is_ok() && seen {
                     removed(&format!("the queue {name} of the stream {}", self.topology.stream));
                 }
                 made

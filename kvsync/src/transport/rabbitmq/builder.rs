@@ -122,15 +122,15 @@ impl Builder {
         Self { check_only: true, ..self }
     }
 
-    /// The most messages of a queue that is declared; one that is full refuses more, and publishing is an error. Without
-    /// limit by default. Publisher and consumer both declare the queue, so both need the same: whoever comes second with
+    /// The most messages of a queue that is declared; one that is full refuses more, and publishing is an error. The
+    /// server counts what it has stored: what is on its way at that moment it still takes. Without limit by default. Publisher and consumer both declare the queue, so both need the same: whoever comes second with
     /// another fails. Make one builder, and of it both.
     pub fn max_messages(self, most: u64) -> Self {
         Self { max_messages: Some(most), ..self }
     }
 
-    /// The largest body of a message, in bytes: 16 MiB by default, which is what servers take that are not told
-    /// otherwise (`max_message_size`).
+    /// The largest body of a message, in bytes: 16 MiB by default. The server has a limit of its own, `max_message_size`:
+    /// 128 MiB by default in 3.x and 16 MiB in 4.x, by its documentation.
     pub fn max_body(self, bytes: usize) -> Self {
         Self { max_body: bytes, ..self }
     }
