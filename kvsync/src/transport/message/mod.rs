@@ -156,8 +156,8 @@ impl ChangeMessage {
         if body.len() > most {
             let (home, size) = (&self.about.home, body.len());
             let message = format!(
-                "the change of `{home}` takes {size} bytes, the broker {most} (`max_body`); make the model narrower, or let \
-                 the broker take more"
+                "the change of `{home}` takes {size} bytes, the broker {most}; make the model narrower, or let it take more \
+                 (`max_body` of RabbitMQ's builder, `max_payload` of a NATS server)"
             );
             return Err(Error::new(ErrorKind::Rejected, message));
         }

@@ -384,6 +384,23 @@ pub(super) fn a_publisher_makes_the_queues_that_it_names() -> Tested {
     Ok(())
 }
 
+/// Whoever fills a store in again for nothing stops to believe the log.
+pub(super) fn what_many_threads_make_for_the_first_time_was_not_removed() -> Tested {
+    let (log, server) = (log::of_operators(), server()?);
+    for round in 0..20 {
+        let stream = format!("first-{round}");
+        let broker = patient(&server).stream(&stream).prefix(&stream).with_queue("first").broker()?;
+        let threads = [0; 8];
+        std::thread::scope(|scope| {
+            let all = threads.map(|_| scope.spawn(|| publishing(&broker)));
+            all.into_iter().try_for_each(|one| one.join().unwrap())
+        })?;
+        let alarms = log.lines(&[&stream, "was removed"]);
+        assert!(alarms.is_empty(), "{alarms:?}");
+    }
+    Ok(())
+}
+
 pub(super) fn rights_are_as_documented_and_the_lack_of_them_is_told() -> Tested {
     let settings = r#"authorization { users = [
         { user: maker, password: secret }

@@ -75,6 +75,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         checks::two_that_deliver_dead_letters_again_are_not_in_each_others_way,
         checks::tls_with_an_authority_of_ones_own,
         checks::what_cannot_be_a_name_is_refused_at_once,
+        checks::what_many_threads_make_for_the_first_time_was_not_removed,
         checks::what_nobody_would_receive_is_not_confirmed,
         limits::a_bound_in_bytes_is_refused_where_the_server_would_forget,
         limits::a_copy_that_comes_too_late_is_delivered_once_more,
