@@ -92,6 +92,7 @@ impl Inbox {
     }
 
     /// Lets go of what nobody has taken: it comes again.
+    #[cfg(feature = "rabbitmq")]
     pub(super) fn forget(&self) {
         self.state.lock().arrived.clear();
     }
@@ -125,6 +126,7 @@ impl Inbox {
     }
 
     /// Why nothing arrives.
+    #[cfg(feature = "nats")]
     pub(super) fn why(&self) -> Option<Error> {
         self.state.lock().trouble.clone()
     }
@@ -135,11 +137,13 @@ impl Inbox {
     }
 
     /// Whether anybody ever asked.
+    #[cfg(feature = "nats")]
     pub(super) fn was_asked(&self) -> bool {
         self.state.lock().asked
     }
 
     /// Whether anybody waits, or will: something was asked for, and all of it was taken.
+    #[cfg(feature = "nats")]
     pub(super) fn is_wanting(&self) -> bool {
         let state = self.state.lock();
         state.asked && state.arrived.is_empty()
