@@ -125,6 +125,8 @@ pub mod consumer;
 pub mod envelope;
 mod error;
 pub mod fetch;
+#[cfg(all(test, feature = "metrics"))]
+mod figures;
 #[doc = include_str!("guarantees.md")]
 pub mod guarantees {}
 #[cfg(feature = "fuzzing")]

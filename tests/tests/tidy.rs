@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. A file uses its own floor and those above it in this list.
 const FLOORS: &[&[&str]] = &[
-    &["error", "key", "version", "clock", "sync", "serial", "status"],
+    &["error", "key", "version", "clock", "sync", "serial", "status", "figures"],
     &["bridge"],
     &["nats"],
     &["codec"],
@@ -55,6 +55,7 @@ const NO_TRANSPORTS: &[&str] = &["mod", "broker", "conformance", "inbox", "memor
 const VENDORS: &[(&str, &str)] = &[
     ("metrics", "store/layer"),
     ("metrics", "consumer"),
+    ("metrics", "figures"),
     ("moka", "store/layer"),
     ("tokio", "bridge"),
     ("tokio", "transport/inbox"),

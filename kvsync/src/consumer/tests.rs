@@ -1,74 +1,18 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::{
-    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key as Name, KeyName, Metadata, Recorder, SharedString, Unit,
-    with_local_recorder,
-};
-use parking_lot::Mutex;
+use metrics::with_local_recorder;
 
 use super::work::Worker;
 use super::*;
 use crate::change::Action;
+use crate::figures::Figures;
 use crate::key::{Key, Scope};
 use crate::record::{Content, Delta, Form};
 use crate::store::MemoryStore;
 use crate::transport::message::About;
 use crate::transport::{Broker, ChangeMessage, MemoryBroker, Message, MessageFormat};
 use crate::version::Version;
-
-/// What was recorded, by name and outcome: the sum of a counter, the number of a histogram's values.
-#[derive(Debug, Clone, Default)]
-struct Figures(Arc<Mutex<BTreeMap<String, u64>>>);
-
-struct One(Figures, String);
-
-impl One {
-    fn add(&self, value: u64) {
-        *self.0.0.lock().entry(self.1.clone()).or_default() += value;
-    }
-}
-
-impl CounterFn for One {
-    fn increment(&self, value: u64) {
-        self.add(value);
-    }
-
-    fn absolute(&self, _value: u64) {}
-}
-
-impl HistogramFn for One {
-    fn record(&self, value: f64) {
-        assert!(value >= 0.0);
-        self.add(1);
-    }
-}
-
-impl Figures {
-    fn one(&self, name: &Name) -> Arc<One> {
-        let labels = name.labels().filter(|label| label.key() == "outcome").map(|label| format!(" {}", label.value()));
-        Arc::new(One(self.clone(), name.name().to_owned() + &labels.collect::<String>()))
-    }
-}
-
-impl Recorder for Figures {
-    fn describe_counter(&self, _name: KeyName, _unit: Option<Unit>, _text: SharedString) {}
-    fn describe_gauge(&self, _name: KeyName, _unit: Option<Unit>, _text: SharedString) {}
-    fn describe_histogram(&self, _name: KeyName, _unit: Option<Unit>, _text: SharedString) {}
-
-    fn register_counter(&self, name: &Name, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.one(name))
-    }
-
-    fn register_gauge(&self, _name: &Name, _: &Metadata<'_>) -> Gauge {
-        Gauge::noop()
-    }
-
-    fn register_histogram(&self, name: &Name, _: &Metadata<'_>) -> Histogram {
-        Histogram::from_arc(self.one(name))
-    }
-}
 
 fn change(clock: &dyn Clock, number: u64) -> Result<Message> {
     let (home, version) = (Key::new("user:7"), Version::new(0, 0, number));
@@ -107,11 +51,11 @@ fn messages_and_their_lag_are_counted() {
         consumer.shared.counts.take(4);
         Worker::new(Arc::clone(&consumer.shared)).take(arrivals);
     });
-    let told: Vec<(String, u64)> = figures.0.lock().clone().into_iter().collect();
+    let told: Vec<(String, u64)> = figures.told("kvsync_consumer_").into_iter().collect();
     let wanted = [
-        ("kvsync_consumer_lag_seconds", 3),
-        ("kvsync_consumer_messages_total dead", 1),
-        ("kvsync_consumer_messages_total done", 3),
+        ("lag_seconds queue=queue idle in memory", 3),
+        ("messages_total queue=queue idle in memory outcome=dead", 1),
+        ("messages_total queue=queue idle in memory outcome=done", 3),
     ];
     assert_eq!(told, wanted.map(|(name, count)| (name.to_owned(), count)));
 }

@@ -204,9 +204,9 @@ mod tests {
 
     #[test]
     fn a_copy_of_what_is_under_way_is_not_confirmed() {
-        let told = |rest: &str| serde_json::from_str(&format!(r#"{{"stream":"kvsync",{rest}}}"#)).unwrap();
-        assert!(is_kept(&told(r#""seq":7"#)));
-        assert!(is_kept(&told(r#""seq":7,"duplicate":true"#)));
-        assert!(!is_kept(&told(r#""seq":0,"duplicate":true"#)));
+        let told = |sequence, duplicate| PublishAck { sequence, duplicate, ..PublishAck::default() };
+        assert!(is_kept(&told(7, false)));
+        assert!(is_kept(&told(7, true)));
+        assert!(!is_kept(&told(0, true)));
     }
 }

@@ -1,68 +1,9 @@
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
-use metrics::{
-    Counter, CounterFn, Gauge, Histogram, HistogramFn, Key as Name, KeyName, Metadata, Recorder, SharedString, Unit,
-    with_local_recorder,
-};
-use parking_lot::Mutex;
+use metrics::with_local_recorder;
 
 use super::*;
+use crate::figures::Figures;
 use crate::store::data::{AtomicWrite, DataCommands};
 use crate::store::layer::{Fault, Injected, Metered};
-
-/// What was recorded, by name and labels: the sum of a counter, the number of a histogram's values.
-#[derive(Debug, Clone, Default)]
-struct Figures(Arc<Mutex<BTreeMap<String, u64>>>);
-
-struct One(Figures, String);
-
-impl One {
-    fn add(&self, value: u64) {
-        *self.0.0.lock().entry(self.1.clone()).or_default() += value;
-    }
-}
-
-impl CounterFn for One {
-    fn increment(&self, value: u64) {
-        self.add(value);
-    }
-
-    fn absolute(&self, _value: u64) {}
-}
-
-impl HistogramFn for One {
-    fn record(&self, value: f64) {
-        assert!(value >= 0.0);
-        self.add(1);
-    }
-}
-
-impl Figures {
-    fn one(&self, name: &Name) -> Arc<One> {
-        let labels = name.labels().map(|label| format!(" {}={}", label.key(), label.value()));
-        let short = name.name().trim_start_matches("kvsync_store_");
-        Arc::new(One(self.clone(), short.to_owned() + &labels.collect::<String>()))
-    }
-}
-
-impl Recorder for Figures {
-    fn describe_counter(&self, _name: KeyName, _unit: Option<Unit>, _text: SharedString) {}
-    fn describe_gauge(&self, _name: KeyName, _unit: Option<Unit>, _text: SharedString) {}
-    fn describe_histogram(&self, _name: KeyName, _unit: Option<Unit>, _text: SharedString) {}
-
-    fn register_counter(&self, name: &Name, _: &Metadata<'_>) -> Counter {
-        Counter::from_arc(self.one(name))
-    }
-
-    fn register_gauge(&self, _name: &Name, _: &Metadata<'_>) -> Gauge {
-        Gauge::noop()
-    }
-
-    fn register_histogram(&self, name: &Name, _: &Metadata<'_>) -> Histogram {
-        Histogram::from_arc(self.one(name))
-    }
-}
 
 #[test]
 fn each_call_is_told_by_store_and_command() {
@@ -81,7 +22,7 @@ fn each_call_is_told_by_store_and_command() {
         store.execute(&[write("a", 1), merge("b", 1, Content::Delete), write("c", 1)], &TERMS);
         store.epoch().unwrap();
     });
-    let mut figures = figures.0.lock().clone();
+    let mut figures = figures.told("kvsync_store_");
     figures.retain(|name, _| !name.starts_with("sent_bytes_total store=memory command=batch"));
     let wanted = [
         ("call_duration_seconds store=memory command=atomic", 1),
